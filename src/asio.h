@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What every file of the core shares: the libraries, the memory seam, and the map of the house.
+ * Read the files in this order; each knows only those above it (and module.c knows them all):
+ *
+ *   asio.h        this page                       mem.c       where memory comes from
+ *   error.h/c     status -> nil, message, code    timer.h/c   a heap of deadlines
+ *   buffer.h/c    bytes that came, bytes to go    sys.h, sys_*.c  what one system alone has
+ *   runtime.h/c   one per Lua state: the loop, protected calls, flush list, shutdown
+ *   wait.h/c      the wait record and what a wait returns
+ *   sched.h/c     light threads: the only lua_yield and lua_resume, park, wake, the turn
+ *   thread.c      light threads as Lua sees them: spawn, join, sleep, reports
+ *   run.c         asio.run, run_once, stop
+ *   stream.h, stream.c, stream_read.c, stream_write.c   any byte stream over a transport
+ *   conn.h/c      the methods of a connection
+ *   tcp.h/c       the TCP transport: addresses, connect, socketpair
+ *   listener.c    asio.server                     resolver.c  names without blocking
+ *   embedded.h    the Lua parts (lua/asio/), as text in the library
+ *   module.c      require 'asio'
+ */
+#ifndef ASIO_H
+#define ASIO_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <lua.h>
+#include <lauxlib.h>
+#include <uv.h>
+
+/* Where the core's own memory comes from. Tests replace it before the first use to make every
+ * allocation fail in turn; nobody else touches it. Must be safe to call from any thread. */
+struct asio_allocator {
+    void *(*malloc)(size_t size);
+    void *(*realloc)(void *p, size_t size);
+    void (*free)(void *p);
+};
+extern struct asio_allocator asio_mem;
+
+#define ASIO_CONTAINER(ptr, type, field) ((type *)(void *)((char *)(ptr)-offsetof(type, field)))
+
+#endif

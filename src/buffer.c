@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: MIT
+ * Byte queues; see buffer.h. */
+#include "buffer.h"
+
+#include <string.h>
+
+enum { FIRST_CAPACITY = 512, SEGMENT_CAPACITY = 8192 };
+
+void asio_inbuf_borrow(struct asio_inbuf *b, char *p, size_t n)
+{
+    b->data = p;
+    b->start = 0;
+    b->end = n;
+    b->capacity = 0;
+}
+
+int asio_inbuf_own(struct asio_inbuf *b)
+{
+    size_t n = asio_inbuf_length(b);
+    if (b->capacity || n == 0)
+        return 0;
+    const char *p = asio_inbuf_bytes(b);
+    *b = (struct asio_inbuf){ 0 };
+    int status = asio_inbuf_append(b, p, n);
+    return status < 0 ? status : (int)b->capacity;
+}
+
+/* Room for n more bytes: by moving what is there to the front when that frees enough and is
+ * cheap for what it moves, else by doubling, so that appending stays linear. */
+static int reserve(struct asio_inbuf *b, size_t n)
+{
+    size_t length = asio_inbuf_length(b);
+    if (n > SIZE_MAX / 4 - length)
+        return UV_ENOMEM;
+    if (b->capacity - b->end >= n)
+        return 0;
+    if (b->start >= length && b->capacity - length >= n) {
+        memcpy(b->data, b->data + b->start, length);
+    } else {
+        size_t capacity = b->capacity ? b->capacity * 2 : FIRST_CAPACITY;
+        while (capacity < length + n)
+            capacity *= 2;
+        char *data = asio_mem.malloc(capacity);
+        if (!data)
+            return UV_ENOMEM;
+        if (length)
+            memcpy(data, b->data + b->start, length);
+        asio_mem.free(b->data);
+        b->data = data;
+        b->capacity = capacity;
+    }
+    b->start = 0;
+    b->end = length;
+    return 0;
+}
+
+int asio_inbuf_append(struct asio_inbuf *b, const char *p, size_t n)
+{
+    int status = reserve(b, n);
+    if (status < 0)
+        return status;
+    memcpy(b->data + b->end, p, n);
+    b->end += n;
+    return 0;
+}
+
+void asio_inbuf_skip(struct asio_inbuf *b, size_t n)
+{
+    b->start += n;
+    if (b->start == b->end)
+        asio_inbuf_free(b);
+}
+
+void asio_inbuf_free(struct asio_inbuf *b)
+{
+    if (b->capacity)
+        asio_mem.free(b->data);
+    *b = (struct asio_inbuf){ 0 };
+}
+
+static struct asio_segment *add_segment(struct asio_outbuf *q, size_t capacity)
+{
+    struct asio_segment *s = asio_mem.malloc(sizeof *s + capacity);
+    if (!s)
+        return NULL;
+    s->next = NULL;
+    s->bytes = s->own;
+    s->start = s->end = 0;
+    s->capacity = capacity;
+    s->ref = LUA_NOREF;
+    if (q->last)
+        q->last->next = s;
+    else
+        q->first = s;
+    q->last = s;
+    return s;
+}
+
+/* A first small write gets a small segment; a queue that goes on growing gets large ones. The
+ * segment is made before anything is copied, so that failing leaves the queue as it was. */
+int asio_outbuf_copy(struct asio_outbuf *q, const char *p, size_t n)
+{
+    struct asio_segment *last = q->last;
+    size_t room = last && last->ref == LUA_NOREF ? last->capacity - last->end : 0;
+    if (n > room) {
+        size_t rest = n - room, capacity = q->first ? SEGMENT_CAPACITY : FIRST_CAPACITY;
+        struct asio_segment *s = add_segment(q, rest > capacity ? rest : capacity);
+        if (!s)
+            return UV_ENOMEM;
+        memcpy(s->own, p + room, rest);
+        s->end = rest;
+    } else {
+        room = n;
+    }
+    if (room) {
+        memcpy(last->own + last->end, p, room);
+        last->end += room;
+    }
+    q->length += n;
+    return 0;
+}
+
+int asio_outbuf_refer(struct asio_outbuf *q, const char *p, size_t n, int ref)
+{
+    struct asio_segment *s = add_segment(q, 0);
+    if (!s)
+        return UV_ENOMEM;
+    s->bytes = p;
+    s->end = n;
+    s->ref = ref;
+    q->length += n;
+    return 0;
+}
+
+unsigned asio_outbuf_gather(const struct asio_outbuf *q, uv_buf_t *bufs, unsigned max, size_t *total)
+{
+    unsigned count = 0;
+    *total = 0;
+    for (struct asio_segment *s = q->first; s && count < max; s = s->next) {
+        size_t n = s->end - s->start;
+        if (n > 0x40000000) /* a uv_buf_t is 32 bits wide on some systems */
+            n = 0x40000000;
+        bufs[count++] = uv_buf_init((char *)s->bytes + s->start, (unsigned)n);
+        *total += n;
+        if (n != s->end - s->start)
+            break;
+    }
+    return count;
+}
+
+void asio_outbuf_skip(struct asio_outbuf *q, size_t n, void (*release)(void *arg, int ref), void *arg)
+{
+    q->length -= n;
+    while (q->first) {
+        struct asio_segment *s = q->first;
+        size_t here = s->end - s->start;
+        if (n < here) {
+            s->start += n;
+            return;
+        }
+        n -= here;
+        q->first = s->next;
+        if (!q->first)
+            q->last = NULL;
+        if (s->ref != LUA_NOREF)
+            release(arg, s->ref);
+        asio_mem.free(s);
+    }
+}

@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: MIT
+ * The methods of a connection: argument checks, then the stream. */
+#include "conn.h"
+
+#include "error.h"
+#include "module.h"
+#include "tcp.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct asio_conn *asio_conn_push(lua_State *L, struct asio_rt *rt)
+{
+    struct asio_conn *c = lua_newuserdata(L, sizeof *c);
+    c->stream = NULL;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_conn_mt);
+    lua_setmetatable(L, -2);
+    return c;
+}
+
+static bool is_conn(lua_State *L, int index)
+{
+    if (!lua_touserdata(L, index) || !lua_getmetatable(L, index))
+        return false;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, asio_rt_of(L)->ref_conn_mt);
+    bool same = lua_rawequal(L, -1, -2);
+    lua_pop(L, 2);
+    return same;
+}
+
+static struct asio_conn *check_conn(lua_State *L, const char *fname)
+{
+    if (!is_conn(L, 1))
+        asio_error_misuse(L, "calling '%s' on something that is not a connection", fname);
+    return lua_touserdata(L, 1);
+}
+
+/* ---- reading ------------------------------------------------------------------------------ */
+
+/* Lua numbers hold whole numbers exactly up to 2^53; more cannot be meant. */
+static const double size_max = 9007199254740991.0;
+
+static size_t to_size(double n)
+{
+    return n < (double)(SIZE_MAX / 2) ? (size_t)n : SIZE_MAX / 2;
+}
+
+static int l_read(lua_State *L)
+{
+    struct asio_rt *rt = asio_rt_of(L);
+    struct asio_stream *s = check_conn(L, "read")->stream;
+    size_t n = to_size(asio_check_integer(L, 2, 1, "read", 0, size_max));
+    if (asio_sched_interrupted(rt))
+        return asio_push_interrupt(L, rt);
+    if (!s)
+        return asio_push_fail(L, UV_EBADF);
+    return asio_stream_read(L, s, n, n);
+}
+
+static int l_read_some(lua_State *L)
+{
+    struct asio_rt *rt = asio_rt_of(L);
+    struct asio_stream *s = check_conn(L, "read_some")->stream;
+    size_t max = SIZE_MAX;
+    if (!lua_isnoneornil(L, 2))
+        max = to_size(asio_check_integer(L, 2, 1, "read_some", 1, size_max));
+    if (asio_sched_interrupted(rt))
+        return asio_push_interrupt(L, rt);
+    if (!s)
+        return asio_push_fail(L, UV_EBADF);
+    return asio_stream_read(L, s, 1, max);
+}
+
+/* ---- writing ------------------------------------------------------------------------------ */
+
+enum { NESTING_MAX = 50 };
+
+/* A string.buffer of LuaJIT: its metatable is hidden, and says so. */
+static bool is_string_buffer(lua_State *L, int index)
+{
+    if (lua_type(L, index) != LUA_TUSERDATA || !luaL_getmetafield(L, index, "__metatable"))
+        return false;
+    const char *name = lua_tostring(L, -1);
+    bool yes = name && strcmp(name, "buffer") == 0;
+    lua_pop(L, 1);
+    return yes;
+}
+
+/* Everything is looked at before anything is queued: a bad value leaves the connection as it was. */
+static void check_data(lua_State *L, int index, int arg, int nesting)
+{
+    int type = lua_type(L, index);
+    if (type == LUA_TSTRING || type == LUA_TNUMBER || is_string_buffer(L, index))
+        return;
+    if (type != LUA_TTABLE)
+        asio_error_type(
+            L, index, arg, "write", nesting ? "table of strings" : "string, number, table or string.buffer");
+    if (nesting >= NESTING_MAX)
+        asio_error_arg(L, arg, "write", "tables nested too deep");
+    luaL_checkstack(L, 4, "tables nested too deep");
+    int n = (int)lua_objlen(L, index);
+    for (int i = 1; i <= n; i++) {
+        lua_rawgeti(L, index, i);
+        check_data(L, lua_gettop(L), arg, nesting + 1);
+        lua_pop(L, 1);
+    }
+}
+
+static int queue_data(lua_State *L, struct asio_stream *s, int index)
+{
+    int status = 0;
+    if (lua_type(L, index) == LUA_TTABLE) {
+        int n = (int)lua_objlen(L, index);
+        for (int i = 1; i <= n && status == 0; i++) {
+            lua_rawgeti(L, index, i);
+            status = queue_data(L, s, lua_gettop(L));
+            lua_pop(L, 1);
+        }
+        return status;
+    }
+    if (lua_type(L, index) == LUA_TUSERDATA) {
+        luaL_callmeta(L, index, "__tostring"); /* a copy: the buffer is not consumed */
+        status = asio_stream_queue(L, s, lua_gettop(L));
+        lua_pop(L, 1);
+        return status;
+    }
+    return asio_stream_queue(L, s, index);
+}
+
+static int l_write(lua_State *L)
+{
+    struct asio_stream *s = check_conn(L, "write")->stream;
+    int top = lua_gettop(L);
+    if (top < 2)
+        asio_error_type(L, 2, 1, "write", "string");
+    for (int i = 2; i <= top; i++)
+        check_data(L, i, i - 1, 0);
+    if (!s)
+        return asio_push_fail(L, UV_EBADF);
+    if (s->write_status < 0)
+        return asio_push_fail(L, s->write_status);
+    int status = 0;
+    for (int i = 2; i <= top && status == 0; i++)
+        status = queue_data(L, s, i);
+    return asio_stream_write_end(L, s);
+}
+
+static int l_flush(lua_State *L)
+{
+    struct asio_rt *rt = asio_rt_of(L);
+    struct asio_stream *s = check_conn(L, "flush")->stream;
+    if (asio_sched_interrupted(rt))
+        return asio_push_interrupt(L, rt);
+    return s ? asio_stream_flush_wait(L, s) : asio_push_fail(L, UV_EBADF);
+}
+
+/* ---- the rest, which never waits ---------------------------------------------------------- */
+
+static int l_close(lua_State *L)
+{
+    struct asio_conn *c = check_conn(L, "close");
+    if (c->stream)
+        asio_stream_close(c->stream, false);
+    return 0;
+}
+
+/* A finalizer: must not raise, nor touch anything after the runtime has gone (the stream has then
+ * let go of us). */
+static int l_gc(lua_State *L)
+{
+    struct asio_conn *c = lua_touserdata(L, 1);
+    if (c && c->stream)
+        asio_stream_close(c->stream, true);
+    return 0;
+}
+
+static int l_set_timeout(lua_State *L)
+{
+    struct asio_stream *s = check_conn(L, "set_timeout")->stream;
+    double read = asio_check_timeout(L, 2, 1, "set_timeout");
+    double write = lua_gettop(L) < 3 ? read : asio_check_timeout(L, 3, 2, "set_timeout");
+    if (!s)
+        return asio_error_push(L, UV_EBADF);
+    s->read_timeout = read;
+    s->write_timeout = write;
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+static int push_name(lua_State *L, const char *fname, bool peer)
+{
+    struct asio_stream *s = check_conn(L, fname)->stream;
+    struct sockaddr_storage addr;
+    int status = s ? s->transport->name_of(s, &addr, peer) : UV_EBADF;
+    return status < 0 ? asio_error_push(L, status) : asio_address_push(L, &addr);
+}
+
+static int l_peer(lua_State *L)
+{
+    return push_name(L, "peer", true);
+}
+
+static int l_address(lua_State *L)
+{
+    return push_name(L, "address", false);
+}
+
+static int l_fd(lua_State *L)
+{
+    struct asio_stream *s = check_conn(L, "fd")->stream;
+    uv_os_fd_t fd;
+    int status = s ? s->transport->fd(s, &fd) : UV_EBADF;
+    if (status < 0)
+        return asio_error_push(L, status);
+    lua_pushnumber(L, (double)(intptr_t)fd);
+    return 1;
+}
+
+/* Bytes received and not yet read, bytes written and not yet taken by the kernel. */
+static int l_pending(lua_State *L)
+{
+    struct asio_stream *s = check_conn(L, "pending")->stream;
+    if (!s)
+        return asio_error_push(L, UV_EBADF);
+    lua_pushnumber(L, (double)asio_inbuf_length(&s->in));
+    lua_pushnumber(L, (double)s->out.length);
+    return 2;
+}
+
+static int l_original_dst(lua_State *L)
+{
+    struct asio_stream *s = check_conn(L, "get_original_dst")->stream;
+    struct sockaddr_storage addr;
+    memset(&addr, 0, sizeof addr);
+    uv_os_fd_t fd;
+    int status = s ? s->transport->fd(s, &fd) : UV_EBADF;
+    if (status == 0)
+        status = asio_sys_original_dst(fd, &addr);
+    if (status < 0)
+        return asio_error_push(L, status);
+    lua_pushlstring(L, (const char *)&addr, sizeof addr);
+    return 1;
+}
+
+static int l_tostring(lua_State *L)
+{
+    struct asio_conn *c = check_conn(L, "tostring");
+    struct sockaddr_storage addr;
+    char text[ASIO_ADDRESS_MAX];
+    if (!c->stream)
+        lua_pushliteral(L, "connection (closed)");
+    else if (c->stream->transport->name_of(c->stream, &addr, true) < 0 ||
+        asio_address_format(&addr, text) < 0)
+        lua_pushfstring(L, "connection (%s)", c->stream->transport->name);
+    else
+        lua_pushfstring(L, "connection (%s %s)", c->stream->transport->name, text);
+    return 1;
+}
+
+void asio_conn_open(lua_State *L, struct asio_rt *rt)
+{
+    static const luaL_Reg core[] = { { "read", l_read }, { "read_some", l_read_some }, { "write", l_write },
+        { "flush", l_flush }, { NULL, NULL } };
+    static const luaL_Reg methods[] = { { "close", l_close }, { "set_timeout", l_set_timeout },
+        { "peer", l_peer }, { "address", l_address }, { "fd", l_fd }, { "pending", l_pending },
+        { "get_original_dst", l_original_dst }, { NULL, NULL } };
+    static const luaL_Reg meta[] = { { "__gc", l_gc }, { "__tostring", l_tostring }, { NULL, NULL } };
+    asio_module_functions(L, rt, "core", core);
+    rt->ref_conn_mt = asio_module_class(L, rt, "conn", methods, meta);
+}

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * How failures look to Lua. What the world does is returned as nil, message, code; a mistake in
+ * the script raises and blames the caller's line. A status is a libuv error: 0 or negative. */
+#ifndef ASIO_ERROR_H
+#define ASIO_ERROR_H
+
+#include "asio.h"
+
+/* The chunk name of the embedded Lua parts: errors blame the first line outside of them. */
+#define ASIO_CHUNK_NAME "=[asio]"
+
+/* Pushes nil, message, code for a status and returns 3. May raise out of memory. */
+int asio_error_push(lua_State *L, int status);
+
+/* Writes the lower-case message of a status into buf. */
+void asio_error_message(int status, char *buf, size_t size);
+
+/* Raises "bad argument #arg to 'fname' (...)", blaming the line of the script that made the call.
+ * `fname` is the public name; arg does not count self. */
+int asio_error_arg(lua_State *L, int arg, const char *fname, const char *fmt, ...);
+
+/* The same for a value of the wrong type at stack index `index`. */
+int asio_error_type(lua_State *L, int index, int arg, const char *fname, const char *expected);
+
+/* Raises a message, blaming the line of the script that made the call. */
+int asio_error_misuse(lua_State *L, const char *fmt, ...);
+
+/* A time-out in seconds at `index`: nil or inf mean none (returns -1), else seconds >= 0. NaN,
+ * negative numbers and other types raise. */
+double asio_check_timeout(lua_State *L, int index, int arg, const char *fname);
+
+/* A whole number in [min, max] at `index`, or raises. */
+double asio_check_integer(lua_State *L, int index, int arg, const char *fname, double min, double max);
+
+#endif

@@ -1,0 +1,455 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * asio.server: listeners, and a light thread for every connection that comes.
+ *
+ * Lifetime of struct asio_listener: created by asio.server; referred to by its holder (the
+ * userdata that Lua has) until close; freed by libuv's close callback. The holder is found from
+ * here through a table with weak values, so that dropping it closes the server; handler and
+ * options hang on the holder's environment table. If the state closes first, teardown closes the
+ * handle.
+ *
+ * Accepting pauses in two ways. Within libuv: a connection that is not taken makes it stop
+ * listening for more; used to spread a burst over several turns, and when files run short. By
+ * closing the handle: when accept itself goes on failing, libuv 1.44 would call back for ever
+ * within one turn, so the handle is closed and opened again later on a duplicate of the socket,
+ * which keeps the clients that came in between. */
+#include "conn.h"
+#include "error.h"
+#include "module.h"
+#include "tcp.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { ACCEPTS_A_TURN = 64, BACKLOG = 511 };
+static const double backoff_min = 0.005, backoff_max = 1, report_every = 60; /* seconds */
+
+struct asio_server {                /* the userdata */
+    struct asio_listener *listener; /* NULL: closed */
+};
+
+enum handle_state { OPEN, CLOSING, CLOSED };
+
+struct asio_listener {
+    const struct asio_handle_ops *ops; /* first: see runtime.h */
+    struct asio_rt *rt;
+    struct asio_server *server; /* NULL: closed, or collected */
+    uv_tcp_t handle;
+    struct asio_timer timer; /* when to go on accepting */
+    uv_os_sock_t spare;      /* duplicate of the listening socket, or -1 */
+    struct sockaddr_storage address;
+    struct asio_tcp_options options;
+    int backlog;
+    uint8_t state;     /* enum handle_state */
+    bool paused;       /* accepting waits for the timer */
+    bool pending;      /* libuv holds a connection that was not taken */
+    unsigned accepted; /* in the turn `turn` */
+    uint64_t turn;
+    double backoff;       /* seconds to wait after the next fault */
+    uint64_t reported_at; /* uv_hrtime(); 0: never */
+};
+
+static void on_connection(uv_stream_t *handle, int status);
+
+/* ---- opening and closing ------------------------------------------------------------------ */
+
+static void on_close(uv_handle_t *handle)
+{
+    struct asio_listener *l = handle->data;
+    l->state = CLOSED;
+    if (l->server)
+        return; /* paused by a fault: the timer opens it again */
+    asio_timer_remove(&l->rt->timers, &l->timer);
+    asio_mem.free(l);
+}
+
+static void close_handle(struct asio_listener *l)
+{
+    if (l->state != OPEN)
+        return;
+    l->state = CLOSING;
+    uv_close((uv_handle_t *)&l->handle, on_close);
+}
+
+static void close_listener(struct asio_listener *l)
+{
+    if (l->server)
+        l->server->listener = NULL;
+    l->server = NULL;
+    l->rt->alive--;
+    asio_timer_remove(&l->rt->timers, &l->timer);
+    if (l->spare != (uv_os_sock_t)-1)
+        asio_sys_close(l->spare);
+    if (l->state == CLOSED)
+        asio_mem.free(l);
+    else
+        close_handle(l);
+}
+
+static void teardown(void *owner)
+{
+    close_listener(owner);
+}
+
+static const struct asio_handle_ops listener_ops = { teardown };
+
+static int start_listening(struct asio_listener *l)
+{
+    uv_os_fd_t fd;
+    int status = uv_listen((uv_stream_t *)&l->handle, l->backlog, on_connection);
+    if (status == 0 && uv_fileno((uv_handle_t *)&l->handle, &fd) == 0)
+        l->spare = asio_sys_dup(fd);
+    return status;
+}
+
+/* ---- faults ------------------------------------------------------------------------------- */
+
+/* Once per trouble, not once per connection: at most every minute while it lasts. */
+static void report(struct asio_listener *l, const char *what)
+{
+    char name[ASIO_ADDRESS_MAX] = "?";
+    uint64_t now = uv_hrtime();
+    if (l->reported_at && (double)(now - l->reported_at) < report_every * 1e9)
+        return;
+    l->reported_at = now;
+    asio_address_format(&l->address, name);
+    fprintf(stderr, "asio: server %s: %s; accepting pauses until that is over\n", name, what);
+    fflush(stderr);
+}
+
+static void retry_later(struct asio_listener *l, double seconds)
+{
+    l->paused = true;
+    asio_timer_set(&l->rt->timers, &l->timer, asio_rt_deadline(seconds));
+}
+
+static void back_off(struct asio_listener *l)
+{
+    retry_later(l, l->backoff);
+    l->backoff = l->backoff * 2 < backoff_max ? l->backoff * 2 : backoff_max;
+}
+
+static void full_collection(lua_State *L, void *arg)
+{
+    (void)arg;
+    lua_gc(L, LUA_GCCOLLECT, 0);
+}
+
+/* Accept fails, and would go on failing. */
+static void fault(struct asio_listener *l, int status)
+{
+    char text[128];
+    asio_error_message(status, text, sizeof text);
+    report(l, text);
+    back_off(l);
+    if (l->spare != (uv_os_sock_t)-1)
+        close_handle(l);
+}
+
+/* The descriptor just opened is one of the last. Connections that nobody refers to any more
+ * are closed by a collection; if that is not enough, accepting waits: existing connections
+ * keep a few files for what they need, and clients wait in the backlog instead of being shed. */
+static void files_short(struct asio_listener *l)
+{
+    report(l, "too many open files");
+    asio_rt_protect(l->rt, full_collection, NULL);
+    back_off(l);
+}
+
+/* ---- accepting ---------------------------------------------------------------------------- */
+
+struct accept {
+    struct asio_listener *listener;
+    struct asio_tcp *tcp;
+    int status;
+};
+
+/* Pushes the holder of a listener; nil when it is being collected. */
+static void push_server(lua_State *L, struct asio_listener *l)
+{
+    lua_rawgeti(L, LUA_REGISTRYINDEX, l->rt->ref_listeners);
+    lua_pushlightuserdata(L, l);
+    lua_rawget(L, -2);
+    lua_remove(L, -2);
+}
+
+/* All that can run out of memory comes before the connection is taken from libuv, or leaves it to
+ * a userdata that closes it. */
+static void accept_body(lua_State *L, void *arg)
+{
+    struct accept *a = arg;
+    struct asio_listener *l = a->listener;
+    push_server(L, l);
+    if (lua_isnil(L, -1))
+        return;
+    struct asio_conn *conn = asio_conn_push(L, l->rt);
+    lua_getfenv(L, -2);
+    lua_getfield(L, -1, "handler");
+    lua_pushvalue(L, -3);
+    a->tcp = asio_tcp_new(l->rt, l->options);
+    if (!a->tcp)
+        return;
+    a->status = uv_accept((uv_stream_t *)&l->handle, (uv_stream_t *)&a->tcp->handle);
+    if (a->status < 0) {
+        asio_tcp_discard(a->tcp);
+        return;
+    }
+    asio_tcp_connected(a->tcp, l->options);
+    asio_stream_attach(&a->tcp->stream, conn);
+    lua_remove(L, -3); /* leaves server, conn, handler, conn */
+    asio_sched_spawn(l->rt, L, 1, true);
+}
+
+/* Takes the connection that libuv offers. The handler runs inside: afterwards the listener may be
+ * closing, but its memory is there. */
+static void accept_one(struct asio_listener *l)
+{
+    struct accept a = { l, NULL, UV_ENOMEM };
+    l->pending = false;
+    l->accepted++;
+    int error = asio_rt_protect(l->rt, accept_body, &a);
+    if (error && a.status == 0 && a.tcp->stream.conn)
+        asio_stream_close(&a.tcp->stream, true);
+    if (!l->server)
+        return;
+    if (a.status < 0) {
+        l->pending = true;
+        report(l, "not enough memory");
+        back_off(l);
+        return;
+    }
+    uv_os_fd_t fd;
+    if (!a.tcp->stream.gone && uv_fileno((uv_handle_t *)&a.tcp->handle, &fd) == 0 &&
+        asio_sys_files_short((uv_os_sock_t)fd))
+        files_short(l);
+    else
+        l->backoff = backoff_min;
+}
+
+static void on_connection(uv_stream_t *handle, int status)
+{
+    struct asio_listener *l = handle->data;
+    if (!l->server)
+        return;
+    if (status < 0) {
+        fault(l, status);
+        return;
+    }
+    if (l->turn != l->rt->turns) {
+        l->turn = l->rt->turns;
+        l->accepted = 0;
+    }
+    l->pending = true; /* not taking it makes libuv stop here */
+    if (l->paused)
+        return;
+    if (l->accepted >= ACCEPTS_A_TURN)
+        retry_later(l, 0);
+    else
+        accept_one(l);
+}
+
+static bool still_short(struct asio_listener *l)
+{
+    if (l->spare == (uv_os_sock_t)-1)
+        return false;
+    uv_os_sock_t fd = asio_sys_dup((uv_os_fd_t)l->spare);
+    if (fd == (uv_os_sock_t)-1)
+        return true;
+    asio_sys_close(fd);
+    return asio_sys_files_short(fd);
+}
+
+static void reopen(struct asio_listener *l)
+{
+    int status = uv_tcp_init(&l->rt->loop, &l->handle);
+    l->handle.data = l;
+    if (status == 0) {
+        l->state = OPEN;
+        status = uv_tcp_open(&l->handle, l->spare);
+    }
+    if (status == 0) {
+        l->spare = (uv_os_sock_t)-1; /* is now the handle's; a new one is made */
+        status = start_listening(l);
+    }
+    if (status < 0) {
+        report(l, uv_strerror(status));
+        back_off(l);
+        if (l->spare != (uv_os_sock_t)-1)
+            close_handle(l);
+    }
+}
+
+static void on_timer(struct asio_timer *timer)
+{
+    struct asio_listener *l = ASIO_CONTAINER(timer, struct asio_listener, timer);
+    if (l->state == CLOSING) {
+        retry_later(l, backoff_min);
+        return;
+    }
+    bool burst = l->accepted >= ACCEPTS_A_TURN && l->state == OPEN;
+    if (!burst && still_short(l)) {
+        if (l->backoff >= backoff_max)
+            asio_rt_protect(l->rt, full_collection, NULL);
+        back_off(l);
+        return;
+    }
+    l->paused = false;
+    l->accepted = 0;
+    if (l->state == CLOSED)
+        reopen(l);
+    else if (l->pending)
+        accept_one(l); /* and libuv goes on listening */
+}
+
+/* ---- Lua ---------------------------------------------------------------------------------- */
+
+static int open_listener(struct asio_rt *rt, struct asio_server *server, const struct sockaddr_storage *addr,
+    struct asio_tcp_options options, int backlog)
+{
+    struct asio_listener *l = asio_mem.malloc(sizeof *l);
+    if (!l)
+        return UV_ENOMEM;
+    memset(l, 0, sizeof *l);
+    l->ops = &listener_ops;
+    l->rt = rt;
+    l->options = options;
+    l->backlog = backlog;
+    l->backoff = backoff_min;
+    l->spare = (uv_os_sock_t)-1;
+    asio_timer_init(&l->timer, on_timer);
+    int status = uv_tcp_init(&rt->loop, &l->handle);
+    if (status < 0) {
+        asio_mem.free(l);
+        return status;
+    }
+    l->handle.data = l;
+    l->server = server;
+    server->listener = l;
+    rt->alive++;
+    int length = sizeof l->address;
+    status = uv_tcp_bind(&l->handle, (const struct sockaddr *)addr, 0);
+    if (status == 0)
+        status = start_listening(l);
+    if (status == 0)
+        status = uv_tcp_getsockname(&l->handle, (struct sockaddr *)&l->address, &length);
+    if (status < 0)
+        close_listener(l);
+    return status;
+}
+
+static int check_backlog(lua_State *L, int index)
+{
+    int backlog = BACKLOG;
+    if (lua_isnoneornil(L, index))
+        return backlog;
+    lua_getfield(L, index, "backlog");
+    if (!lua_isnil(L, -1))
+        backlog = (int)asio_check_integer(L, -1, 4, "server", 1, 65535);
+    lua_pop(L, 1);
+    return backlog;
+}
+
+/* The holder comes first, closed: nothing is left over when memory runs out on the way. */
+static struct asio_server *push_holder(lua_State *L, struct asio_rt *rt)
+{
+    struct asio_server *server = lua_newuserdata(L, sizeof *server);
+    server->listener = NULL;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_server_mt);
+    lua_setmetatable(L, -2);
+    lua_createtable(L, 0, 1);
+    lua_pushvalue(L, 3);
+    lua_setfield(L, -2, "handler");
+    lua_setfenv(L, -2);
+    return server;
+}
+
+/* asio.server(ip, port, handler[, opts]) */
+static int l_server(lua_State *L)
+{
+    struct asio_rt *rt = asio_rt_of(L);
+    struct sockaddr_storage addr;
+    if (lua_type(L, 1) != LUA_TSTRING)
+        asio_error_type(L, 1, 1, "server", "address string");
+    int port = asio_check_port(L, 2, 2, "server", 0);
+    if (!lua_isfunction(L, 3))
+        asio_error_type(L, 3, 3, "server", "handler function");
+    struct asio_tcp_options options = asio_tcp_check_options(L, 4, 4, "server");
+    int backlog = check_backlog(L, 4);
+    int status = rt->closed ? UV_EBADF : asio_address_parse(lua_tostring(L, 1), port, &addr);
+    if (status < 0)
+        return asio_error_push(L, status);
+    struct asio_server *server = push_holder(L, rt);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_listeners);
+    status = open_listener(rt, server, &addr, options, backlog);
+    if (status < 0)
+        return asio_error_push(L, status);
+    lua_pushlightuserdata(L, server->listener);
+    lua_pushvalue(L, -3);
+    lua_rawset(L, -3); /* if this runs out of memory the holder is collected, and closes */
+    lua_pop(L, 1);
+    return 1;
+}
+
+static struct asio_server *check_server(lua_State *L, const char *fname)
+{
+    if (lua_touserdata(L, 1) && lua_getmetatable(L, 1)) {
+        lua_rawgeti(L, LUA_REGISTRYINDEX, asio_rt_of(L)->ref_server_mt);
+        bool same = lua_rawequal(L, -1, -2);
+        lua_pop(L, 2);
+        if (same)
+            return lua_touserdata(L, 1);
+    }
+    asio_error_misuse(L, "calling '%s' on something that is not a server", fname);
+    return NULL;
+}
+
+static int l_close(lua_State *L)
+{
+    struct asio_server *server = check_server(L, "close");
+    if (server->listener)
+        close_listener(server->listener);
+    return 0;
+}
+
+static int l_gc(lua_State *L)
+{
+    struct asio_server *server = lua_touserdata(L, 1);
+    if (server && server->listener)
+        close_listener(server->listener);
+    return 0;
+}
+
+static int l_address(lua_State *L)
+{
+    struct asio_server *server = check_server(L, "address");
+    if (!server->listener)
+        return asio_error_push(L, UV_EBADF);
+    return asio_address_push(L, &server->listener->address);
+}
+
+static int l_tostring(lua_State *L)
+{
+    struct asio_server *server = check_server(L, "tostring");
+    char name[ASIO_ADDRESS_MAX];
+    if (!server->listener || asio_address_format(&server->listener->address, name) < 0)
+        lua_pushliteral(L, "server (closed)");
+    else
+        lua_pushfstring(L, "server (tcp %s)", name);
+    return 1;
+}
+
+void asio_listener_open(lua_State *L, struct asio_rt *rt)
+{
+    static const luaL_Reg module[] = { { "server", l_server }, { "destory_server", l_close },
+        { NULL, NULL } };
+    static const luaL_Reg methods[] = { { "close", l_close }, { "address", l_address }, { NULL, NULL } };
+    static const luaL_Reg meta[] = { { "__gc", l_gc }, { "__tostring", l_tostring }, { NULL, NULL } };
+    asio_module_functions(L, rt, "asio", module);
+    rt->ref_server_mt = asio_module_class(L, rt, "server", methods, meta);
+    lua_newtable(L);
+    lua_createtable(L, 0, 1);
+    lua_pushliteral(L, "v");
+    lua_setfield(L, -2, "__mode");
+    lua_setmetatable(L, -2);
+    rt->ref_listeners = luaL_ref(L, LUA_REGISTRYINDEX);
+}

@@ -1,0 +1,298 @@
+/* SPDX-License-Identifier: MIT
+ * The runtime; see runtime.h. */
+#include "runtime.h"
+
+#include "error.h"
+
+#include <math.h>
+#include <string.h>
+
+static const char rt_key = 0; /* its address is the runtime's key in the registry */
+
+/* ---- protected calls and anchors ---------------------------------------------------------- */
+
+static int protected_body(lua_State *L)
+{
+    struct asio_rt *rt = asio_rt_of(L);
+    rt->body(L, rt->body_arg);
+    return 0;
+}
+
+/* The closure is made once: lua_cpcall makes one every time, which was measured at four times
+ * the cost. May nest: the arguments are taken over before anything else can run. */
+int asio_rt_protect(struct asio_rt *rt, void (*body)(lua_State *L, void *arg), void *arg)
+{
+    lua_State *L = rt->L;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_protect);
+    rt->body = body;
+    rt->body_arg = arg;
+    int status = lua_pcall(L, 0, 0, 0);
+    if (status != 0)
+        lua_pop(L, 1);
+    return status;
+}
+
+struct anchor {
+    lua_State *from;
+    struct asio_rt *rt;
+    int index, ref;
+};
+
+static void anchor(lua_State *L, void *arg)
+{
+    struct anchor *a = arg;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, a->rt->ref_anchors);
+    lua_pushvalue(a->from, a->index);
+    lua_xmove(a->from, L, 1);
+    a->ref = luaL_ref(L, -2);
+}
+
+int asio_rt_anchor(struct asio_rt *rt, lua_State *L, int index)
+{
+    struct anchor a = { L, rt, index, LUA_NOREF };
+    asio_rt_protect(rt, anchor, &a);
+    return a.ref;
+}
+
+void asio_rt_release(void *p, int ref)
+{
+    struct asio_rt *rt = p;
+    if (rt->closed)
+        return; /* everything goes anyway, and rt->L may be gone */
+    lua_rawgeti(rt->L, LUA_REGISTRYINDEX, rt->ref_anchors);
+    luaL_unref(rt->L, -1, ref); /* stores under keys that exist: allocates nothing */
+    lua_pop(rt->L, 1);
+}
+
+/* ---- flushing ----------------------------------------------------------------------------- */
+
+void asio_rt_flush(struct asio_rt *rt)
+{
+    while (rt->flush_list) {
+        struct asio_flush_node *node = rt->flush_list;
+        rt->flush_list = node->next == node ? NULL : node->next;
+        node->next = NULL;
+        node->flush(node);
+    }
+}
+
+void asio_rt_flush_forget(struct asio_rt *rt, struct asio_flush_node *node)
+{
+    if (!node->next)
+        return;
+    struct asio_flush_node **link = &rt->flush_list, *before = NULL;
+    while (*link != node) {
+        before = *link;
+        link = &before->next;
+    }
+    if (node->next != node)
+        *link = node->next;
+    else if (before)
+        before->next = before;
+    else
+        rt->flush_list = NULL;
+    node->next = NULL;
+}
+
+/* ---- the clock ---------------------------------------------------------------------------- */
+
+uint64_t asio_rt_deadline(double seconds)
+{
+    double ns = seconds * 1e9;
+    uint64_t now = uv_hrtime();
+    return ns < 9e18 && now < UINT64_MAX / 2 ? now + (uint64_t)ns : ASIO_NEVER;
+}
+
+/* Only what was due when the callback began is fired: what user code adds meanwhile waits for
+ * the next turn, so that zero-second sleeps cannot keep I/O from being looked at. */
+static void on_clock(uv_timer_t *clock)
+{
+    struct asio_rt *rt = ASIO_CONTAINER(clock, struct asio_rt, clock);
+    uint64_t now = uv_hrtime();
+    struct asio_timer *t;
+    rt->clock_at = ASIO_NEVER;
+    while ((t = asio_timers_pop(&rt->timers, now)) != NULL)
+        t->fire(t);
+}
+
+/* Armed for the first deadline, rounded up to libuv's milliseconds, so that it never fires early
+ * and comes again. A deadline that moved later leaves the clock as it is: one spurious wake-up at
+ * the old time costs less than re-arming at every read that has a time-out. */
+static void arm_clock(struct asio_rt *rt)
+{
+    uint64_t next = asio_timers_next(&rt->timers);
+    if (next == ASIO_NEVER) {
+        if (rt->clock_at != ASIO_NEVER)
+            uv_timer_stop(&rt->clock);
+        rt->clock_at = ASIO_NEVER;
+        return;
+    }
+    uint64_t at = next / 1000000 + 1;
+    if (at >= rt->clock_at)
+        return;
+    uv_update_time(&rt->loop);
+    uint64_t now = uv_now(&rt->loop);
+    uv_timer_start(&rt->clock, on_clock, at > now ? at - now : 0, 0);
+    rt->clock_at = at;
+}
+
+/* ---- running the loop --------------------------------------------------------------------- */
+
+uv_buf_t asio_rt_scratch(struct asio_rt *rt)
+{
+    if (!rt->scratch)
+        rt->scratch = asio_mem.malloc(ASIO_SCRATCH_SIZE);
+    return uv_buf_init(rt->scratch, rt->scratch ? ASIO_SCRATCH_SIZE : 0);
+}
+
+static void collect(lua_State *L, void *arg)
+{
+    lua_gc(L, LUA_GCSTEP, (int)(*(size_t *)arg >> 10));
+}
+
+/* The collector paces itself by its own heap and cannot see sockets and buffers. Step by what was
+ * added outside, so that connections dropped without close are found after as many accepts as
+ * the heap has room for, not never. A script that stopped the collector keeps it stopped. */
+static void pay_gc_debt(struct asio_rt *rt)
+{
+    enum { WORTH_A_STEP = 16 * 1024, AT_MOST = 1024 * 1024 };
+    if (rt->gc_debt < WORTH_A_STEP)
+        return;
+    size_t debt = rt->gc_debt > AT_MOST ? AT_MOST : rt->gc_debt;
+    rt->gc_debt = 0;
+#ifdef LUA_GCISRUNNING
+    if (!lua_gc(rt->L, LUA_GCISRUNNING, 0))
+        return;
+#endif
+    asio_rt_protect(rt, collect, &debt);
+}
+
+void asio_rt_poll(struct asio_rt *rt, bool wait)
+{
+    arm_clock(rt);
+    uv_run(&rt->loop, wait ? UV_RUN_ONCE : UV_RUN_NOWAIT);
+    pay_gc_debt(rt);
+}
+
+static void on_sigint(uv_signal_t *handle, int signum)
+{
+    (void)signum;
+    struct asio_rt *rt = ASIO_CONTAINER(handle, struct asio_rt, sigint);
+    rt->interrupted = true;
+}
+
+static void teardown_own(void *owner)
+{
+    (void)owner; /* the runtime closes its own handles by itself */
+}
+
+static const struct asio_handle_ops own_ops = { teardown_own };
+static const struct asio_handle_ops *own_owner = &own_ops;
+
+void asio_rt_enter(struct asio_rt *rt, struct asio_sys_guard *guard)
+{
+    rt->looping = true;
+    rt->stop = rt->interrupted = false;
+    asio_sys_guard_enter(guard);
+    if (!guard->watch_sigint)
+        return;
+    if (!rt->sigint.data && uv_signal_init(&rt->loop, &rt->sigint) == 0) {
+        rt->sigint.data = &own_owner;
+        uv_unref((uv_handle_t *)&rt->sigint);
+    }
+    if (rt->sigint.data)
+        uv_signal_start(&rt->sigint, on_sigint, SIGINT);
+}
+
+void asio_rt_leave(struct asio_rt *rt, struct asio_sys_guard *guard)
+{
+    if (rt->sigint.data)
+        uv_signal_stop(&rt->sigint);
+    asio_sys_guard_leave(guard);
+    rt->looping = false;
+}
+
+/* ---- opening and closing ------------------------------------------------------------------ */
+
+static void teardown_handle(uv_handle_t *handle, void *arg)
+{
+    (void)arg;
+    if (uv_is_closing(handle))
+        return;
+    const struct asio_handle_ops *const *ops = handle->data;
+    if (!ops || *ops == &own_ops)
+        uv_close(handle, NULL);
+    else
+        (*ops)->teardown(handle->data);
+}
+
+/* The state is being closed: nobody can be woken any more, waits are dropped with their
+ * coroutines. Everything that libuv still holds is closed and waited for: close callbacks free
+ * the memory. */
+static int l_gc(lua_State *L)
+{
+    struct asio_rt *rt = lua_touserdata(L, 1);
+    if (rt->closed)
+        return 0;
+    if (rt->turn_ended && rt->failed)
+        rt->turn_ended(rt);
+    rt->closed = true;
+    rt->current = NULL;
+    if (rt->resolver_close)
+        rt->resolver_close(rt);
+    if (rt->loop_open) {
+        uv_walk(&rt->loop, teardown_handle, NULL);
+        uv_run(&rt->loop, UV_RUN_DEFAULT);
+        uv_loop_close(&rt->loop);
+        rt->loop_open = false;
+    }
+    asio_timers_free(&rt->timers);
+    asio_mem.free(rt->scratch);
+    rt->scratch = NULL;
+    return 0;
+}
+
+static void open_loop(lua_State *L, struct asio_rt *rt)
+{
+    int status = uv_loop_init(&rt->loop);
+    if (status == 0) {
+        rt->loop_open = true;
+        status = uv_timer_init(&rt->loop, &rt->clock);
+    }
+    if (status < 0) {
+        lua_pushfstring(L, "asio: cannot open an event loop: %s", uv_strerror(status));
+        lua_error(L);
+    }
+    rt->clock.data = &own_owner;
+    rt->clock_at = ASIO_NEVER;
+}
+
+/* The userdata gets its finalizer before the loop is opened, so that an error on the way leaves
+ * nothing behind. */
+struct asio_rt *asio_rt_open(lua_State *L)
+{
+    lua_pushlightuserdata(L, (void *)&rt_key);
+    lua_rawget(L, LUA_REGISTRYINDEX);
+    struct asio_rt *rt = lua_touserdata(L, -1);
+    lua_pop(L, 1);
+    if (rt)
+        return rt;
+    rt = lua_newuserdata(L, sizeof *rt);
+    memset(rt, 0, sizeof *rt);
+    lua_createtable(L, 0, 1);
+    lua_pushcfunction(L, l_gc);
+    lua_setfield(L, -2, "__gc");
+    lua_setmetatable(L, -2);
+    open_loop(L, rt);
+    rt->L = lua_newthread(L);
+    rt->ref_thread_L = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_pushlightuserdata(L, rt);
+    lua_pushcclosure(L, protected_body, 1);
+    rt->ref_protect = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_newtable(L);
+    rt->ref_anchors = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_pushlightuserdata(L, (void *)&rt_key);
+    lua_insert(L, -2);
+    lua_rawset(L, LUA_REGISTRYINDEX);
+    return rt;
+}

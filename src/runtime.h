@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The runtime: what one Lua state has once. It owns the libuv loop, the heap of deadlines, the
+ * list of what is to be flushed, and a Lua thread of its own on which everything runs that
+ * libuv calls. It knows no streams and no light threads: those hang their own state here, and
+ * are told of the end through the hooks that libuv handles carry (see struct asio_handle_ops).
+ *
+ * Lifetime: created by the first require, as a userdata anchored in the registry before any
+ * handle exists, so that lua_close collects it last; its finalizer closes every handle and runs
+ * the loop until they are gone. Its memory outlives it to the end of lua_close, with `closed`
+ * set, so that finalizers that come later find a runtime that refuses politely. */
+#ifndef ASIO_RUNTIME_H
+#define ASIO_RUNTIME_H
+
+#include "asio.h"
+#include "sys.h"
+#include "timer.h"
+
+struct asio_thread;
+struct asio_wait;
+
+/* Something that wants its output sent when the running light thread parks or ends. */
+struct asio_flush_node {
+    struct asio_flush_node *next; /* itself: last in the list; NULL: not in it */
+    void (*flush)(struct asio_flush_node *node);
+};
+
+/* handle->data of every libuv handle of this loop points to a struct whose first member is a
+ * pointer to such a table. */
+struct asio_handle_ops {
+    /* The state is being closed: one last non-blocking effort, then uv_close. No Lua. */
+    void (*teardown)(void *owner);
+};
+
+struct asio_coroutine {
+    lua_State *L;
+    int slot; /* place in the table that anchors it */
+};
+
+enum { ASIO_POOL_MAX = 100, ASIO_SCRATCH_SIZE = 65536 };
+
+struct asio_rt {
+    uv_loop_t loop;
+    uv_timer_t clock;   /* wakes the loop for the first deadline */
+    uint64_t clock_at;  /* the loop time in ms it is armed for; ASIO_NEVER: not armed */
+    uv_signal_t sigint; /* active while a loop runs; data set once initialised */
+    struct asio_timers timers;
+    lua_State *L;  /* for what libuv calls; anchored in the registry */
+    char *scratch; /* where reads land; valid for one read callback */
+    struct asio_flush_node *flush_list;
+    size_t alive;   /* reasons for asio.run to go on, beside ready light threads */
+    uint64_t turns; /* of the loop, since the start */
+    size_t gc_debt; /* bytes outside of Lua's heap the collector has not been driven for */
+
+    bool loop_open, closed;
+    bool looping; /* a run or a wait of the main chunk is on the C stack */
+    bool stop, interrupted;
+
+    /* registry references */
+    int ref_thread_L, ref_protect, ref_anchors;
+    void (*body)(lua_State *L, void *arg); /* arguments of the protected call being made */
+    void *body_arg;
+
+    /* the scheduler's (sched.c) */
+    int ref_threads; /* table: [2*slot] coroutine, [2*slot+1] its light thread's userdata */
+    int ref_thread_mt, ref_main_wait, ref_no_memory, ref_cancelled;
+    struct asio_thread *current;
+    struct asio_thread *ready_first, *ready_last;
+    struct asio_thread *failed;  /* to be reported at the end of the turn */
+    struct asio_wait *main_wait; /* the main chunk's one record; made at the start */
+    lua_State *main_L;           /* while it waits: where its results go */
+    int main_results;
+    struct asio_coroutine pool[ASIO_POOL_MAX];
+    int pool_count;
+    int slot_top, slot_free; /* slots ever used; head of the free list kept in the table */
+    unsigned depth;          /* nested resumes */
+    uint32_t last_id;
+    size_t threads;                                          /* alive */
+    void (*thread_ended)(struct asio_thread *t, int status); /* set by thread.c */
+    void (*turn_ended)(struct asio_rt *rt);
+
+    /* others' registry references, each set by its owner's open function */
+    int ref_conn_mt, ref_server_mt, ref_listeners;
+    void *resolver;
+    void (*resolver_close)(struct asio_rt *rt);
+};
+
+/* The runtime of this Lua state; made at the first call. Raises. */
+struct asio_rt *asio_rt_open(lua_State *L);
+
+/* The runtime behind the running C function, which has it as its first upvalue. */
+static inline struct asio_rt *asio_rt_of(lua_State *L)
+{
+    return lua_touserdata(L, lua_upvalueindex(1));
+}
+
+/* Runs body(rt->L, arg) so that no Lua error leaves it. Returns 0, or a Lua error status (that is:
+ * out of memory, since bodies raise nothing else). For use from libuv callbacks. */
+int asio_rt_protect(struct asio_rt *rt, void (*body)(lua_State *L, void *arg), void *arg);
+
+/* Keeps the value at a stack index of L alive until released. Returns LUA_NOREF when memory is
+ * out. Releasing allocates nothing; it takes the runtime as void * to serve as a callback. */
+int asio_rt_anchor(struct asio_rt *rt, lua_State *L, int index);
+void asio_rt_release(void *rt, int ref);
+
+static inline void asio_rt_flush_later(struct asio_rt *rt, struct asio_flush_node *node)
+{
+    if (!node->next) {
+        node->next = rt->flush_list ? rt->flush_list : node;
+        rt->flush_list = node;
+    }
+}
+void asio_rt_flush(struct asio_rt *rt);
+/* Takes a node out of the list, before its memory goes. */
+void asio_rt_flush_forget(struct asio_rt *rt, struct asio_flush_node *node);
+
+/* The deadline that lies `seconds` ahead; ASIO_NEVER beyond what the clock can hold. */
+uint64_t asio_rt_deadline(double seconds);
+
+/* The loop's scratch buffer, or an empty one when memory is short. */
+uv_buf_t asio_rt_scratch(struct asio_rt *rt);
+
+/* Tells the collector of memory it cannot see; pays off by collecting at the end of the turn. */
+static inline void asio_rt_external(struct asio_rt *rt, size_t bytes)
+{
+    rt->gc_debt += bytes;
+}
+
+/* Runs libuv once: until something happens (wait) or only for what is there. */
+void asio_rt_poll(struct asio_rt *rt, bool wait);
+
+/* Around every stretch in which the loop runs. */
+void asio_rt_enter(struct asio_rt *rt, struct asio_sys_guard *guard);
+void asio_rt_leave(struct asio_rt *rt, struct asio_sys_guard *guard);
+
+#endif

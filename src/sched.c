@@ -1,0 +1,498 @@
+/* SPDX-License-Identifier: MIT
+ * Light threads: coroutine pool, park, wake, ready list, the turn; see sched.h. */
+#include "sched.h"
+
+#include "error.h"
+
+#include <string.h>
+
+/* Resumes nest on the C stack (a spawn runs the new thread inside the old one's call); deeper
+ * than this the new one is queued instead. */
+enum { DEPTH_MAX = 100 };
+
+static struct asio_thread *thread_of(struct asio_wait *w)
+{
+    return ASIO_CONTAINER(w, struct asio_thread, wait);
+}
+
+/* ---- coroutines and their anchors --------------------------------------------------------- */
+
+/* A new coroutine in a slot of its own. Free slots are chained through the table itself, under
+ * the coroutine's key, as luaL_ref does. Raises out of memory, and is then as before. */
+static struct asio_coroutine coroutine_new(struct asio_rt *rt, lua_State *L)
+{
+    struct asio_coroutine c = { .slot = rt->slot_free };
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_threads);
+    int following = 0;
+    if (c.slot) {
+        lua_rawgeti(L, -1, 2 * c.slot);
+        following = (int)lua_tointeger(L, -1);
+        lua_pop(L, 1);
+    } else {
+        c.slot = rt->slot_top + 1;
+        lua_pushboolean(L, 0); /* makes room for both keys, so that later stores cannot fail */
+        lua_rawseti(L, -2, 2 * c.slot + 1);
+    }
+    c.L = lua_newthread(L);
+    lua_rawseti(L, -2, 2 * c.slot);
+    lua_pop(L, 1);
+    if (rt->slot_free)
+        rt->slot_free = following;
+    else
+        rt->slot_top = c.slot;
+    return c;
+}
+
+/* Forgets a coroutine; with `slot` gives its place back. Stores under keys that exist. */
+static void coroutine_drop(struct asio_rt *rt, int slot, bool give_back)
+{
+    lua_State *L = rt->L;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_threads);
+    if (give_back) {
+        lua_pushboolean(L, 0);
+        lua_rawseti(L, -2, 2 * slot + 1);
+        lua_pushinteger(L, rt->slot_free);
+        rt->slot_free = slot;
+    } else {
+        lua_pushboolean(L, 0);
+    }
+    lua_rawseti(L, -2, 2 * slot);
+    lua_pop(L, 1);
+}
+
+/* A coroutine to run a light thread on. `fresh`: nobody may hold a reference to it (a deferred
+ * start leaves a function on its stack, which a coroutine.resume by hand would call). */
+static struct asio_coroutine coroutine_take(struct asio_rt *rt, lua_State *L, bool fresh)
+{
+    if (fresh || rt->pool_count == 0)
+        return coroutine_new(rt, L);
+    struct asio_coroutine c = rt->pool[--rt->pool_count];
+    /* A light thread that changed its globals table must not pass that on. */
+    lua_pushvalue(L, LUA_GLOBALSINDEX);
+    lua_xmove(L, c.L, 1);
+    lua_replace(c.L, LUA_GLOBALSINDEX);
+    return c;
+}
+
+static void set_handle(struct asio_rt *rt, lua_State *L, int slot)
+{
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_threads);
+    lua_pushvalue(L, -2);
+    lua_rawseti(L, -2, 2 * slot + 1);
+    lua_pop(L, 1);
+}
+
+void asio_sched_push_handle(lua_State *L, struct asio_thread *t)
+{
+    lua_rawgeti(L, LUA_REGISTRYINDEX, t->wait.rt->ref_threads);
+    lua_rawgeti(L, -1, 2 * t->slot + 1);
+    lua_remove(L, -2);
+}
+
+void asio_sched_push_current(lua_State *L, struct asio_rt *rt)
+{
+    if (rt->current)
+        asio_sched_push_handle(L, rt->current);
+    else
+        lua_pushnil(L);
+}
+
+void asio_sched_forget(struct asio_thread *t)
+{
+    coroutine_drop(t->wait.rt, t->slot, true);
+}
+
+/* ---- resuming ----------------------------------------------------------------------------- */
+
+/* The thread is over. Its outcome is taken over by rt->thread_ended (thread.c), then the
+ * coroutine goes back to the pool, or to the collector if it failed. A failed thread's handle
+ * stays anchored in the slot until the report. */
+static void ended(struct asio_thread *t, int status)
+{
+    struct asio_rt *rt = t->wait.rt;
+    lua_State *co = t->co;
+    asio_timer_remove(&rt->timers, &t->wait.timer);
+    rt->threads--;
+    rt->thread_ended(t, status);
+    t->co = NULL;
+    if (t->state == ASIO_THREAD_FAILED) {
+        coroutine_drop(rt, t->slot, t->joined);
+    } else if (rt->pool_count < ASIO_POOL_MAX) {
+        lua_settop(co, 0); /* nothing on its stack: resuming it by hand finds it dead */
+        rt->pool[rt->pool_count++] = (struct asio_coroutine){ co, t->slot };
+        lua_pushboolean(rt->L, 0);
+        set_handle(rt, rt->L, t->slot);
+        lua_pop(rt->L, 1);
+    } else {
+        lua_settop(co, 0);
+        coroutine_drop(rt, t->slot, true);
+    }
+}
+
+static void resume(struct asio_thread *t, int nargs)
+{
+    struct asio_rt *rt = t->wait.rt;
+    struct asio_thread *before = rt->current;
+    t->state = ASIO_THREAD_RUNNING;
+    t->wait.state = ASIO_WAIT_IDLE;
+    rt->current = t;
+    rt->depth++;
+    int status = lua_resume(t->co, nargs);
+    rt->depth--;
+    rt->current = before;
+    if (status == LUA_YIELD && t->wait.state != ASIO_WAIT_IDLE)
+        t->state = ASIO_THREAD_WAITING;
+    else
+        ended(t, status);
+    if (rt->depth == 0)
+        asio_rt_flush(rt);
+}
+
+struct push {
+    struct asio_wait *wait;
+    lua_State *to;
+    int count;
+};
+
+/* Results are made on the runtime's own thread and moved: an error raised on a suspended
+ * coroutine has no frame that would catch it. */
+static void push_results(lua_State *L, void *arg)
+{
+    struct push *p = arg;
+    p->count = asio_wait_push(L, p->wait);
+    lua_xmove(L, p->to, p->count);
+}
+
+/* Every string of this failure exists since the start: it can be pushed when memory is out. */
+static void push_no_memory(lua_State *L, void *arg)
+{
+    struct push *p = arg;
+    lua_pushlightuserdata(L, (void *)asio_token_fail);
+    lua_pushnil(L);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, p->wait->rt->ref_no_memory);
+    lua_rawgeti(L, -1, 1);
+    lua_rawgeti(L, -2, 2);
+    lua_remove(L, -3);
+    p->count = 4;
+    lua_xmove(L, p->to, 4);
+}
+
+static int results_to(struct asio_wait *w, lua_State *to)
+{
+    struct push p = { w, to, 0 };
+    if (asio_rt_protect(w->rt, push_results, &p) != 0)
+        asio_rt_protect(w->rt, push_no_memory, &p);
+    return p.count;
+}
+
+/* ---- spawning ----------------------------------------------------------------------------- */
+
+static void ready_add(struct asio_thread *t)
+{
+    struct asio_rt *rt = t->wait.rt;
+    t->next = NULL;
+    if (rt->ready_last)
+        rt->ready_last->next = t;
+    else
+        rt->ready_first = t;
+    rt->ready_last = t;
+}
+
+static int reserve_body(lua_State *L)
+{
+    luaL_checkstack(L, *(int *)lua_touserdata(L, 1), "too many arguments");
+    return 0;
+}
+
+/* Room for n values on a coroutine that is not running: growing may raise, and only a call made
+ * on that coroutine can catch it. A new coroutine has room for a few without. */
+static bool reserve(lua_State *co, int n)
+{
+    if (n < LUA_MINSTACK - 4)
+        return true;
+    n += LUA_MINSTACK;
+    if (lua_cpcall(co, reserve_body, &n) == 0)
+        return true;
+    lua_settop(co, 0);
+    return false;
+}
+
+static void on_deadline(struct asio_timer *timer)
+{
+    struct asio_wait *w = ASIO_CONTAINER(timer, struct asio_wait, timer);
+    if (w->state != ASIO_WAIT_PARKED)
+        return; /* the record's deadline is cleared when a wait ends; for the reader's peace */
+    w->status = UV_ETIMEDOUT;
+    if (w->op->abort)
+        w->op->abort(w);
+    asio_sched_wake(w, w->status);
+}
+
+static void wait_init(struct asio_wait *w, struct asio_rt *rt)
+{
+    memset(w, 0, sizeof *w);
+    w->rt = rt;
+    asio_timer_init(&w->timer, on_deadline);
+}
+
+void asio_sched_spawn(struct asio_rt *rt, lua_State *L, int nargs, bool owns)
+{
+    bool later = rt->depth >= DEPTH_MAX;
+    int base = lua_gettop(L) - nargs - owns; /* the first value to be moved */
+    luaL_checkstack(L, 8, "too many arguments");
+    struct asio_thread *t = lua_newuserdata(L, sizeof *t);
+    memset(t, 0, sizeof *t);
+    wait_init(&t->wait, rt);
+    t->id = ++rt->last_id;
+    t->owns = owns;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_thread_mt);
+    lua_setmetatable(L, -2);
+    struct asio_coroutine c = coroutine_take(rt, L, later);
+    t->co = c.L;
+    t->slot = c.slot;
+    set_handle(rt, L, c.slot);
+    lua_insert(L, base);
+    if (!reserve(c.L, nargs + 1 + owns)) {
+        coroutine_drop(rt, c.slot, true);
+        luaL_error(L, "not enough memory");
+    }
+    lua_xmove(L, c.L, nargs + 1 + owns);
+    rt->threads++;
+    if (later) {
+        t->nargs = nargs;
+        ready_add(t);
+    } else {
+        resume(t, nargs);
+    }
+}
+
+/* ---- parking ------------------------------------------------------------------------------ */
+
+static bool is_main(lua_State *L)
+{
+    bool main = lua_pushthread(L);
+    lua_pop(L, 1);
+    return main;
+}
+
+struct asio_wait *asio_sched_claim(lua_State *L, struct asio_rt *rt)
+{
+    struct asio_thread *t = rt->current;
+    if (rt->closed)
+        asio_error_misuse(L, "cannot wait here: the Lua state is being closed");
+    if (t && t->co == L) {
+        if (!lua_isyieldable(L))
+            asio_error_misuse(L,
+                "cannot wait here: inside a call from C that cannot be suspended "
+                "(table.sort, string.gsub, a finalizer, require)");
+        return &t->wait;
+    }
+    if (!is_main(L))
+        asio_error_misuse(L,
+            "cannot wait here: inside a coroutine that is not a light thread; "
+            "asio.coroutine.install() lets waits pass through coroutines");
+    if (t || rt->looping)
+        asio_error_misuse(L, "cannot wait here: the event loop is already running");
+    return rt->main_wait;
+}
+
+static void settle(struct asio_wait *w, int status)
+{
+    asio_timer_clear(&w->timer);
+    w->rt->alive -= w->counted;
+    w->counted = false;
+    w->status = status;
+    w->state = ASIO_WAIT_DONE;
+}
+
+/* Once the state is being closed nobody is woken any more. */
+static bool is_parked(const struct asio_wait *w)
+{
+    return w->state == ASIO_WAIT_PARKED && !w->rt->closed;
+}
+
+bool asio_sched_ready(struct asio_wait *w, int status)
+{
+    if (!is_parked(w))
+        return false;
+    settle(w, status);
+    if (w->main) /* at once: its source may be gone by the end of the turn */
+        w->rt->main_results = results_to(w, w->rt->main_L);
+    else
+        ready_add(thread_of(w));
+    return true;
+}
+
+bool asio_sched_wake(struct asio_wait *w, int status)
+{
+    if (w->main || w->rt->depth > 0)
+        return asio_sched_ready(w, status);
+    if (!is_parked(w))
+        return false;
+    settle(w, status);
+    resume(thread_of(w), results_to(w, thread_of(w)->co));
+    return true;
+}
+
+void asio_sched_abort(struct asio_wait *w, int status)
+{
+    if (!is_parked(w))
+        return;
+    w->status = status;
+    if (w->op->abort)
+        w->op->abort(w);
+    asio_sched_ready(w, w->status);
+}
+
+/* The main chunk does not yield: it runs the loop itself until its wait is over. */
+static int drive(lua_State *L, struct asio_wait *w)
+{
+    struct asio_rt *rt = w->rt;
+    struct asio_sys_guard guard;
+    luaL_checkstack(L, ASIO_WAIT_RESULTS, "too many results");
+    rt->main_L = L;
+    asio_rt_flush(rt);
+    asio_rt_enter(rt, &guard);
+    while (w->state == ASIO_WAIT_PARKED && !rt->stop && !rt->interrupted && asio_sched_alive(rt))
+        asio_sched_turn(rt, true);
+    asio_rt_leave(rt, &guard);
+    bool deadlock = w->state == ASIO_WAIT_PARKED && !rt->stop && !rt->interrupted;
+    asio_sched_abort(w, UV_ECANCELED); /* unless it is over */
+    w->state = ASIO_WAIT_IDLE;
+    if (rt->interrupted) {
+        lua_pushliteral(L, "interrupted!");
+        return lua_error(L);
+    }
+    return deadlock ? asio_sched_deadlock(L, rt) : rt->main_results;
+}
+
+int asio_sched_park(lua_State *L, struct asio_wait *w, const struct asio_wait_op *op, double timeout)
+{
+    struct asio_rt *rt = w->rt;
+    w->op = op;
+    w->status = 0;
+    int status = timeout == 0 ? UV_ETIMEDOUT : 0;
+    if (timeout > 0)
+        status = asio_timer_set(&rt->timers, &w->timer, asio_rt_deadline(timeout));
+    if (status < 0) {
+        w->status = status;
+        if (op->abort)
+            op->abort(w);
+        return asio_wait_push(L, w);
+    }
+    w->counted = op->outside || timeout > 0;
+    rt->alive += w->counted;
+    w->state = ASIO_WAIT_PARKED;
+    if (w->main)
+        return drive(L, w);
+    /* All arguments stay on the stack, and so alive, while it waits: self may be a temporary. */
+    return lua_yield(L, lua_gettop(L));
+}
+
+int asio_sched_repark(lua_State *L)
+{
+    return lua_yield(L, lua_gettop(L));
+}
+
+/* ---- the turn ----------------------------------------------------------------------------- */
+
+/* A snapshot: what becomes ready meanwhile runs in the next turn, after libuv was asked. */
+static void run_ready(struct asio_rt *rt)
+{
+    struct asio_thread *t = rt->ready_first;
+    rt->ready_first = rt->ready_last = NULL;
+    while (t) {
+        struct asio_thread *following = t->next;
+        if (rt->stop) { /* keep the rest for a later run */
+            struct asio_thread *added = rt->ready_first, *last = t;
+            while (last->next)
+                last = last->next;
+            last->next = added;
+            rt->ready_first = t;
+            if (!added)
+                rt->ready_last = last;
+            return;
+        }
+        t->next = NULL;
+        if (t->state == ASIO_THREAD_NEW)
+            resume(t, t->nargs);
+        else
+            resume(t, results_to(&t->wait, t->co));
+        t = following;
+    }
+}
+
+void asio_sched_turn(struct asio_rt *rt, bool wait)
+{
+    rt->turns++;
+    run_ready(rt);
+    if (!rt->stop)
+        asio_rt_poll(rt, wait && !rt->ready_first && !rt->failed && rt->alive > 0);
+    if (rt->failed)
+        rt->turn_ended(rt);
+}
+
+/* Names every light thread that waits. */
+int asio_sched_deadlock(lua_State *L, struct asio_rt *rt)
+{
+    luaL_Buffer b;
+    luaL_buffinit(L, &b);
+    luaL_addstring(&b, "deadlock: nothing can wake the waiting");
+    for (int slot = 1, shown = 0; slot <= rt->slot_top && shown < 20; slot++) {
+        lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_threads);
+        lua_rawgeti(L, -1, 2 * slot + 1);
+        struct asio_thread *t = lua_touserdata(L, -1);
+        lua_pop(L, 2);
+        if (!t || t->state != ASIO_THREAD_WAITING)
+            continue;
+        lua_pushfstring(L, "%s light thread #%d (%s)", shown++ ? "," : "", (int)t->id, t->wait.op->name);
+        luaL_addvalue(&b);
+    }
+    if (rt->threads == 0)
+        luaL_addstring(&b, " main chunk");
+    luaL_pushresult(&b);
+    return lua_error(L);
+}
+
+static int cancelled_tostring(lua_State *L)
+{
+    lua_pushliteral(L, "cancelled");
+    return 1;
+}
+
+/* What a cancelled wait raises: one object, known by its identity. */
+static void keep_cancelled(lua_State *L, struct asio_rt *rt)
+{
+    lua_newuserdata(L, 1);
+    lua_createtable(L, 0, 1);
+    lua_pushcfunction(L, cancelled_tostring);
+    lua_setfield(L, -2, "__tostring");
+    lua_setmetatable(L, -2);
+    rt->ref_cancelled = luaL_ref(L, LUA_REGISTRYINDEX);
+}
+
+/* The messages of running out of memory, made while there is some. */
+static void keep_no_memory(lua_State *L, struct asio_rt *rt)
+{
+    lua_createtable(L, 2, 0);
+    asio_error_push(L, UV_ENOMEM);
+    lua_rawseti(L, -4, 2);
+    lua_rawseti(L, -3, 1);
+    lua_pop(L, 1);
+    rt->ref_no_memory = luaL_ref(L, LUA_REGISTRYINDEX);
+}
+
+void asio_sched_open(lua_State *L, struct asio_rt *rt)
+{
+    if (rt->main_wait)
+        return;
+    lua_newtable(L);
+    rt->ref_threads = luaL_ref(L, LUA_REGISTRYINDEX);
+    keep_no_memory(L, rt);
+    keep_cancelled(L, rt);
+    struct asio_wait *w = lua_newuserdata(L, sizeof *w);
+    wait_init(w, rt);
+    w->main = true;
+    rt->ref_main_wait = luaL_ref(L, LUA_REGISTRYINDEX);
+    rt->main_wait = w;
+}

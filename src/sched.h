@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Light threads and the only lua_yield and lua_resume there are.
+ *
+ * A waiting operation is four steps: check the arguments; the fast path; asio_sched_claim, which
+ * raises when this coroutine cannot wait; start the operation, link the record, and
+ * `return asio_sched_park(...)`. Whoever completes it calls asio_sched_wake from a libuv callback
+ * (the light thread runs at once: its data is still in the cache) or asio_sched_ready from Lua
+ * (it runs in the next turn, so that two threads that wake each other cannot starve the loop). */
+#ifndef ASIO_SCHED_H
+#define ASIO_SCHED_H
+
+#include "wait.h"
+
+enum asio_thread_state {
+    ASIO_THREAD_NEW,     /* spawned too deep to start at once: in the ready list */
+    ASIO_THREAD_RUNNING, /* on the C stack: current, or has spawned the current one */
+    ASIO_THREAD_WAITING, /* its wait record says for what; done records are in the ready list */
+    ASIO_THREAD_DONE,
+    ASIO_THREAD_FAILED,
+};
+
+/* A light thread; Lua's handle of it is this userdata.
+ * Created by spawn; anchored in rt->ref_threads while alive and until an error was reported, then
+ * only by who holds the handle; freed by the collector; if the state closes first nothing of it
+ * needs closing. */
+struct asio_thread {
+    struct asio_wait wait;
+    lua_State *co; /* NULL once ended; anchored in its slot while not */
+    int slot;
+    int nargs;    /* NEW: arguments on co, above the function */
+    int nresults; /* DONE: results kept in the environment table */
+    uint32_t id;
+    uint8_t state;            /* enum asio_thread_state */
+    bool joined;              /* somebody took, or waits for, the outcome: no report */
+    bool kept;                /* has an environment table of its own: name, results, error */
+    bool owns;                /* a server's handler: co[1] is the connection to close on error */
+    bool cancelled;           /* interrupted: every wait raises from now on */
+    struct asio_thread *next; /* ready list or failed list */
+    struct asio_wait_list joiners;
+};
+
+/* Makes a light thread of the function and its nargs arguments at the top of L (popped), pushes
+ * its handle and runs it until it first waits. With `owns` the value below the function (popped
+ * too) is something whose close method is called if the thread fails. Raises out of memory. */
+void asio_sched_spawn(struct asio_rt *rt, lua_State *L, int nargs, bool owns);
+
+/* The running light thread has an interrupt pending. Every waiting function asks after checking
+ * its arguments and before its fast path, so that a busy peer cannot outrun a cancel, and then
+ * `return asio_push_interrupt(L, rt)`. */
+static inline bool asio_sched_interrupted(const struct asio_rt *rt)
+{
+    return rt->current && rt->current->cancelled;
+}
+
+/* The wait record to use for a wait from L, or raises: not a light thread's coroutine, inside a
+ * C call that cannot be suspended, loop already running below. Owns nothing yet. */
+struct asio_wait *asio_sched_claim(lua_State *L, struct asio_rt *rt);
+
+/* Suspends the caller until the wait ends; use as `return asio_sched_park(...)`. The record must
+ * be linked with its source. timeout in seconds: negative none, 0 fails at once. */
+int asio_sched_park(lua_State *L, struct asio_wait *w, const struct asio_wait_op *op, double timeout);
+
+/* Ends a parked wait; false if it was over already. The source has unlinked it. */
+bool asio_sched_wake(struct asio_wait *w, int status);  /* from libuv callbacks: runs it now */
+bool asio_sched_ready(struct asio_wait *w, int status); /* from anywhere: runs it in the next turn */
+
+/* Ends a wait on somebody else's behalf: unlinks it, then as asio_sched_ready. */
+void asio_sched_abort(struct asio_wait *w, int status);
+
+/* For the shims: the light thread was resumed by hand; goes on waiting. */
+int asio_sched_repark(lua_State *L);
+
+/* The running light thread's handle, or nil. */
+void asio_sched_push_current(lua_State *L, struct asio_rt *rt);
+
+/* Pushes the handle of a thread that is alive, or failed and not yet reported. */
+void asio_sched_push_handle(lua_State *L, struct asio_thread *t);
+
+/* Lets go of a failed thread once reported. */
+void asio_sched_forget(struct asio_thread *t);
+
+/* One turn: ready threads, flush, libuv, reports. Waits for an event only if nobody is ready. */
+void asio_sched_turn(struct asio_rt *rt, bool wait);
+
+/* Something can still happen. */
+static inline bool asio_sched_alive(const struct asio_rt *rt)
+{
+    return rt->alive > 0 || rt->ready_first != NULL;
+}
+
+/* Raises the report that light threads wait and nothing can wake them. */
+int asio_sched_deadlock(lua_State *L, struct asio_rt *rt);
+
+void asio_sched_open(lua_State *L, struct asio_rt *rt);
+
+#endif

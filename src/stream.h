@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A stream of bytes, whatever carries it: buffers, waiting readers and writers, coalesced
+ * writes, back-pressure and the orderly close. Below it is a transport, a small table of
+ * functions; above it conn.c, the methods that Lua sees.
+ *
+ * Lifetime:
+ * - created by a transport (tcp.c), as the first member of the transport's own struct;
+ * - a connection's userdata (struct asio_conn) refers to it until close, and it to the userdata;
+ * - after close it lives on by itself until the output is out, then until libuv lets go of the
+ *   handle: the transport's close callback calls asio_stream_free, and nothing else frees it;
+ * - anchored by nobody: a collected userdata closes it;
+ * - if the state closes first: teardown tries one write without blocking and closes the handle.
+ */
+#ifndef ASIO_STREAM_H
+#define ASIO_STREAM_H
+
+#include "buffer.h"
+#include "sched.h"
+
+struct asio_stream;
+
+/* Statuses are 0 or negative libuv errors. */
+struct asio_transport {
+    struct asio_handle_ops handle; /* first: see runtime.h */
+    const char *name;
+    int (*read_start)(struct asio_stream *s); /* then calls asio_stream_received, _ended */
+    void (*read_stop)(struct asio_stream *s);
+    /* Sends what it can without waiting: bytes, UV_EAGAIN, or an error. */
+    ssize_t (*try_write)(struct asio_stream *s, const uv_buf_t *bufs, unsigned count);
+    /* Sends all, then calls asio_stream_sent. The bytes stay where they are until then. */
+    int (*write)(struct asio_stream *s, const uv_buf_t *bufs, unsigned count, size_t bytes);
+    int (*shutdown)(struct asio_stream *s);  /* half-close, once everything is sent */
+    size_t (*unsent)(struct asio_stream *s); /* bytes the peer's system has not acknowledged */
+    size_t (*unread)(struct asio_stream *s); /* bytes waiting in our system */
+    void (*close)(struct asio_stream *s);    /* gives the handle back; frees later */
+    int (*fd)(struct asio_stream *s, uv_os_fd_t *fd);
+    int (*name_of)(struct asio_stream *s, struct sockaddr_storage *addr, bool peer);
+};
+
+struct asio_conn {              /* the userdata */
+    struct asio_stream *stream; /* NULL: closed */
+};
+
+struct asio_stream {
+    const struct asio_transport *transport; /* first: libuv handle->data points to the stream */
+    struct asio_rt *rt;
+    struct asio_conn *conn; /* NULL: closed, or collected */
+    struct asio_wait *reader;
+    struct asio_wait_list writers; /* parked writes and flushes */
+    struct asio_inbuf in;
+    struct asio_outbuf out;
+    uint64_t queued; /* bytes ever written into the queue; queued - out.length were sent */
+    struct asio_flush_node flush;
+    struct asio_timer timer;            /* closing: when to look again, at last when to give up */
+    double read_timeout, write_timeout; /* seconds, negative: none */
+    uint64_t give_up;                   /* closing: uv_hrtime() after which nothing is waited for any more */
+    float linger;                       /* seconds */
+    int read_status, write_status;      /* sticky: UV_EOF or the first error */
+    bool reading;                       /* the transport was asked to read */
+    bool sending;                       /* a transport write is on its way */
+    bool closing;                       /* orderly close in progress */
+    bool finished;                      /* closing: everything is sent and half-closed */
+    bool gone;                          /* the handle was given back */
+    uint32_t discarded;                 /* closing: bytes that came after the half-close */
+};
+
+enum {
+    ASIO_LARGE = 16 * 1024,      /* from here on a string is sent without being copied */
+    ASIO_COALESCE = 16 * 1024,   /* a queue this long is sent at once, not when the thread parks */
+    ASIO_HIGH_WATER = 64 * 1024, /* above it writers wait */
+    ASIO_LOW_WATER = 16 * 1024,  /* until this little is left of it */
+    ASIO_READ_AHEAD = 64 * 1024, /* above it reading stops unless a reader needs more */
+};
+
+/* stream.c */
+void asio_stream_init(struct asio_stream *s, struct asio_rt *rt, const struct asio_transport *transport);
+void asio_stream_attach(struct asio_stream *s, struct asio_conn *conn);
+void asio_stream_close(struct asio_stream *s, bool collected); /* orderly; returns at once */
+void asio_stream_teardown(void *s);                            /* a transport's handle.teardown */
+void asio_stream_free(
+    struct asio_stream *s); /* from the transport's close callback; the struct's memory stays */
+void asio_stream_continue_close(struct asio_stream *s); /* something changed: closing may go on */
+void asio_stream_discard(struct asio_stream *s, size_t n);
+
+/* stream_read.c */
+void asio_stream_received(struct asio_stream *s, char *bytes, size_t n); /* bytes are borrowed */
+void asio_stream_ended(struct asio_stream *s, int status);
+/* Waits for `need` bytes, returns at most `max`. */
+int asio_stream_read(lua_State *L, struct asio_stream *s, size_t need, size_t max);
+void asio_stream_read_abort(struct asio_stream *s, int status); /* wakes the reader, if any */
+
+/* stream_write.c */
+/* Queues n bytes of the string at stack index `index`, or fails with a status. */
+int asio_stream_queue(lua_State *L, struct asio_stream *s, int index);
+/* After queueing: parks if the queue is above the mark. Returns as a waiting function. */
+int asio_stream_write_end(lua_State *L, struct asio_stream *s);
+int asio_stream_flush_wait(lua_State *L, struct asio_stream *s);
+void asio_stream_sent(struct asio_stream *s, size_t bytes, int status);
+void asio_stream_flush(struct asio_stream *s);
+void asio_stream_write_abort(struct asio_stream *s, int status); /* wakes all writers */
+void asio_stream_drop_output(struct asio_stream *s);
+
+#endif

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What one system alone has, or what libuv does not reach, behind one function each. sys_unix.c
+ * and sys_win.c implement all of it but the last group, which sys_linux.c implements; the others
+ * carry the fallback. */
+#ifndef ASIO_SYS_H
+#define ASIO_SYS_H
+
+#include "asio.h"
+
+/* Sends without ever raising SIGPIPE. Returns bytes sent, UV_EAGAIN, or another error;
+ * UV_ENOTSUP where only libuv can write to the handle. */
+ssize_t asio_sys_send(uv_os_fd_t fd, const uv_buf_t *bufs, unsigned count);
+
+/* Half-closes (sends FIN); UV_ENOTSUP: use uv_shutdown. */
+int asio_sys_shutdown(uv_os_fd_t fd);
+
+/* A duplicate of a listening socket, or -1 where it cannot or need not be had. */
+uv_os_sock_t asio_sys_dup(uv_os_fd_t fd);
+void asio_sys_close(uv_os_sock_t fd);
+
+/* True when a descriptor that was just opened is so near the process's limit that accepting
+ * should wait. */
+bool asio_sys_files_short(uv_os_sock_t newest);
+
+/* Starts fn(arg) in a thread that nobody joins. 0 or an error. */
+int asio_sys_thread(void (*fn)(void *arg), void *arg);
+
+/* While a loop runs: SIGPIPE is blocked in this thread (libuv's own writes raise it) and the
+ * process's SIGINT action is remembered; leaving puts both back. Calls nest across threads. */
+struct asio_sys_guard {
+    bool sigpipe_was_blocked;
+    bool watch_sigint; /* out: false when the process ignores SIGINT */
+};
+void asio_sys_guard_enter(struct asio_sys_guard *g);
+void asio_sys_guard_leave(struct asio_sys_guard *g);
+
+/* Closing carefully: bytes the peer's system has not acknowledged, bytes received and not read.
+ * 0 where it cannot be known. */
+size_t asio_sys_unsent(uv_os_fd_t fd);
+size_t asio_sys_unread(uv_os_fd_t fd);
+
+/* The address a redirected connection was meant for; UV_ENOTSUP where there is no such thing. */
+int asio_sys_original_dst(uv_os_fd_t fd, struct sockaddr_storage *addr);
+
+#endif

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT
+ * What only Linux has; see sys.h. */
+#include "sys.h"
+
+#include <errno.h>
+#include <linux/sockios.h>
+#include <netinet/in.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+enum {
+    SO_ORIGINAL_DST_ = 80
+}; /* same number for IPv4 and IPv6; <linux/netfilter_ipv4.h> clashes with libc */
+
+size_t asio_sys_unsent(uv_os_fd_t fd)
+{
+    int n = 0;
+    return ioctl(fd, SIOCOUTQ, &n) == 0 && n > 0 ? (size_t)n : 0;
+}
+
+int asio_sys_original_dst(uv_os_fd_t fd, struct sockaddr_storage *addr)
+{
+    socklen_t length = sizeof *addr;
+    if (getsockname(fd, (struct sockaddr *)addr, &length) != 0)
+        return uv_translate_sys_error(errno);
+    int level = addr->ss_family == AF_INET6 ? IPPROTO_IPV6 : IPPROTO_IP;
+    length = sizeof *addr;
+    if (getsockopt(fd, level, SO_ORIGINAL_DST_, addr, &length) == 0)
+        return 0;
+    /* An IPv4 connection that came to an IPv6 socket: its entry is under IPv4. */
+    length = sizeof *addr;
+    if (level == IPPROTO_IPV6 && getsockopt(fd, IPPROTO_IP, SO_ORIGINAL_DST_, addr, &length) == 0)
+        return 0;
+    return uv_translate_sys_error(errno);
+}

@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: MIT
+ * POSIX systems; see sys.h. */
+#include "sys.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0 /* elsewhere the blocked signal has to do */
+#endif
+
+ssize_t asio_sys_send(uv_os_fd_t fd, const uv_buf_t *bufs, unsigned count)
+{
+    ssize_t n;
+    do {
+        if (count == 1) {
+            n = send(fd, bufs[0].base, bufs[0].len, MSG_NOSIGNAL);
+        } else { /* uv_buf_t is laid out as struct iovec on POSIX systems: libuv relies on it too */
+            struct msghdr msg = { .msg_iov = (struct iovec *)(void *)bufs, .msg_iovlen = count };
+            n = sendmsg(fd, &msg, MSG_NOSIGNAL);
+        }
+    } while (n < 0 && errno == EINTR);
+    if (n >= 0)
+        return n;
+    if (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS)
+        return UV_EAGAIN;
+    return uv_translate_sys_error(errno);
+}
+
+int asio_sys_shutdown(uv_os_fd_t fd)
+{
+    return shutdown(fd, SHUT_WR) == 0 ? 0 : uv_translate_sys_error(errno);
+}
+
+uv_os_sock_t asio_sys_dup(uv_os_fd_t fd)
+{
+    return fcntl(fd, F_DUPFD_CLOEXEC, 0);
+}
+
+void asio_sys_close(uv_os_sock_t fd)
+{
+    close(fd);
+}
+
+/* New descriptors take the lowest free number, so the number itself tells how near the limit is,
+ * whoever opened the others. */
+bool asio_sys_files_short(uv_os_sock_t newest)
+{
+    enum { RESERVE = 8 };
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY)
+        return false;
+    return (rlim_t)newest + RESERVE >= limit.rlim_cur;
+}
+
+struct start {
+    void (*fn)(void *arg);
+    void *arg;
+};
+
+static void *thread_main(void *p)
+{
+    struct start s = *(struct start *)p;
+    asio_mem.free(p);
+    s.fn(s.arg);
+    return NULL;
+}
+
+/* All signals are blocked in the new thread: they are for the program's own threads. */
+int asio_sys_thread(void (*fn)(void *arg), void *arg)
+{
+    struct start *s = asio_mem.malloc(sizeof *s);
+    if (!s)
+        return UV_ENOMEM;
+    *s = (struct start){ fn, arg };
+    pthread_attr_t attr;
+    pthread_t id;
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_attr_init(&attr);
+    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&attr, 256 * 1024);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    int error = pthread_create(&id, &attr, thread_main, s);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    pthread_attr_destroy(&attr);
+    if (error)
+        asio_mem.free(s);
+    return error ? uv_translate_sys_error(error) : 0;
+}
+
+/* libuv restores SIGINT to the default when its last watcher stops, so the first runtime that
+ * starts remembers the process's own action and the last one that stops puts it back. Signal
+ * actions belong to the process; this is the one piece of state that several runtimes share. */
+static struct {
+    pthread_mutex_t lock;
+    int users;
+    struct sigaction action;
+} sigint = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+static bool ignored(const struct sigaction *action)
+{
+    return !(action->sa_flags & SA_SIGINFO) && action->sa_handler == SIG_IGN;
+}
+
+void asio_sys_guard_enter(struct asio_sys_guard *g)
+{
+    sigset_t set, old;
+    sigemptyset(&set);
+    sigaddset(&set, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &set, &old);
+    g->sigpipe_was_blocked = sigismember(&old, SIGPIPE) == 1;
+    pthread_mutex_lock(&sigint.lock);
+    if (sigint.users == 0)
+        sigaction(SIGINT, NULL, &sigint.action);
+    g->watch_sigint = !ignored(&sigint.action);
+    sigint.users += g->watch_sigint;
+    pthread_mutex_unlock(&sigint.lock);
+}
+
+/* A SIGPIPE that came meanwhile is taken out before the mask is restored, or it would go off now. */
+static void restore_sigpipe(void)
+{
+    sigset_t set, pending;
+    int taken;
+    sigemptyset(&set);
+    sigaddset(&set, SIGPIPE);
+    if (sigpending(&pending) == 0 && sigismember(&pending, SIGPIPE) == 1)
+        sigwait(&set, &taken);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+}
+
+void asio_sys_guard_leave(struct asio_sys_guard *g)
+{
+    if (!g->sigpipe_was_blocked)
+        restore_sigpipe();
+    if (!g->watch_sigint)
+        return;
+    pthread_mutex_lock(&sigint.lock);
+    if (--sigint.users == 0)
+        sigaction(SIGINT, &sigint.action, NULL);
+    pthread_mutex_unlock(&sigint.lock);
+}
+
+size_t asio_sys_unread(uv_os_fd_t fd)
+{
+    int n = 0;
+    return ioctl(fd, FIONREAD, &n) == 0 && n > 0 ? (size_t)n : 0;
+}
+
+#ifndef __linux__
+size_t asio_sys_unsent(uv_os_fd_t fd)
+{
+    (void)fd;
+    return 0;
+}
+
+int asio_sys_original_dst(uv_os_fd_t fd, struct sockaddr_storage *addr)
+{
+    (void)fd;
+    (void)addr;
+    return UV_ENOTSUP;
+}
+#endif

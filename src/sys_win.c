@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: MIT
+ * Windows; see sys.h. libuv writes, half-closes and watches Ctrl-C by itself there, and there is
+ * no SIGPIPE and no small limit of open sockets. */
+#include "sys.h"
+
+#include <process.h>
+
+ssize_t asio_sys_send(uv_os_fd_t fd, const uv_buf_t *bufs, unsigned count)
+{
+    (void)fd, (void)bufs, (void)count;
+    return UV_ENOTSUP;
+}
+
+int asio_sys_shutdown(uv_os_fd_t fd)
+{
+    (void)fd;
+    return UV_ENOTSUP;
+}
+
+uv_os_sock_t asio_sys_dup(uv_os_fd_t fd)
+{
+    (void)fd;
+    return (uv_os_sock_t)-1;
+}
+
+void asio_sys_close(uv_os_sock_t fd)
+{
+    closesocket(fd);
+}
+
+bool asio_sys_files_short(uv_os_sock_t newest)
+{
+    (void)newest;
+    return false;
+}
+
+struct start {
+    void (*fn)(void *arg);
+    void *arg;
+};
+
+static unsigned __stdcall thread_main(void *p)
+{
+    struct start s = *(struct start *)p;
+    asio_mem.free(p);
+    s.fn(s.arg);
+    return 0;
+}
+
+int asio_sys_thread(void (*fn)(void *arg), void *arg)
+{
+    struct start *s = asio_mem.malloc(sizeof *s);
+    if (!s)
+        return UV_ENOMEM;
+    *s = (struct start){ fn, arg };
+    uintptr_t handle = _beginthreadex(NULL, 0, thread_main, s, 0, NULL);
+    if (!handle) {
+        asio_mem.free(s);
+        return UV_EAGAIN;
+    }
+    CloseHandle((HANDLE)handle);
+    return 0;
+}
+
+void asio_sys_guard_enter(struct asio_sys_guard *g)
+{
+    g->sigpipe_was_blocked = false;
+    g->watch_sigint = true;
+}
+
+void asio_sys_guard_leave(struct asio_sys_guard *g)
+{
+    (void)g;
+}
+
+size_t asio_sys_unsent(uv_os_fd_t fd)
+{
+    (void)fd;
+    return 0;
+}
+
+size_t asio_sys_unread(uv_os_fd_t fd)
+{
+    u_long n = 0;
+    return ioctlsocket((SOCKET)fd, FIONREAD, &n) == 0 ? n : 0;
+}
+
+int asio_sys_original_dst(uv_os_fd_t fd, struct sockaddr_storage *addr)
+{
+    (void)fd, (void)addr;
+    return UV_ENOTSUP;
+}
