@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-enum { FIRST_CAPACITY = 512, SEGMENT_CAPACITY = 8192 };
+enum { FIRST_CAPACITY = 512, SEGMENT_CAPACITY = 16 * 1024 };
 
 void asio_inbuf_borrow(struct asio_inbuf *b, char *p, size_t n)
 {
@@ -78,39 +78,69 @@ void asio_inbuf_free(struct asio_inbuf *b)
     *b = (struct asio_inbuf){ 0 };
 }
 
-static struct asio_segment *add_segment(struct asio_outbuf *q, size_t capacity)
+static void link_segment(struct asio_outbuf *q, struct asio_segment *s)
 {
-    struct asio_segment *s = asio_mem.malloc(sizeof *s + capacity);
-    if (!s)
-        return NULL;
-    s->next = NULL;
-    s->bytes = s->own;
-    s->start = s->end = 0;
-    s->capacity = capacity;
-    s->ref = LUA_NOREF;
     if (q->last)
         q->last->next = s;
     else
         q->first = s;
     q->last = s;
+}
+
+static struct asio_segment *new_segment(size_t capacity)
+{
+    struct asio_segment *s = asio_mem.malloc(sizeof *s + capacity);
+    if (s)
+        *s = (struct asio_segment){ .bytes = s->own, .capacity = capacity, .ref = LUA_NOREF };
     return s;
 }
 
-/* A first small write gets a small segment; a queue that goes on growing gets large ones. The
- * segment is made before anything is copied, so that failing leaves the queue as it was. */
-int asio_outbuf_copy(struct asio_outbuf *q, const char *p, size_t n)
+/* The spare one if it is there; else a small one for a first small write, and large ones for a queue
+ * that goes on growing. */
+static struct asio_segment *take_segment(struct asio_outbuf *q, struct asio_outbuf_env *env, size_t need)
+{
+    struct asio_segment *s = env->spare;
+    if (s && need <= SEGMENT_CAPACITY) {
+        env->spare = NULL;
+        return s;
+    }
+    size_t capacity = q->first ? SEGMENT_CAPACITY : FIRST_CAPACITY;
+    return new_segment(need > capacity ? need : capacity);
+}
+
+static void drop_segment(struct asio_segment *s, struct asio_outbuf_env *env)
+{
+    if (s->ref != LUA_NOREF)
+        env->release(env->arg, s->ref);
+    if (s->capacity == SEGMENT_CAPACITY && !env->spare) {
+        s->next = NULL;
+        s->start = s->end = 0;
+        env->spare = s;
+    } else {
+        asio_mem.free(s);
+    }
+}
+
+void asio_outbuf_env_free(struct asio_outbuf_env *env)
+{
+    asio_mem.free(env->spare);
+    env->spare = NULL;
+}
+
+/* The new segment is there before anything is copied, so that failing leaves the queue as it was. */
+int asio_outbuf_copy(struct asio_outbuf *q, struct asio_outbuf_env *env, const char *p, size_t n)
 {
     struct asio_segment *last = q->last;
     size_t room = last && last->ref == LUA_NOREF ? last->capacity - last->end : 0;
-    if (n > room) {
-        size_t rest = n - room, capacity = q->first ? SEGMENT_CAPACITY : FIRST_CAPACITY;
-        struct asio_segment *s = add_segment(q, rest > capacity ? rest : capacity);
+    if (n <= room) {
+        room = n;
+    } else {
+        struct asio_segment *s = take_segment(q, env, n - room);
         if (!s)
             return UV_ENOMEM;
-        memcpy(s->own, p + room, rest);
-        s->end = rest;
-    } else {
-        room = n;
+        memcpy(s->own, p + room, n - room);
+        s->end = n - room;
+        link_segment(q, s);
     }
     if (room) {
         memcpy(last->own + last->end, p, room);
@@ -122,12 +152,13 @@ int asio_outbuf_copy(struct asio_outbuf *q, const char *p, size_t n)
 
 int asio_outbuf_refer(struct asio_outbuf *q, const char *p, size_t n, int ref)
 {
-    struct asio_segment *s = add_segment(q, 0);
+    struct asio_segment *s = new_segment(0);
     if (!s)
         return UV_ENOMEM;
     s->bytes = p;
     s->end = n;
     s->ref = ref;
+    link_segment(q, s);
     q->length += n;
     return 0;
 }
@@ -148,7 +179,7 @@ unsigned asio_outbuf_gather(const struct asio_outbuf *q, uv_buf_t *bufs, unsigne
     return count;
 }
 
-void asio_outbuf_skip(struct asio_outbuf *q, size_t n, void (*release)(void *arg, int ref), void *arg)
+void asio_outbuf_skip(struct asio_outbuf *q, struct asio_outbuf_env *env, size_t n)
 {
     q->length -= n;
     while (q->first) {
@@ -162,8 +193,6 @@ void asio_outbuf_skip(struct asio_outbuf *q, size_t n, void (*release)(void *arg
         q->first = s->next;
         if (!q->first)
             q->last = NULL;
-        if (s->ref != LUA_NOREF)
-            release(arg, s->ref);
-        asio_mem.free(s);
+        drop_segment(s, env);
     }
 }

@@ -58,8 +58,17 @@ struct asio_outbuf {
     size_t length; /* bytes in all segments */
 };
 
+/* What the queues of one runtime share. */
+struct asio_outbuf_env {
+    struct asio_segment *spare;          /* one large segment kept for reuse, or NULL: most of the time
+                                           * one connection at a time has output, for a moment */
+    void (*release)(void *arg, int ref); /* lets go of a string's anchor */
+    void *arg;
+};
+void asio_outbuf_env_free(struct asio_outbuf_env *env);
+
 /* Copies n bytes behind; 0 or UV_ENOMEM (nothing is then added). */
-int asio_outbuf_copy(struct asio_outbuf *q, const char *p, size_t n);
+int asio_outbuf_copy(struct asio_outbuf *q, struct asio_outbuf_env *env, const char *p, size_t n);
 
 /* Adds a segment that points at n bytes of an anchored string; 0 or UV_ENOMEM. */
 int asio_outbuf_refer(struct asio_outbuf *q, const char *p, size_t n, int ref);
@@ -67,7 +76,7 @@ int asio_outbuf_refer(struct asio_outbuf *q, const char *p, size_t n, int ref);
 /* Fills up to max uv_buf_t from the front; returns how many, and their bytes in *total. */
 unsigned asio_outbuf_gather(const struct asio_outbuf *q, uv_buf_t *bufs, unsigned max, size_t *total);
 
-/* Drops n bytes at the front. Calls release(arg, ref) for each string that is done with. */
-void asio_outbuf_skip(struct asio_outbuf *q, size_t n, void (*release)(void *arg, int ref), void *arg);
+/* Drops n bytes at the front. */
+void asio_outbuf_skip(struct asio_outbuf *q, struct asio_outbuf_env *env, size_t n);
 
 #endif

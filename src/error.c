@@ -95,14 +95,14 @@ double asio_check_timeout(lua_State *L, int index, int arg, const char *fname)
     return isinf(seconds) ? -1 : seconds;
 }
 
-double asio_check_integer(lua_State *L, int index, int arg, const char *fname, double min, double max)
+int asio_error_integer(lua_State *L, int index, int arg, const char *fname, double min, double max)
 {
-    if (!lua_isnumber(L, index))
-        asio_error_type(L, index, arg, fname, "number");
     double n = lua_tonumber(L, index);
+    if (!lua_isnumber(L, index))
+        return asio_error_type(L, index, arg, fname, "number");
     if (!(n >= min && n <= max))
-        asio_error_arg(L, arg, fname, "number out of range");
+        return asio_error_arg(L, arg, fname, "number out of range");
     if (n != floor(n))
-        asio_error_arg(L, arg, fname, "whole number expected");
-    return n;
+        return asio_error_arg(L, arg, fname, "whole number expected");
+    return 0; /* zero, where zero is allowed */
 }

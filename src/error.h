@@ -30,7 +30,17 @@ int asio_error_misuse(lua_State *L, const char *fmt, ...);
  * negative numbers and other types raise. */
 double asio_check_timeout(lua_State *L, int index, int arg, const char *fname);
 
-/* A whole number in [min, max] at `index`, or raises. */
-double asio_check_integer(lua_State *L, int index, int arg, const char *fname, double min, double max);
+/* Raises for a value that asio_check_integer does not like. */
+int asio_error_integer(lua_State *L, int index, int arg, const char *fname, double min, double max);
+
+/* A whole number in [min, max] at `index`, or raises. Inline: every read asks. */
+static inline double asio_check_integer(
+    lua_State *L, int index, int arg, const char *fname, double min, double max)
+{
+    double n = lua_tonumber(L, index);
+    if (!(n > 0 && n >= min && n <= max && n == (double)(int64_t)n)) /* NaN fails every comparison */
+        asio_error_integer(L, index, arg, fname, min, max);
+    return n;
+}
 
 #endif

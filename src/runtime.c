@@ -247,6 +247,7 @@ static int l_gc(lua_State *L)
         rt->loop_open = false;
     }
     asio_timers_free(&rt->timers);
+    asio_outbuf_env_free(&rt->out_env);
     asio_mem.free(rt->scratch);
     rt->scratch = NULL;
     return 0;
@@ -279,6 +280,8 @@ struct asio_rt *asio_rt_open(lua_State *L)
         return rt;
     rt = lua_newuserdata(L, sizeof *rt);
     memset(rt, 0, sizeof *rt);
+    rt->out_env.release = asio_rt_release;
+    rt->out_env.arg = rt;
     lua_createtable(L, 0, 1);
     lua_pushcfunction(L, l_gc);
     lua_setfield(L, -2, "__gc");

@@ -13,6 +13,7 @@
 #define ASIO_RUNTIME_H
 
 #include "asio.h"
+#include "buffer.h"
 #include "sys.h"
 #include "timer.h"
 
@@ -48,6 +49,7 @@ struct asio_rt {
     lua_State *L;  /* for what libuv calls; anchored in the registry */
     char *scratch; /* where reads land; valid for one read callback */
     struct asio_flush_node *flush_list;
+    struct asio_outbuf_env out_env;
     size_t alive;   /* reasons for asio.run to go on, beside ready light threads */
     uint64_t turns; /* of the loop, since the start */
     size_t gc_debt; /* bytes outside of Lua's heap the collector has not been driven for */

@@ -39,8 +39,10 @@ struct asio_transport {
 };
 
 struct asio_conn {              /* the userdata */
+    const void *magic;          /* &asio_conn_magic: tells it from other userdata of the size */
     struct asio_stream *stream; /* NULL: closed */
 };
+extern const char asio_conn_magic;
 
 struct asio_stream {
     const struct asio_transport *transport; /* first: libuv handle->data points to the stream */

@@ -12,7 +12,7 @@ enum { BUFS_MAX = 32 };
 
 void asio_stream_drop_output(struct asio_stream *s)
 {
-    asio_outbuf_skip(&s->out, s->out.length, asio_rt_release, s->rt);
+    asio_outbuf_skip(&s->out, &s->rt->out_env, s->out.length);
 }
 
 /* Wakes the writers whose target has been reached. */
@@ -73,7 +73,7 @@ void asio_stream_flush(struct asio_stream *s)
             return;
         }
         if (n > 0)
-            asio_outbuf_skip(&s->out, (size_t)n, asio_rt_release, s->rt);
+            asio_outbuf_skip(&s->out, &s->rt->out_env, (size_t)n);
         if (n < (ssize_t)bytes)
             hand_over(s);
     }
@@ -91,7 +91,7 @@ void asio_stream_sent(struct asio_stream *s, size_t bytes, int status)
         fail(s, status);
         return;
     }
-    asio_outbuf_skip(&s->out, bytes, asio_rt_release, s->rt);
+    asio_outbuf_skip(&s->out, &s->rt->out_env, bytes);
     asio_stream_flush(s);
 }
 
@@ -109,7 +109,7 @@ static ssize_t send_large(struct asio_stream *s, const char *bytes, size_t n)
     if (sent < 0)
         return sent == UV_EAGAIN ? 0 : sent;
     size_t queued = (size_t)sent < before ? (size_t)sent : before;
-    asio_outbuf_skip(&s->out, queued, asio_rt_release, s->rt);
+    asio_outbuf_skip(&s->out, &s->rt->out_env, queued);
     return sent - (ssize_t)queued;
 }
 
@@ -140,7 +140,7 @@ int asio_stream_queue(lua_State *L, struct asio_stream *s, int index)
     const char *bytes = lua_tolstring(L, index, &n);
     if (n >= ASIO_LARGE)
         return queue_large(L, s, index, bytes, n);
-    int status = asio_outbuf_copy(&s->out, bytes, n);
+    int status = asio_outbuf_copy(&s->out, &s->rt->out_env, bytes, n);
     if (status < 0)
         fail(s, status); /* other parts of the same write may be out: nothing can follow */
     else
@@ -190,8 +190,10 @@ int asio_stream_write_end(lua_State *L, struct asio_stream *s)
         asio_rt_flush_later(rt, &s->flush);
     if (s->write_status < 0)
         return asio_push_fail(L, s->write_status);
-    if (s->out.length <= ASIO_HIGH_WATER)
-        return asio_push_true(L);
+    if (s->out.length <= ASIO_HIGH_WATER) {
+        asio_push_ok(L); /* the shim adds the `true` */
+        return 1;
+    }
     return park(L, s, &write_op, s->queued - ASIO_LOW_WATER);
 }
 

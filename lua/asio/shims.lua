@@ -57,7 +57,10 @@ end
 ---@return string? code
 ---@return integer? unsent after `ETIMEDOUT`: bytes that are still queued and will be sent, do not resend
 function conn.write(self, ...)
-    return finish(self, c_write(self, ...))
+    local token, ok, message, code, unsent = c_write(self, ...)
+    if token == OK then return true end
+    if unsent then return nil, message, code, unsent end
+    return unusual(self, token, ok, message, code)
 end
 
 --- Waits until the kernel has taken everything that was written.
