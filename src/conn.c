@@ -103,8 +103,8 @@ static void check_data(lua_State *L, int index, int arg, int nesting)
 
 static int queue_data(lua_State *L, struct asio_stream *s, int index)
 {
-    int status = 0;
-    if (lua_type(L, index) == LUA_TTABLE) {
+    int status = 0, type = lua_type(L, index);
+    if (type == LUA_TTABLE) {
         int n = (int)lua_objlen(L, index);
         for (int i = 1; i <= n && status == 0; i++) {
             lua_rawgeti(L, index, i);
@@ -113,13 +113,15 @@ static int queue_data(lua_State *L, struct asio_stream *s, int index)
         }
         return status;
     }
-    if (lua_type(L, index) == LUA_TUSERDATA) {
+    size_t n;
+    if (type == LUA_TUSERDATA)
         luaL_callmeta(L, index, "__tostring"); /* a copy: the buffer is not consumed */
-        status = asio_stream_queue(L, s, lua_gettop(L));
-        lua_pop(L, 1);
-        return status;
-    }
-    return asio_stream_queue(L, s, index);
+    else
+        lua_pushvalue(L, index); /* a number in a table must stay one */
+    const char *bytes = lua_tolstring(L, -1, &n);
+    status = asio_stream_queue(L, s, lua_gettop(L), bytes, n);
+    lua_pop(L, 1);
+    return status;
 }
 
 /* Whatever is not just one string. */
@@ -138,10 +140,12 @@ static int queue_all(lua_State *L, struct asio_stream *s)
 static int l_write(lua_State *L)
 {
     struct asio_stream *s = check_conn(L, "write")->stream;
-    if (lua_gettop(L) != 2 || lua_type(L, 2) != LUA_TSTRING)
+    size_t n;
+    const char *bytes = lua_gettop(L) == 2 ? lua_tolstring(L, 2, &n) : NULL;
+    if (!bytes)
         queue_all(L, s);
     else if (s && s->write_status == 0)
-        asio_stream_queue(L, s, 2);
+        asio_stream_queue(L, s, 2, bytes, n);
     return s ? asio_stream_write_end(L, s) : asio_push_fail(L, UV_EBADF);
 }
 

@@ -54,13 +54,13 @@ int asio_module_class(
     return luaL_ref(L, LUA_REGISTRYINDEX);
 }
 
-static void set_tokens(lua_State *L)
+static void set_tokens(lua_State *L, struct asio_rt *rt)
 {
-    lua_pushlightuserdata(L, (void *)asio_token_ok);
+    lua_pushnumber(L, rt->token_ok);
     lua_setfield(L, CORE, "OK");
-    lua_pushlightuserdata(L, (void *)asio_token_fail);
+    lua_pushnumber(L, rt->token_fail);
     lua_setfield(L, CORE, "FAIL");
-    lua_pushlightuserdata(L, (void *)asio_token_interrupt);
+    lua_pushnumber(L, rt->token_interrupt);
     lua_setfield(L, CORE, "INTERRUPT");
 }
 
@@ -80,7 +80,7 @@ static int open_parts(lua_State *L)
     lua_settop(L, 0);
     lua_newtable(L);
     asio_sched_open(L, rt);
-    set_tokens(L);
+    set_tokens(L, rt);
     asio_thread_open(L, rt);
     asio_run_open(L, rt);
     asio_conn_open(L, rt);

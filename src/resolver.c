@@ -248,7 +248,7 @@ static int push_addresses(lua_State *L, struct asio_wait *w)
     struct request *r = w->source;
     if (w->status < 0)
         return asio_push_fail(L, w->status);
-    asio_push_ok(L);
+    asio_push_ok(L, w->rt);
     lua_newtable(L);
     int n = 0;
     for (struct addrinfo *a = r->result; a; a = a->ai_next) {

@@ -268,6 +268,18 @@ static void open_loop(lua_State *L, struct asio_rt *rt)
     rt->clock_at = ASIO_NEVER;
 }
 
+/* Three different numbers in [1, 2) that cannot be guessed. */
+static void choose_tokens(struct asio_rt *rt)
+{
+    uint64_t random[3] = { uv_hrtime(), (uintptr_t)rt, uv_hrtime() << 20 };
+    uv_random(NULL, NULL, random, sizeof random, 0, NULL); /* if it fails: better than nothing */
+    for (int i = 0; i < 3; i++)
+        random[i] = (random[i] >> 14 << 2) | (unsigned)i;
+    rt->token_ok = 1 + (double)random[0] / 4503599627370496.0;
+    rt->token_fail = 1 + (double)random[1] / 4503599627370496.0;
+    rt->token_interrupt = 1 + (double)random[2] / 4503599627370496.0;
+}
+
 /* The userdata gets its finalizer before the loop is opened, so that an error on the way leaves
  * nothing behind. */
 struct asio_rt *asio_rt_open(lua_State *L)
@@ -286,6 +298,7 @@ struct asio_rt *asio_rt_open(lua_State *L)
     lua_pushcfunction(L, l_gc);
     lua_setfield(L, -2, "__gc");
     lua_setmetatable(L, -2);
+    choose_tokens(rt);
     open_loop(L, rt);
     rt->L = lua_newthread(L);
     rt->ref_thread_L = luaL_ref(L, LUA_REGISTRYINDEX);

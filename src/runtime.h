@@ -54,6 +54,7 @@ struct asio_rt {
     uint64_t turns; /* of the loop, since the start */
     size_t gc_debt; /* bytes outside of Lua's heap the collector has not been driven for */
 
+    double token_ok, token_fail, token_interrupt; /* secrets between C and the shims, see wait.h */
     bool loop_open, closed;
     bool looping; /* a run or a wait of the main chunk is on the C stack */
     bool stop, interrupted;

@@ -167,7 +167,7 @@ static void push_results(lua_State *L, void *arg)
 static void push_no_memory(lua_State *L, void *arg)
 {
     struct push *p = arg;
-    lua_pushlightuserdata(L, (void *)asio_token_fail);
+    lua_pushnumber(L, p->wait->rt->token_fail);
     lua_pushnil(L);
     lua_rawgeti(L, LUA_REGISTRYINDEX, p->wait->rt->ref_no_memory);
     lua_rawgeti(L, -1, 1);

@@ -94,7 +94,7 @@ void asio_stream_read_abort(struct asio_stream *s, int status); /* wakes the rea
 
 /* stream_write.c */
 /* Queues n bytes of the string at stack index `index`, or fails with a status. */
-int asio_stream_queue(lua_State *L, struct asio_stream *s, int index);
+int asio_stream_queue(lua_State *L, struct asio_stream *s, int index, const char *bytes, size_t n);
 /* After queueing: parks if the queue is above the mark. Returns as a waiting function. */
 int asio_stream_write_end(lua_State *L, struct asio_stream *s);
 int asio_stream_flush_wait(lua_State *L, struct asio_stream *s);

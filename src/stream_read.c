@@ -77,7 +77,7 @@ static int push_bytes(lua_State *L, struct asio_stream *s, size_t max)
     size_t n = asio_inbuf_length(&s->in);
     if (n > max)
         n = max;
-    asio_push_ok(L);
+    asio_push_ok(L, s->rt);
     lua_pushlstring(L, n ? asio_inbuf_bytes(&s->in) : "", n);
     if (n)
         asio_inbuf_skip(&s->in, n);

@@ -134,10 +134,8 @@ static int queue_large(lua_State *L, struct asio_stream *s, int index, const cha
     return status;
 }
 
-int asio_stream_queue(lua_State *L, struct asio_stream *s, int index)
+int asio_stream_queue(lua_State *L, struct asio_stream *s, int index, const char *bytes, size_t n)
 {
-    size_t n;
-    const char *bytes = lua_tolstring(L, index, &n);
     if (n >= ASIO_LARGE)
         return queue_large(L, s, index, bytes, n);
     int status = asio_outbuf_copy(&s->out, &s->rt->out_env, bytes, n);
@@ -191,7 +189,7 @@ int asio_stream_write_end(lua_State *L, struct asio_stream *s)
     if (s->write_status < 0)
         return asio_push_fail(L, s->write_status);
     if (s->out.length <= ASIO_HIGH_WATER) {
-        asio_push_ok(L); /* the shim adds the `true` */
+        asio_push_ok(L, rt); /* the shim adds the `true` */
         return 1;
     }
     return park(L, s, &write_op, s->queued - ASIO_LOW_WATER);

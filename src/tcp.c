@@ -300,7 +300,7 @@ static int push_connected(lua_State *L, struct asio_wait *w)
     struct connect_request *c = w->source;
     if (w->status < 0)
         return asio_push_fail(L, w->status);
-    asio_push_ok(L);
+    asio_push_ok(L, w->rt);
     asio_stream_attach(&c->tcp->stream, asio_conn_push(L, w->rt));
     return 2;
 }

@@ -4,24 +4,22 @@
 
 #include "error.h"
 
-const char asio_token_ok[1] = "", asio_token_fail[1] = "", asio_token_interrupt[1] = "";
-
 int asio_push_true(lua_State *L)
 {
-    asio_push_ok(L);
+    asio_push_ok(L, asio_rt_of(L));
     lua_pushboolean(L, 1);
     return 2;
 }
 
 int asio_push_fail(lua_State *L, int status)
 {
-    lua_pushlightuserdata(L, (void *)asio_token_fail);
+    lua_pushnumber(L, asio_rt_of(L)->token_fail);
     return 1 + asio_error_push(L, status);
 }
 
 int asio_push_interrupt(lua_State *L, struct asio_rt *rt)
 {
-    lua_pushlightuserdata(L, (void *)asio_token_interrupt);
+    lua_pushnumber(L, rt->token_interrupt);
     lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_cancelled);
     return 2;
 }

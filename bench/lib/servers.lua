@@ -1,0 +1,85 @@
+-- Who takes part: every echo server with the command that starts it. The first is the yardstick.
+-- SPDX-License-Identifier: MIT
+local machine = require 'machine'
+local proc = require 'proc'
+local report = require 'report'
+
+local M = {}
+
+local START_SECONDS = 15
+
+-- key: what --only is matched with; command(size): argv, or nil when the peer is not installed;
+-- most: connections it can hold.
+local function candidates()
+    local here = machine.root .. '/bench/servers/'
+    local epoll = machine.program 'epoll_echo'
+    local go = machine.go_program 'go_echo'
+    local node = machine.first_line('node', '--version')
+    local has = {}
+    for _, name in ipairs { 'luv', 'cqueues', 'copas' } do has[name] = machine.loads(machine.luajit, name) end
+    local ours = machine.build and machine.loads(machine.launcher, 'asio')
+    return {
+        { key = 'epoll', title = 'raw epoll, C', command = epoll and function() return { epoll } end },
+        { key = 'asio_read', title = '**LuaAsio, read(n)**', ours = true, command = ours and function(size)
+            return { machine.launcher, here .. 'asio_read.lua', size }
+        end },
+        { key = 'asio_some', title = 'LuaAsio, read_some()', ours = true, command = ours and function()
+            return { machine.launcher, here .. 'asio_some.lua' }
+        end },
+        { key = 'luv', title = 'luv, callbacks', command = has.luv and function()
+            return { machine.luajit, here .. 'luv_echo.lua' }
+        end },
+        { key = 'cqueues', title = 'cqueues, xread(n)', command = has.cqueues and function(size)
+            return { machine.luajit, here .. 'cqueues_echo.lua', size, 'exact' }
+        end },
+        { key = 'cqueues_some', title = 'cqueues, recv', command = has.cqueues and function(size)
+            return { machine.luajit, here .. 'cqueues_echo.lua', size, 'some' }
+        end },
+        -- select() ends at file descriptor 1023
+        { key = 'copas', title = 'copas', most = 900, command = has.copas and function(size)
+            return { machine.luajit, here .. 'copas_echo.lua', size }
+        end },
+        { key = 'node', title = 'Node, callbacks', command = node and function()
+            return { 'node', here .. 'node_echo.js' }
+        end },
+        { key = 'go', title = 'Go, ReadFull', command = go and function(size)
+            return { go, size }
+        end },
+    }
+end
+
+local function wanted(key, only)
+    if key == 'epoll' or not only then return true end
+    for pattern in only:gmatch '[^|]+' do
+        if key:find(pattern) then return true end
+    end
+    return false
+end
+
+-- The servers that take part; `only` is one or more Lua patterns separated by "|".
+function M.list(only)
+    local list = {}
+    for _, server in ipairs(candidates()) do
+        if wanted(server.key, only) then
+            if server.command then
+                list[#list + 1] = server
+            else
+                report.note('%s: left out, it is not installed or not built', server.key)
+            end
+        end
+    end
+    assert(list[1] and list[1].key == 'epoll', 'the yardstick is missing: bench/epoll_echo.c did not build')
+    return list
+end
+
+-- Starts a server; returns its process, with .port, or nil and the reason.
+function M.start(argv, cpu)
+    local process = proc.start(argv, { cpu = cpu })
+    local port = process:wait_for('port', START_SECONDS)
+    process.port = tonumber(port)
+    if process.port then return process end
+    process:stop()
+    return nil, argv[#argv] .. ' did not say which port it listens on'
+end
+
+return M
