@@ -375,7 +375,7 @@ static int l_server(lua_State *L)
         asio_error_type(L, 3, 3, "server", "handler function");
     struct asio_tcp_options options = asio_tcp_check_options(L, 4, 4, "server");
     int backlog = check_backlog(L, 4);
-    int status = rt->closed ? UV_EBADF : asio_address_parse(lua_tostring(L, 1), port, &addr);
+    int status = rt->closed ? UV_EBADF : asio_address_parse(L, 1, port, &addr);
     if (status < 0)
         return asio_error_push(L, status);
     struct asio_server *server = push_holder(L, rt);
@@ -390,17 +390,22 @@ static int l_server(lua_State *L)
     return 1;
 }
 
+static struct asio_server *to_server(lua_State *L)
+{
+    if (!lua_touserdata(L, 1) || !lua_getmetatable(L, 1))
+        return NULL;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, asio_rt_of(L)->ref_server_mt);
+    bool same = lua_rawequal(L, -1, -2);
+    lua_pop(L, 2);
+    return same ? lua_touserdata(L, 1) : NULL;
+}
+
 static struct asio_server *check_server(lua_State *L, const char *fname)
 {
-    if (lua_touserdata(L, 1) && lua_getmetatable(L, 1)) {
-        lua_rawgeti(L, LUA_REGISTRYINDEX, asio_rt_of(L)->ref_server_mt);
-        bool same = lua_rawequal(L, -1, -2);
-        lua_pop(L, 2);
-        if (same)
-            return lua_touserdata(L, 1);
-    }
-    asio_error_misuse(L, "calling '%s' on something that is not a server", fname);
-    return NULL;
+    struct asio_server *server = to_server(L);
+    if (!server)
+        asio_error_misuse(L, "calling '%s' on something that is not a server", fname);
+    return server;
 }
 
 static int l_close(lua_State *L)
@@ -413,7 +418,7 @@ static int l_close(lua_State *L)
 
 static int l_gc(lua_State *L)
 {
-    struct asio_server *server = lua_touserdata(L, 1);
+    struct asio_server *server = to_server(L);
     if (server && server->listener)
         close_listener(server->listener);
     return 0;

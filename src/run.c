@@ -12,6 +12,8 @@ static void check_may_run(lua_State *L, struct asio_rt *rt, const char *fname)
         asio_error_misuse(L, "%s: called by a light thread; it is the main chunk that runs the loop", fname);
     if (rt->looping)
         asio_error_misuse(L, "%s: the loop is already running", fname);
+    if (asio_sched_in_finalizer(rt))
+        asio_error_misuse(L, "%s: called by a finalizer", fname);
 }
 
 static int raise_interrupted(lua_State *L)

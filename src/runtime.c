@@ -113,6 +113,7 @@ static void on_clock(uv_timer_t *clock)
     rt->clock_at = ASIO_NEVER;
     while ((t = asio_timers_pop(&rt->timers, now)) != NULL)
         t->fire(t);
+    uv_stop(clock->loop); /* libuv runs timers before it waits: what they made ready must not wait with it */
 }
 
 /* Armed for the first deadline, rounded up to libuv's milliseconds, so that it never fires early
@@ -196,10 +197,8 @@ void asio_rt_enter(struct asio_rt *rt, struct asio_sys_guard *guard)
     asio_sys_guard_enter(guard);
     if (!guard->watch_sigint)
         return;
-    if (!rt->sigint.data && uv_signal_init(&rt->loop, &rt->sigint) == 0) {
+    if (!rt->sigint.data && uv_signal_init(&rt->loop, &rt->sigint) == 0)
         rt->sigint.data = &own_owner;
-        uv_unref((uv_handle_t *)&rt->sigint);
-    }
     if (rt->sigint.data)
         uv_signal_start(&rt->sigint, on_sigint, SIGINT);
 }
@@ -226,12 +225,13 @@ static void teardown_handle(uv_handle_t *handle, void *arg)
         (*ops)->teardown(handle->data);
 }
 
-/* The state is being closed: nobody can be woken any more, waits are dropped with their
+/* The finalizer; its argument is not looked at, since a script can call it with anything.
+ * The state is being closed: nobody can be woken any more, waits are dropped with their
  * coroutines. Everything that libuv still holds is closed and waited for: close callbacks free
  * the memory. */
 static int l_gc(lua_State *L)
 {
-    struct asio_rt *rt = lua_touserdata(L, 1);
+    struct asio_rt *rt = asio_rt_of(L);
     if (rt->closed)
         return 0;
     if (rt->turn_ended && rt->failed)
@@ -295,7 +295,8 @@ struct asio_rt *asio_rt_open(lua_State *L)
     rt->out_env.release = asio_rt_release;
     rt->out_env.arg = rt;
     lua_createtable(L, 0, 1);
-    lua_pushcfunction(L, l_gc);
+    lua_pushlightuserdata(L, rt);
+    lua_pushcclosure(L, l_gc, 1);
     lua_setfield(L, -2, "__gc");
     lua_setmetatable(L, -2);
     choose_tokens(rt);

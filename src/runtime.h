@@ -58,6 +58,7 @@ struct asio_rt {
     bool loop_open, closed;
     bool looping; /* a run or a wait of the main chunk is on the C stack */
     bool stop, interrupted;
+    bool attention; /* what drives the loop has something to look at: do not wait for events */
 
     /* registry references */
     int ref_thread_L, ref_protect, ref_anchors;
@@ -65,7 +66,7 @@ struct asio_rt {
     void *body_arg;
 
     /* the scheduler's (sched.c) */
-    int ref_threads; /* table: [2*slot] coroutine, [2*slot+1] its light thread's userdata */
+    int ref_threads; /* table: [3*slot] coroutine, +1 its light thread's handle, +2 what that owns */
     int ref_thread_mt, ref_main_wait, ref_no_memory, ref_cancelled;
     struct asio_thread *current;
     struct asio_thread *ready_first, *ready_last;

@@ -4,6 +4,7 @@
 
 #include "error.h"
 
+#include <luajit.h>
 #include <string.h>
 
 /* Resumes nest on the C stack (a spawn runs the new thread inside the old one's call); deeper
@@ -17,25 +18,50 @@ static struct asio_thread *thread_of(struct asio_wait *w)
 
 /* ---- coroutines and their anchors --------------------------------------------------------- */
 
+enum { COROUTINE, HANDLE, OWNED, KEYS }; /* keys of a slot in the table of threads: KEYS * slot + this */
+
+static void slot_get(lua_State *L, struct asio_rt *rt, int slot, int key)
+{
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_threads);
+    lua_rawgeti(L, -1, KEYS * slot + key);
+    lua_remove(L, -2);
+}
+
+/* Stores the value at the top (popped). The keys of a slot exist once it was used, so that this
+ * allocates nothing. */
+static void slot_set(lua_State *L, struct asio_rt *rt, int slot, int key)
+{
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_threads);
+    lua_insert(L, -2);
+    lua_rawseti(L, -2, KEYS * slot + key);
+    lua_pop(L, 1);
+}
+
+static void slot_clear(struct asio_rt *rt, int slot, int key)
+{
+    lua_pushboolean(rt->L, 0); /* not nil, which would make room for nothing but free the key */
+    slot_set(rt->L, rt, slot, key);
+}
+
 /* A new coroutine in a slot of its own. Free slots are chained through the table itself, under
  * the coroutine's key, as luaL_ref does. Raises out of memory, and is then as before. */
 static struct asio_coroutine coroutine_new(struct asio_rt *rt, lua_State *L)
 {
     struct asio_coroutine c = { .slot = rt->slot_free };
-    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_threads);
     int following = 0;
     if (c.slot) {
-        lua_rawgeti(L, -1, 2 * c.slot);
+        slot_get(L, rt, c.slot, COROUTINE);
         following = (int)lua_tointeger(L, -1);
         lua_pop(L, 1);
     } else {
         c.slot = rt->slot_top + 1;
-        lua_pushboolean(L, 0); /* makes room for both keys, so that later stores cannot fail */
-        lua_rawseti(L, -2, 2 * c.slot + 1);
+        for (int key = KEYS - 1; key > 0; key--) {
+            lua_pushboolean(L, 0);
+            slot_set(L, rt, c.slot, key);
+        }
     }
     c.L = lua_newthread(L);
-    lua_rawseti(L, -2, 2 * c.slot);
-    lua_pop(L, 1);
+    slot_set(L, rt, c.slot, COROUTINE);
     if (rt->slot_free)
         rt->slot_free = following;
     else
@@ -43,21 +69,19 @@ static struct asio_coroutine coroutine_new(struct asio_rt *rt, lua_State *L)
     return c;
 }
 
-/* Forgets a coroutine; with `slot` gives its place back. Stores under keys that exist. */
-static void coroutine_drop(struct asio_rt *rt, int slot, bool give_back)
+/* Lets the collector have the coroutine. */
+static void coroutine_drop(struct asio_rt *rt, int slot)
 {
-    lua_State *L = rt->L;
-    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_threads);
-    if (give_back) {
-        lua_pushboolean(L, 0);
-        lua_rawseti(L, -2, 2 * slot + 1);
-        lua_pushinteger(L, rt->slot_free);
-        rt->slot_free = slot;
-    } else {
-        lua_pushboolean(L, 0);
-    }
-    lua_rawseti(L, -2, 2 * slot);
-    lua_pop(L, 1);
+    slot_clear(rt, slot, COROUTINE);
+}
+
+/* Gives a slot without a coroutine back. */
+static void slot_give_back(struct asio_rt *rt, int slot)
+{
+    slot_clear(rt, slot, HANDLE);
+    lua_pushinteger(rt->L, rt->slot_free);
+    slot_set(rt->L, rt, slot, COROUTINE);
+    rt->slot_free = slot;
 }
 
 /* A coroutine to run a light thread on. `fresh`: nobody may hold a reference to it (a deferred
@@ -74,19 +98,14 @@ static struct asio_coroutine coroutine_take(struct asio_rt *rt, lua_State *L, bo
     return c;
 }
 
-static void set_handle(struct asio_rt *rt, lua_State *L, int slot)
-{
-    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_threads);
-    lua_pushvalue(L, -2);
-    lua_rawseti(L, -2, 2 * slot + 1);
-    lua_pop(L, 1);
-}
-
 void asio_sched_push_handle(lua_State *L, struct asio_thread *t)
 {
-    lua_rawgeti(L, LUA_REGISTRYINDEX, t->wait.rt->ref_threads);
-    lua_rawgeti(L, -1, 2 * t->slot + 1);
-    lua_remove(L, -2);
+    slot_get(L, t->wait.rt, t->slot, HANDLE);
+}
+
+void asio_sched_push_owned(lua_State *L, struct asio_thread *t)
+{
+    slot_get(L, t->wait.rt, t->slot, OWNED);
 }
 
 void asio_sched_push_current(lua_State *L, struct asio_rt *rt)
@@ -99,7 +118,7 @@ void asio_sched_push_current(lua_State *L, struct asio_rt *rt)
 
 void asio_sched_forget(struct asio_thread *t)
 {
-    coroutine_drop(t->wait.rt, t->slot, true);
+    slot_give_back(t->wait.rt, t->slot);
 }
 
 /* ---- resuming ----------------------------------------------------------------------------- */
@@ -113,19 +132,20 @@ static void ended(struct asio_thread *t, int status)
     lua_State *co = t->co;
     asio_timer_remove(&rt->timers, &t->wait.timer);
     rt->threads--;
+    rt->attention = true;
     rt->thread_ended(t, status);
     t->co = NULL;
-    if (t->state == ASIO_THREAD_FAILED) {
-        coroutine_drop(rt, t->slot, t->joined);
-    } else if (rt->pool_count < ASIO_POOL_MAX) {
+    if (t->owns)
+        slot_clear(rt, t->slot, OWNED);
+    if (t->state != ASIO_THREAD_FAILED)
         lua_settop(co, 0); /* nothing on its stack: resuming it by hand finds it dead */
+    if (t->state != ASIO_THREAD_FAILED && rt->pool_count < ASIO_POOL_MAX) {
         rt->pool[rt->pool_count++] = (struct asio_coroutine){ co, t->slot };
-        lua_pushboolean(rt->L, 0);
-        set_handle(rt, rt->L, t->slot);
-        lua_pop(rt->L, 1);
+        slot_clear(rt, t->slot, HANDLE);
     } else {
-        lua_settop(co, 0);
-        coroutine_drop(rt, t->slot, true);
+        coroutine_drop(rt, t->slot);
+        if (t->state != ASIO_THREAD_FAILED || t->joined)
+            slot_give_back(rt, t->slot);
     }
 }
 
@@ -235,28 +255,58 @@ static void wait_init(struct asio_wait *w, struct asio_rt *rt)
     asio_timer_init(&w->timer, on_deadline);
 }
 
-void asio_sched_spawn(struct asio_rt *rt, lua_State *L, int nargs, bool owns)
+static void finalizer_probe(lua_State *L, void *arg)
 {
-    bool later = rt->depth >= DEPTH_MAX;
-    int base = lua_gettop(L) - nargs - owns; /* the first value to be moved */
-    luaL_checkstack(L, 8, "too many arguments");
+    (void)arg;
+    luaJIT_setmode(L, 0, LUAJIT_MODE_MAX); /* no such mode: only the refusal matters */
+}
+
+/* LuaJIT does not say it, but it stops its collector while a finalizer runs, and then refuses to
+ * have its modes set. The first is cheap to ask and nearly always the answer. */
+bool asio_sched_in_finalizer(struct asio_rt *rt)
+{
+#ifdef LUA_GCISRUNNING
+    return !lua_gc(rt->L, LUA_GCISRUNNING, 0) && asio_rt_protect(rt, finalizer_probe, NULL) != 0;
+#else
+    return asio_rt_protect(rt, finalizer_probe, NULL) != 0;
+#endif
+}
+
+static struct asio_thread *push_thread(lua_State *L, struct asio_rt *rt)
+{
     struct asio_thread *t = lua_newuserdata(L, sizeof *t);
     memset(t, 0, sizeof *t);
     wait_init(&t->wait, rt);
     t->id = ++rt->last_id;
-    t->owns = owns;
     lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_thread_mt);
     lua_setmetatable(L, -2);
+    return t;
+}
+
+void asio_sched_spawn(struct asio_rt *rt, lua_State *L, int nargs, bool owns)
+{
+    bool later = rt->depth >= DEPTH_MAX || asio_sched_in_finalizer(rt);
+    int base = lua_gettop(L) - nargs; /* the function */
+    luaL_checkstack(L, 8, "too many arguments");
+    struct asio_thread *t = push_thread(L, rt);
     struct asio_coroutine c = coroutine_take(rt, L, later);
-    t->co = c.L;
-    t->slot = c.slot;
-    set_handle(rt, L, c.slot);
-    lua_insert(L, base);
-    if (!reserve(c.L, nargs + 1 + owns)) {
-        coroutine_drop(rt, c.slot, true);
+    if (!reserve(c.L, nargs + 1)) {
+        coroutine_drop(rt, c.slot);
+        slot_give_back(rt, c.slot);
         luaL_error(L, "not enough memory");
     }
-    lua_xmove(L, c.L, nargs + 1 + owns);
+    t->co = c.L;
+    t->slot = c.slot;
+    lua_pushvalue(L, -1);
+    slot_set(L, rt, c.slot, HANDLE);
+    if (owns) {
+        t->owns = true;
+        lua_pushvalue(L, base - 1);
+        slot_set(L, rt, c.slot, OWNED);
+        lua_remove(L, --base);
+    }
+    lua_insert(L, base);
+    lua_xmove(L, c.L, nargs + 1);
     rt->threads++;
     if (later) {
         t->nargs = nargs;
@@ -293,6 +343,8 @@ struct asio_wait *asio_sched_claim(lua_State *L, struct asio_rt *rt)
             "asio.coroutine.install() lets waits pass through coroutines");
     if (t || rt->looping)
         asio_error_misuse(L, "cannot wait here: the event loop is already running");
+    if (asio_sched_in_finalizer(rt))
+        asio_error_misuse(L, "cannot wait here: inside a finalizer");
     return rt->main_wait;
 }
 
@@ -316,10 +368,12 @@ bool asio_sched_ready(struct asio_wait *w, int status)
     if (!is_parked(w))
         return false;
     settle(w, status);
-    if (w->main) /* at once: its source may be gone by the end of the turn */
+    if (w->main) { /* at once: its source may be gone by the end of the turn */
         w->rt->main_results = results_to(w, w->rt->main_L);
-    else
+        w->rt->attention = true;
+    } else {
         ready_add(thread_of(w));
+    }
     return true;
 }
 
@@ -425,9 +479,10 @@ static void run_ready(struct asio_rt *rt)
 void asio_sched_turn(struct asio_rt *rt, bool wait)
 {
     rt->turns++;
+    rt->attention = false;
     run_ready(rt);
     if (!rt->stop)
-        asio_rt_poll(rt, wait && !rt->ready_first && !rt->failed && rt->alive > 0);
+        asio_rt_poll(rt, wait && !rt->attention && !rt->failed && !rt->ready_first && rt->alive > 0);
     if (rt->failed)
         rt->turn_ended(rt);
 }
@@ -439,10 +494,9 @@ int asio_sched_deadlock(lua_State *L, struct asio_rt *rt)
     luaL_buffinit(L, &b);
     luaL_addstring(&b, "deadlock: nothing can wake the waiting");
     for (int slot = 1, shown = 0; slot <= rt->slot_top && shown < 20; slot++) {
-        lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_threads);
-        lua_rawgeti(L, -1, 2 * slot + 1);
+        slot_get(L, rt, slot, HANDLE);
         struct asio_thread *t = lua_touserdata(L, -1);
-        lua_pop(L, 2);
+        lua_pop(L, 1);
         if (!t || t->state != ASIO_THREAD_WAITING)
             continue;
         lua_pushfstring(L, "%s light thread #%d (%s)", shown++ ? "," : "", (int)t->id, t->wait.op->name);

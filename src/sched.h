@@ -34,7 +34,7 @@ struct asio_thread {
     uint8_t state;            /* enum asio_thread_state */
     bool joined;              /* somebody took, or waits for, the outcome: no report */
     bool kept;                /* has an environment table of its own: name, results, error */
-    bool owns;                /* a server's handler: co[1] is the connection to close on error */
+    bool owns;                /* a server's handler: the connection to close on error is in the slot */
     bool cancelled;           /* interrupted: every wait raises from now on */
     struct asio_thread *next; /* ready list or failed list */
     struct asio_wait_list joiners;
@@ -77,6 +77,9 @@ void asio_sched_push_current(lua_State *L, struct asio_rt *rt);
 /* Pushes the handle of a thread that is alive, or failed and not yet reported. */
 void asio_sched_push_handle(lua_State *L, struct asio_thread *t);
 
+/* Pushes what the thread was spawned with as `owns`. */
+void asio_sched_push_owned(lua_State *L, struct asio_thread *t);
+
 /* Lets go of a failed thread once reported. */
 void asio_sched_forget(struct asio_thread *t);
 
@@ -88,6 +91,10 @@ static inline bool asio_sched_alive(const struct asio_rt *rt)
 {
     return rt->alive > 0 || rt->ready_first != NULL;
 }
+
+/* True inside a finalizer: no light thread may run there, since LuaJIT takes its yields for those
+ * of a debug hook. */
+bool asio_sched_in_finalizer(struct asio_rt *rt);
 
 /* Raises the report that light threads wait and nothing can wake them. */
 int asio_sched_deadlock(lua_State *L, struct asio_rt *rt);

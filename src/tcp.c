@@ -188,9 +188,13 @@ void asio_tcp_connected(struct asio_tcp *t, struct asio_tcp_options options)
 
 /* ---- addresses and options ---------------------------------------------------------------- */
 
-int asio_address_parse(const char *ip, int port, struct sockaddr_storage *addr)
+int asio_address_parse(lua_State *L, int index, int port, struct sockaddr_storage *addr)
 {
+    size_t length;
+    const char *ip = lua_tolstring(L, index, &length);
     memset(addr, 0, sizeof *addr);
+    if (strlen(ip) != length)
+        return UV_EINVAL;
     if (uv_ip4_addr(ip, port, (struct sockaddr_in *)addr) == 0)
         return 0;
     return uv_ip6_addr(ip, port, (struct sockaddr_in6 *)addr);
@@ -361,7 +365,7 @@ static int l_connect(lua_State *L)
     if (asio_sched_interrupted(rt))
         return asio_push_interrupt(L, rt);
     if (!lua_isnil(L, 2))
-        status = asio_address_parse(lua_tostring(L, 1), (int)lua_tointeger(L, 2), &addr);
+        status = asio_address_parse(L, 1, (int)lua_tointeger(L, 2), &addr);
     else if (!check_raw(L, 1, &addr))
         status = UV_EINVAL;
     if (status < 0)

@@ -28,8 +28,8 @@ void asio_tcp_discard(struct asio_tcp *t);
 /* Once it has a connected socket: sets the socket's options. */
 void asio_tcp_connected(struct asio_tcp *t, struct asio_tcp_options options);
 
-/* A numeric address and a port into a socket address; UV_EINVAL if it is not numeric. */
-int asio_address_parse(const char *ip, int port, struct sockaddr_storage *addr);
+/* The numeric address at a stack index and a port into a socket address; UV_EINVAL if it is none. */
+int asio_address_parse(lua_State *L, int index, int port, struct sockaddr_storage *addr);
 
 /* A port at a stack index, number or numeric string, in [min, 65535]; raises. */
 int asio_check_port(lua_State *L, int index, int arg, const char *fname, int min);

@@ -76,8 +76,7 @@ static void keep_no_memory(lua_State *L, void *arg)
 static void close_owned(lua_State *L, void *arg)
 {
     struct asio_thread *t = arg;
-    lua_pushvalue(t->co, 1);
-    lua_xmove(t->co, L, 1);
+    asio_sched_push_owned(L, t);
     lua_getfield(L, -1, "close");
     lua_insert(L, -2);
     lua_call(L, 1, 0);
@@ -90,7 +89,7 @@ static void thread_ended(struct asio_thread *t, int status)
     t->joined = t->joined || t->joiners.first;
     if (status == 0) {
         t->state = ASIO_THREAD_DONE;
-        t->nresults = lua_gettop(t->co) - t->owns;
+        t->nresults = lua_gettop(t->co);
         if (t->nresults)
             kept = asio_rt_protect(rt, keep_results, t);
     }
@@ -363,8 +362,8 @@ static int l_tostring(lua_State *L)
 
 void asio_thread_open(lua_State *L, struct asio_rt *rt)
 {
-    static const luaL_Reg module[] = { { "spawn", l_spawn }, { "spawn_light_thread", l_spawn },
-        { "current", l_current }, { "now", l_now }, { NULL, NULL } };
+    static const luaL_Reg module[] = { { "spawn", l_spawn }, { "current", l_current }, { "now", l_now },
+        { NULL, NULL } };
     static const luaL_Reg waiting[] = { { "sleep", l_sleep }, { "yield", l_yield }, { "join", l_join },
         { "outcome", l_outcome }, { "repark", asio_sched_repark }, { NULL, NULL } };
     static const luaL_Reg methods[] = { { "status", l_status }, { "name", l_name }, { "cancel", l_cancel },

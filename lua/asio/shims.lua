@@ -72,6 +72,8 @@ function conn.flush(self)
     return finish(self, c_flush(self))
 end
 
+asio.spawn_light_thread = asio.spawn
+
 local c_join, c_sleep, c_yield, c_run = core.join, core.sleep, core.yield, core.run
 
 --- Waits for the light thread to end.
@@ -79,9 +81,9 @@ local c_join, c_sleep, c_yield, c_run = core.join, core.sleep, core.yield, core.
 ---@return boolean? ok true, results... | false, error | nil, message, "ETIMEDOUT"
 ---@return any ...
 function thread.join(self, timeout)
-    local token, _, message, code = c_join(self, timeout)
-    if token ~= OK then return unusual(self, token, _, message, code) end
-    return outcome(self)
+    local ended, message, code = finish(self, c_join(self, timeout))
+    if ended then return outcome(self) end
+    return nil, message, code
 end
 
 --- Waits. 0 lets the others run.

@@ -1,0 +1,337 @@
+-- Faults of the system below: accept that fails, files that run out, connections dropped by
+-- the thousand. Each runs in a process of its own.
+--
+-- SPDX-License-Identifier: MIT
+
+local lu = require 'luaunit'
+local t = require 'support'
+
+local T = {}
+
+-- accept fails --------------------------------------------------------------------------------
+
+-- A server whose first calls of accept fail. The loop's other work may not be late meanwhile,
+-- and the client, who came during the fault, is served once it ends.
+local function serve_through_the_fault(retry)
+  local asio = require 'asio'
+  asio.run(function()
+    local late, stop = 0, false
+    local ticker = asio.spawn(function()
+      while not stop do
+        local before = asio.now()
+        asio.sleep(0.005)
+        late = math.max(late, asio.now() - before - 0.005)
+      end
+    end)
+    local server = assert(asio.server('127.0.0.1', 0, function(conn)
+      conn:write(conn:read(4), '-pong')
+      conn:close()
+    end))
+    local _, port = server:address()
+    local answer, code
+    for _ = 1, retry == 'retry' and 50 or 1 do
+      local conn = assert(asio.connect('127.0.0.1', port))
+      conn:set_timeout(10)
+      conn:write 'ping'
+      answer, _, code = conn:read(9) -- luacheck: ignore 111
+      if answer then break end
+      asio.sleep(0.02)
+    end
+    assert(answer == 'ping-pong', code)
+    -- And the next one at once.
+    local conn = assert(asio.connect('127.0.0.1', port))
+    conn:write 'pung'
+    assert(conn:read(9) == 'pung-pong')
+    stop = true
+    ticker:join()
+    server:close()
+    io.write(('%.3f'):format(late))
+  end)
+end
+
+local function inject(error_name, retry)
+  t.need 'strace'
+  lu.skipIf(t.sanitized, 'the sanitizers do not run under strace')
+  local log = os.tmpname()
+  local result = t.child(serve_through_the_fault, {
+    args = { retry },
+    seconds = 30,
+    wrap = ('strace -f -e trace=accept,accept4 -e inject=accept,accept4:error=%s:when=1..6 -o %s')
+      :format(error_name, log),
+  })
+  local calls = 0
+  for line in io.lines(log) do
+    if line:find('INJECTED', 1, true) then calls = calls + 1 end
+  end
+  os.remove(log)
+  lu.assertEquals(calls, 6)
+  local late = tonumber(result.out)
+  lu.assertTrue(late < 0.05 * t.patience, late .. ' s late')
+  local _, lines = result.err:gsub('\n', '\n')
+  lu.assertTrue(lines <= 2, result.err)
+  return result
+end
+
+function T.test_accept_fails_for_want_of_memory()
+  inject('ENOMEM', 'once')
+end
+
+function T.test_accept_fails_for_want_of_buffers()
+  inject('ENOBUFS', 'once')
+end
+
+function T.test_accept_is_forbidden()
+  inject('EPERM', 'once')
+end
+
+function T.test_accept_finds_no_free_file()
+  -- libuv gives up its spare file to shed such a client, who may have to come again.
+  inject('EMFILE', 'retry')
+  inject('ENFILE', 'retry')
+end
+
+function T.test_accept_that_never_works_takes_no_processor()
+  t.need 'strace'
+  lu.skipIf(t.sanitized, 'the sanitizers do not run under strace')
+  local log = os.tmpname()
+  local result = t.child(function()
+    local asio, raw = require 'asio', require 'raw'
+    asio.run(function()
+      local server = assert(asio.server('127.0.0.1', 0, function() end))
+      local client = raw.connect((select(2, server:address())))
+      local cpu = raw.cpu()
+      asio.sleep(1)
+      cpu = raw.cpu() - cpu
+      assert(cpu < 0.5, cpu)
+      client:close()
+      server:close()
+    end)
+  end, { wrap = 'strace -f -e trace=accept,accept4 -e inject=accept,accept4:error=ENOMEM -o ' .. log })
+  local calls = 0
+  for _ in io.lines(log) do calls = calls + 1 end
+  os.remove(log)
+  lu.assertTrue(calls < 100, calls .. ' calls in a second')
+  local _, lines = result.err:gsub('\n', '\n')
+  lu.assertTrue(lines <= 2, result.err)
+end
+
+function T.test_a_server_can_be_closed_while_accept_fails()
+  t.need 'strace'
+  lu.skipIf(t.sanitized, 'the sanitizers do not run under strace')
+  t.child(function()
+    local asio, raw = require 'asio', require 'raw'
+    asio.run(function()
+      asio.server('127.0.0.1', 0, function() end):close() -- the loop opens files of its own
+      asio.sleep(0.005)
+      local fds = raw.count_fds()
+      local server = assert(asio.server('127.0.0.1', 0, function() end))
+      local client = raw.connect((select(2, server:address())))
+      asio.sleep(0.03)
+      server:close()
+      client:close()
+      while raw.count_fds() > fds do asio.sleep(0.005) end
+      -- One that is dropped while it backs off.
+      server = assert(asio.server('127.0.0.1', 0, function() end))
+      client = raw.connect((select(2, server:address())))
+      asio.sleep(0.03)
+      client:close()
+      server = nil -- luacheck: ignore 311
+      while raw.count_fds() > fds do
+        collectgarbage()
+        asio.sleep(0.005)
+      end
+    end)
+  end, { wrap = 'strace -f -e inject=accept,accept4:error=ENOMEM -o /dev/null' })
+end
+
+function T.test_an_accept_that_is_interrupted_or_aborted_is_no_fault()
+  for _, name in ipairs { 'EINTR', 'ECONNABORTED' } do inject(name, 'once') end
+end
+
+-- Out of files --------------------------------------------------------------------------------
+
+function T.test_out_of_files()
+  local result = t.child(function()
+    local asio, raw = require 'asio', require 'raw'
+    asio.run(function()
+      local served = 0
+      local conns = {}
+      local server = assert(asio.server('127.0.0.1', 0, function(conn)
+        served = served + 1
+        conns[conn] = true
+        while true do
+          local data = conn:read(4)
+          if not data then break end
+          conn:write(data)
+        end
+        conns[conn] = nil
+        conn:close()
+      end))
+      local _, port = server:address()
+      -- The kernel answers the clients; the server runs out while it takes them in.
+      local clients = {}
+      for i = 1, 60 do clients[i] = raw.connect(port) end
+      raw.limit_fds(30)
+      local cpu = raw.cpu()
+      asio.sleep(0.6)
+      cpu = raw.cpu() - cpu
+      assert(cpu < 0.3, 'a busy loop: ' .. cpu)
+      assert(served >= 10 and served <= 30, served)
+      -- Those that were taken in live.
+      local function echo(client)
+        if client:send('ping', 1) < 4 then return false end
+        local deadline = asio.now() + 0.5
+        repeat
+          local answer = client:recv(4, 0)
+          if answer then return answer == 'ping' end
+          if answer == false then return false end
+          asio.sleep(0.001)
+        until asio.now() > deadline
+        return false
+      end
+      local live = 0
+      for i = 1, served do
+        if echo(clients[i]) then live = live + 1 end
+      end
+      assert(live >= 10, live)
+      -- The clients go; their files come back; accepting goes on.
+      for i = 1, 60 do clients[i]:close() end
+      local deadline = asio.now() + 5
+      while next(conns) and asio.now() < deadline do asio.sleep(0.005) end
+      local again = false
+      while not again and asio.now() < deadline do
+        local client = raw.connect(port)
+        again = echo(client)
+        client:close()
+      end
+      assert(again, 'nobody is taken in any more')
+      server:close()
+      io.write(live)
+    end)
+  end, { seconds = 30 })
+  local _, lines = result.err:gsub('\n', '\n')
+  lu.assertTrue(lines <= 3, result.err)
+end
+
+function T.test_near_the_limit_dropped_connections_are_collected()
+  t.quiet_child(function()
+    local raw = require 'raw'
+    -- Clients that stay, so that nothing but a collection frees the server's files.
+    local tell = raw.companion(function(port)
+      local clients = {}
+      for i = 1, 500 do
+        clients[i] = raw.connect(port)
+        assert(clients[i]:recv(1, 5) == 'x', 'client ' .. i .. ' was turned away')
+      end
+    end)
+    local asio = require 'asio'
+    asio.run(function()
+      local handled = 0
+      local server = assert(asio.server('127.0.0.1', 0, function(conn)
+        handled = handled + 1
+        conn:write 'x'
+      end))
+      raw.limit_fds(40)
+      tell((select(2, server:address())))
+      local deadline = asio.now() + 8
+      while handled < 500 and asio.now() < deadline do asio.sleep(0.005) end
+      server:close()
+      assert(handled == 500, handled .. ' of 500 were taken in')
+    end)
+  end)
+end
+
+function T.test_connect_and_socketpair_without_files()
+  t.quiet_child(function()
+    local asio, raw = require 'asio', require 'raw'
+    asio.run(function()
+      local server = assert(asio.server('127.0.0.1', 0, function(conn) conn:write 'x' end))
+      local _, port = server:address()
+      raw.limit_fds(20)
+      local spare = {}
+      for i = 1, 20 do spare[i] = assert(io.open '/dev/null') end
+      for _ = 1, 100 do
+        local conn, message, code = asio.connect('127.0.0.1', port)
+        assert(conn == nil and type(message) == 'string' and code == 'EMFILE', code)
+        local a, _, pair_code = asio.socketpair()
+        assert(a == nil and pair_code == 'EMFILE', pair_code)
+        local none, _, server_code = asio.server('127.0.0.1', 0, function() end)
+        assert(none == nil and server_code == 'EMFILE', server_code)
+        local named, _, name_code = asio.connect('localhost', port)
+        assert(named == nil and type(name_code) == 'string')
+      end
+      for _, file in ipairs(spare) do file:close() end
+      local conn = assert(asio.connect('127.0.0.1', port))
+      assert(conn:read(1) == 'x')
+      server:close()
+    end)
+  end)
+end
+
+-- Dropped by the thousand ---------------------------------------------------------------------
+
+-- A server that does nothing else, and a process that connects one client after another; the
+-- handler drops its connection or raises.
+local function drop_many(what, count)
+  local raw = require 'raw'
+  count = tonumber(count)
+  local tell = raw.companion(function(port)
+    local clients = {}
+    for i = 1, count do
+      -- From ever other addresses, and reset: nothing lingers and no ports run out.
+      local from = ('127.0.%d.%d'):format(i % 50 + 1, i % 200 + 1)
+      clients[i] = raw.connect(port, { from = from })
+      assert(clients[i]:recv(1, 10) == 'x', 'not taken in')
+      if i > 20 then
+        clients[i - 20]:reset()
+        clients[i - 20] = nil
+      end
+    end
+  end)
+  local asio = require 'asio'
+  local handled, highest, memory = 0, 0, nil
+  local fds
+  local server = assert(asio.server('127.0.0.1', 0, function(conn)
+    handled = handled + 1
+    if handled % 100 == 0 then highest = math.max(highest, raw.count_fds(20000) - fds) end
+    if handled == math.floor(count / 10) then memory = raw.status 'VmRSS' end
+    conn:write 'x'
+    if what == 'raise' then error('expected', 0) end
+  end))
+  fds = raw.count_fds()
+  tell((select(2, server:address())))
+  fds = fds - 1
+  asio.run(function()
+    while handled < count do asio.sleep(0.05) end
+    collectgarbage()
+    collectgarbage()
+    memory = raw.status 'VmRSS' - memory
+    assert(highest < 2000, highest .. ' descriptors at once')
+    if os.getenv 'ASIO_SANITIZED' ~= '1' then
+      assert(memory < 6000, memory .. ' KiB more')
+    end
+    local deadline = asio.now() + 10
+    while raw.count_fds(20000) > fds and asio.now() < deadline do
+      collectgarbage()
+      asio.sleep(0.005)
+    end
+    assert(raw.count_fds(20000) <= fds, 'descriptors are left')
+    server:close()
+    io.write(handled)
+  end)
+end
+
+T.test_handlers_that_drop_their_connections = t.slow(200, function()
+  local n = t.count(100000)
+  lu.assertEquals(t.quiet_child(drop_many, { args = { 'drop', n }, seconds = 180 }), tostring(n))
+end)
+
+T.test_handlers_that_raise = t.slow(200, function()
+  local n = t.count(100000)
+  local result = t.child(drop_many, { args = { 'raise', n }, seconds = 180 })
+  lu.assertEquals(result.out, tostring(n))
+  local _, reports = result.err:gsub('expected', '')
+  lu.assertEquals(reports, n)
+end)
+
+return T

@@ -1,0 +1,369 @@
+-- What runs while every allocation fails in turn (alloc.c). Each scenario loads what it needs,
+-- then calls host.arm(): allocations count from there. No scenario sets a time-out unless that is
+-- what it is about: what would wait for ever is to show as a hang.
+--
+-- SPDX-License-Identifier: MIT
+
+local host = host -- luacheck: ignore 113
+
+local M = {}
+local order = {}
+
+local function scenario(name, fn)
+  order[#order + 1] = name
+  M[name] = function()
+    local asio = require 'asio'
+    host.arm()
+    fn(asio)
+  end
+end
+
+function M.names()
+  return order
+end
+
+local function all_of(thread)
+  local results = { thread:join() }
+  if not results[1] then error(results[2], 0) end
+  return unpack(results, 2)
+end
+
+-- Echoes messages of n bytes until the client has gone.
+local function echo_server(asio, n)
+  local server = assert(asio.server('127.0.0.1', 0, function(conn)
+    while true do
+      local message, text, code = conn:read(n)
+      if not message then
+        assert(code == 'EOF', text)
+        break
+      end
+      assert(conn:write(message))
+    end
+    conn:close()
+  end))
+  local _, port = assert(server:address())
+  return server, port
+end
+
+local function ping_pong(asio, host_name, port, rounds)
+  local conn = assert(asio.connect(host_name, port))
+  for i = 1, rounds do
+    local message = ('%04d'):format(i)
+    assert(conn:write(message))
+    assert(conn:read(4) == message)
+  end
+  conn:close()
+end
+
+-- After any failure: the same state, with memory. Threads and listeners of before may be left.
+function M.still_works()
+  local asio = require 'asio'
+  local fine
+  asio.run(function()
+    local server, port = echo_server(asio, 4)
+    ping_pong(asio, '127.0.0.1', port, 2)
+    server:close()
+    assert(asio.sleep(0.001))
+    local a, b = assert(asio.socketpair())
+    local thread = asio.spawn(function() return b:read(40000) end)
+    assert(a:write(('x'):rep(40000)))
+    local joined, data = thread:join()
+    assert(joined and #data == 40000)
+    fine = true
+    asio.stop()
+  end)
+  assert(fine)
+  collectgarbage()
+end
+
+-- The runtime -----------------------------------------------------------------------------------
+
+order[#order + 1] = 'require'
+function M.require()
+  host.arm()
+  assert(require('asio') == require('asio'))
+end
+
+scenario('run', function(asio)
+  local function many(...)
+    asio.yield()
+    return ...
+  end
+  local t = {}
+  for i = 1, 40 do t[i] = 'value ' .. i end
+  assert(select('#', asio.run(many, unpack(t))) == 40)
+  assert(not pcall(asio.run, error, { 'a table' }))
+  assert(not pcall(asio.run, error, nil))
+  asio.spawn(asio.sleep, 0.001)
+  while asio.run_once(1) do end
+  assert(tostring(asio.run(asio.current)):find 'light thread')
+end)
+
+scenario('main_chunk', function(asio)
+  local a, b = assert(asio.socketpair())
+  local parts = {}
+  for i = 1, 2000 do parts[i] = ('%08d'):format(i) end
+  local thread = asio.spawn(function() return b:read(16000) end)
+  assert(a:write(unpack(parts)))
+  assert(all_of(thread) == table.concat(parts))
+  assert(a:write 'more')
+  assert(a:flush())
+  assert(b:read(4) == 'more')
+  assert(asio.sleep(0.001) and asio.yield())
+  b:set_timeout(0.001)
+  assert(select(3, b:read(1)) == 'ETIMEDOUT')
+  a:close()
+  b:close()
+  asio.run()
+end)
+
+-- Above the high-water mark the main chunk waits, with many arguments on its stack.
+scenario('main_chunk_writes', function(asio)
+  local a, b = assert(asio.socketpair())
+  local parts, received = {}, 0
+  for i = 1, 300 do parts[i] = ('x'):rep(1000 + i) end
+  local thread = asio.spawn(function()
+    while received < 4 * 345150 do received = received + #assert(b:read_some()) end
+    return true
+  end)
+  for _ = 1, 4 do assert(a:write(unpack(parts))) end
+  assert(all_of(thread))
+end)
+
+-- Light threads ---------------------------------------------------------------------------------
+
+scenario('threads', function(asio)
+  asio.run(function()
+    local threads = {}
+    for i = 1, 20 do
+      threads[i] = asio.spawn(function(...)
+        asio.sleep(0.0001 * (20 - i))
+        return i, ...
+      end, 'an argument', {})
+      threads[i]:name('number ' .. i)
+    end
+    for i = 1, 20 do assert(all_of(threads[i]) == i) end
+    assert(not asio.spawn(error, 'a message'):join())
+    assert(not asio.spawn(error, {}):join())
+    assert(not asio.spawn(error, nil):join())
+    assert(not asio.spawn(coroutine.yield):join())
+    local sleeper = asio.spawn(asio.sleep, math.huge)
+    assert(select(3, sleeper:join(0.001)) == 'ETIMEDOUT')
+    assert(sleeper:cancel() and not sleeper:join())
+  end)
+end)
+
+scenario('nested', function(asio)
+  local function nest(n)
+    if n > 0 then return 1 + all_of(asio.spawn(nest, n - 1)) end
+    asio.yield()
+    return 0
+  end
+  assert(asio.run(nest, 130) == 130)
+end)
+
+scenario('reports', function(asio)
+  asio.run(function()
+    for _ = 1, 3 do
+      asio.spawn(error, 'nobody joins this')
+      asio.spawn(error, setmetatable({}, { __tostring = function() return 'nor this' end }))
+      asio.yield()
+    end
+  end)
+end)
+
+scenario('pool', function(asio)
+  asio.run(function()
+    for _ = 1, 3 do
+      local threads = {}
+      for i = 1, 110 do threads[i] = asio.spawn(asio.yield) end
+      for i = 1, 110 do all_of(threads[i]) end
+    end
+  end)
+end)
+
+-- Connections -----------------------------------------------------------------------------------
+
+scenario('ping_pong', function(asio)
+  asio.run(function()
+    local server, port = echo_server(asio, 4)
+    local clients = {}
+    for i = 1, 3 do clients[i] = asio.spawn(ping_pong, asio, '127.0.0.1', port, 5) end
+    for i = 1, 3 do all_of(clients[i]) end
+    server:close()
+  end)
+end)
+
+scenario('by_name', function(asio)
+  asio.run(function()
+    local server, port = echo_server(asio, 4)
+    local clients = {}
+    for i = 1, 3 do clients[i] = asio.spawn(ping_pong, asio, 'localhost', port, 1) end
+    for i = 1, 3 do all_of(clients[i]) end
+    server:close()
+    assert(not asio.connect('localhost', port))
+    assert(not asio.connect('no such name', port))
+  end)
+end)
+
+-- No time-out anywhere: the heap of deadlines is empty until the burst of clients needs it.
+scenario('burst', function(asio)
+  asio.run(function()
+    local accepted, server, port = 0, nil, nil
+    local connections = {}
+    server = assert(asio.server('127.0.0.1', 0, function(conn)
+      connections[#connections + 1] = conn
+      accepted = accepted + 1
+      if accepted == 70 then server:close() end
+    end))
+    _, port = server:address() -- luacheck: ignore 111
+    for _ = 1, 70 do asio.spawn(function() connections[#connections + 1] = asio.connect('127.0.0.1', port) end) end
+    while accepted < 70 do asio.yield() end
+    for _, conn in ipairs(connections) do conn:close() end
+  end)
+end)
+
+scenario('back_pressure', function(asio)
+  asio.run(function()
+    local a, b = assert(asio.socketpair())
+    local small, large, total = ('s'):rep(1000), ('l'):rep(40000), 0
+    local writer = asio.spawn(function()
+      for _ = 1, 12 do
+        assert(a:write(small, large, { small, 12, { 'nested' } }))
+        total = total + 42008
+      end
+      assert(a:flush())
+      a:close()
+    end)
+    local received = 0
+    while true do
+      local data, text, code = b:read_some(30000)
+      if not data then
+        assert(code == 'EOF', text)
+        break
+      end
+      received = received + #data
+      asio.yield()
+    end
+    all_of(writer)
+    assert(received == total, 'lost bytes')
+    b:close()
+  end)
+end)
+
+scenario('read_ahead', function(asio)
+  asio.run(function()
+    local a, b = assert(asio.socketpair())
+    local writer = asio.spawn(function()
+      for i = 1, 50 do assert(a:write(('%05d'):format(i):rep(1000))) end
+      a:close()
+    end)
+    for _ = 1, 20 do asio.yield() end
+    for i = 1, 50 do
+      for _ = 1, 10 do assert(b:read(500) == ('%05d'):format(i):rep(100)) end
+    end
+    assert(select(3, b:read(1)) == 'EOF')
+    all_of(writer)
+  end)
+end)
+
+scenario('timeouts', function(asio)
+  asio.run(function()
+    local a, b = assert(asio.socketpair())
+    a:set_timeout(0.002)
+    assert(select(3, a:read(1)) == 'ETIMEDOUT')
+    local ok, code, unsent, _
+    repeat ok, _, code, unsent = a:write(('x'):rep(100000)) until not ok
+    assert(code == 'ETIMEDOUT' and unsent > 0)
+    ok, _, code = a:flush()
+    assert(not ok and code == 'ETIMEDOUT')
+    b:close()
+    local sleepers = {}
+    for i = 1, 40 do sleepers[i] = asio.spawn(asio.sleep, i / 20000) end
+    for i = 1, 40 do all_of(sleepers[i]) end
+  end)
+end)
+
+scenario('errors', function(asio)
+  asio.run(function()
+    local server, port = echo_server(asio, 4)
+    assert(select(3, asio.server('127.0.0.1', port, print)) == 'EADDRINUSE')
+    assert(not asio.server('not an address', 0, print))
+    server:close()
+    assert(select(3, asio.connect('127.0.0.1', port)) == 'ECONNREFUSED')
+    assert(not pcall(asio.connect, '127.0.0.1', -1))
+    assert(not pcall(asio.connect, {}, 1))
+    local a, b = assert(asio.socketpair())
+    assert(not pcall(a.read, a, -1))
+    assert(not pcall(a.write, a, { {} }))
+    local reader = asio.spawn(a.read, a, 1)
+    assert(select(3, a:read(1)) == 'EBUSY')
+    b:close()
+    assert(all_of(reader) == nil)
+    a:close()
+    assert(select(3, a:read(1)) == 'EBADF' and not a:peer() and not a:fd() and not a:pending())
+  end)
+end)
+
+scenario('closing', function(asio)
+  asio.run(function()
+    local received
+    local server = assert(asio.server('127.0.0.1', 0, function(conn)
+      received = 0
+      while true do
+        local data = conn:read_some()
+        if not data then break end
+        received = received + #data
+      end
+      conn:write 'never read'
+      conn:close()
+      received = -received
+    end))
+    local conn = assert(asio.connect(server:address()))
+    local reader = asio.spawn(function() return select(3, conn:read(1)) end)
+    assert(conn:write(('x'):rep(300000)))
+    conn:close()
+    conn:close()
+    assert(all_of(reader) == 'ECANCELED')
+    while not received or received >= 0 do asio.yield() end
+    assert(received == -300000, 'lost bytes')
+    server:close()
+    server:close()
+  end)
+end)
+
+scenario('names_of_things', function(asio)
+  asio.run(function()
+    local server, port = echo_server(asio, 4)
+    local conn = assert(asio.connect('127.0.0.1', port))
+    assert(tostring(server):find(port, 1, true) and tostring(conn):find(port, 1, true))
+    assert(select(2, conn:peer()) == port and conn:address() == '127.0.0.1')
+    assert(conn:fd() > 2 and conn:pending() == 0)
+    assert(tostring(asio.current()):find 'light thread')
+    conn:get_original_dst()
+    conn:close()
+    asio.destory_server(server)
+  end)
+end)
+
+scenario('collected', function(asio)
+  asio.run(function()
+    local server, port = echo_server(asio, 4)
+    for _ = 1, 3 do
+      local conn = assert(asio.connect('127.0.0.1', port))
+      assert(conn:write 'ping')
+      assert(conn:read(2))
+      assert(asio.connect('127.0.0.1', port))
+      assert(asio.socketpair())
+      conn = nil -- luacheck: ignore 311
+      collectgarbage()
+      asio.yield()
+    end
+    assert(tostring(server):find(port, 1, true))
+    server = nil -- luacheck: ignore 311
+    collectgarbage()
+    asio.yield()
+  end)
+end)
+
+return M

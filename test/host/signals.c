@@ -1,0 +1,2 @@
+#include "host.h"
+void mode_signals(void) {}

@@ -1,0 +1,318 @@
+-- Sockets, signals and limits straight from libc, for the parts of a test that the library
+-- under test must not play itself: a peer that resets, one that never reads, a listener that
+-- never accepts. Calls that may block take a limit in seconds and are meant to be polled from
+-- light threads with the limit 0.
+--
+-- SPDX-License-Identifier: MIT
+
+local ffi = require 'ffi'
+local C = ffi.C
+
+ffi.cdef [[
+typedef struct { int fd; } asio_test_socket;
+struct asio_test_in { uint16_t family; uint8_t port[2]; uint8_t ip[4]; uint8_t zero[8]; };
+struct asio_test_poll { int fd; short events; short revents; };
+struct asio_test_linger { int on; int seconds; };
+struct asio_test_limit { unsigned long soft, hard; };
+struct asio_test_time { long seconds, nanoseconds; };
+int socket(int, int, int);
+int bind(int, const void *, unsigned);
+int listen(int, int);
+int connect(int, const void *, unsigned);
+int accept(int, void *, void *);
+int getsockname(int, void *, unsigned *);
+int setsockopt(int, int, int, const void *, unsigned);
+int getsockopt(int, int, int, void *, unsigned *);
+ssize_t send(int, const void *, size_t, int);
+ssize_t recv(int, void *, size_t, int);
+int shutdown(int, int);
+int poll(struct asio_test_poll *, unsigned long, int);
+int close(int);
+int open(const char *, int, ...);
+int dup(int);
+int dup2(int, int);
+int fcntl(int, int, ...);
+int getpid(void);
+int kill(int, int);
+unsigned alarm(unsigned);
+void (*signal(int, void (*)(int)))(int);
+int getrlimit(int, struct asio_test_limit *);
+int setrlimit(int, const struct asio_test_limit *);
+int clock_gettime(int, struct asio_test_time *);
+char *strerror(int);
+int fork(void);
+int pipe(int *);
+ssize_t read(int, void *, size_t);
+ssize_t write(int, const void *, size_t);
+void _exit(int);
+]]
+
+local M = { linux = ffi.os == 'Linux' }
+
+M.SIGINT, M.SIGPIPE = 2, 13
+
+-- Linux, every architecture that LuaJIT runs on except MIPS, which nobody tests on.
+local AF_INET, SOCK_STREAM, SOCK_DGRAM = 2, 1, 2
+local SOL_SOCKET, SO_REUSEADDR, SO_SNDBUF, SO_RCVBUF, SO_LINGER = 1, 2, 7, 8, 13
+local SOCK_CLOEXEC, MSG_NOSIGNAL, MSG_DONTWAIT = 0x80000, 0x4000, 0x40
+local POLLIN, POLLOUT, RLIMIT_NOFILE, F_GETFD = 1, 4, 7, 1
+
+local function check(result, what)
+  if result < 0 then
+    error(what .. ': ' .. ffi.string(C.strerror(ffi.errno())), 3)
+  end
+  return result
+end
+
+-- The address as the kernel wants it, zero-padded to 16 bytes.
+local function sockaddr(ip, port)
+  local a, b, c, d = ip:match '^(%d+)%.(%d+)%.(%d+)%.(%d+)$'
+  return ffi.new('struct asio_test_in', {
+    AF_INET, { math.floor(port / 256), port % 256 },
+    { tonumber(a), tonumber(b), tonumber(c), tonumber(d) },
+  })
+end
+
+--- The raw socket address as a string of 128 bytes, as getsockopt(SO_ORIGINAL_DST) returns it.
+function M.address(ip, port)
+  return ffi.string(sockaddr(ip, port), 16) .. ('\0'):rep(112)
+end
+
+local socket = {}
+local new_socket = ffi.metatype('asio_test_socket', {
+  __index = socket,
+  __gc = function(self)
+    if self.fd >= 0 then C.close(self.fd) end
+  end,
+})
+
+local function open_socket(kind)
+  return new_socket(check(C.socket(AF_INET, kind + SOCK_CLOEXEC, 0), 'socket'))
+end
+
+local function set_option(self, name, value)
+  check(C.setsockopt(self.fd, SOL_SOCKET, name, value, ffi.sizeof(value)), 'setsockopt')
+end
+
+local function wait(self, events, seconds)
+  local set = ffi.new('struct asio_test_poll[1]', { { self.fd, events, 0 } })
+  return check(C.poll(set, 1, (seconds or 0) * 1000), 'poll') > 0
+end
+
+function socket:port()
+  local address, size = ffi.new 'struct asio_test_in[1]', ffi.new('unsigned[1]', 16)
+  check(C.getsockname(self.fd, address, size), 'getsockname')
+  return address[0].port[0] * 256 + address[0].port[1]
+end
+
+--- Small buffers make a peer that does not read felt early.
+function socket:set_buffers(bytes)
+  set_option(self, SO_RCVBUF, ffi.new('int[1]', bytes))
+  set_option(self, SO_SNDBUF, ffi.new('int[1]', bytes))
+  return self
+end
+
+--- The next connection, or nil when none comes within `seconds`.
+function socket:accept(seconds)
+  if not wait(self, POLLIN, seconds) then return nil end
+  return new_socket(check(C.accept(self.fd, nil, nil), 'accept'))
+end
+
+--- Sends what the kernel takes without waiting longer than `seconds`; returns the bytes taken.
+function socket:send(data, seconds)
+  local sent = 0
+  while sent < #data and wait(self, POLLOUT, seconds) do
+    local rest = ffi.cast('const char *', data) + sent
+    local n = C.send(self.fd, rest, #data - sent, MSG_NOSIGNAL + MSG_DONTWAIT)
+    if n < 0 then break end
+    sent = sent + tonumber(n)
+  end
+  return sent
+end
+
+--- Up to `max` bytes: a string, '' at the end of the stream, nil when nothing comes within
+--- `seconds`, or false after a reset.
+function socket:recv(max, seconds)
+  if not wait(self, POLLIN, seconds) then return nil end
+  local buffer = ffi.new('char[?]', max)
+  local n = C.recv(self.fd, buffer, max, MSG_DONTWAIT)
+  if n < 0 then return false end
+  return ffi.string(buffer, n)
+end
+
+--- Half-close: the other side reads the end of the stream.
+function socket:shutdown()
+  C.shutdown(self.fd, 1)
+end
+
+function socket:close()
+  if self.fd >= 0 then
+    C.close(self.fd)
+    self.fd = -1
+  end
+end
+
+--- Closes with a reset instead of an orderly end.
+function socket:reset()
+  if self.fd < 0 then return end
+  set_option(self, SO_LINGER, ffi.new('struct asio_test_linger[1]', { { 1, 0 } }))
+  self:close()
+end
+
+local function bound(kind, ip, port)
+  local self = open_socket(kind)
+  set_option(self, SO_REUSEADDR, ffi.new('int[1]', 1))
+  check(C.bind(self.fd, sockaddr(ip or '127.0.0.1', port or 0), 16), 'bind')
+  return self
+end
+
+function M.listen(options)
+  options = options or {}
+  local self = bound(SOCK_STREAM, options.ip, options.port)
+  check(C.listen(self.fd, options.backlog or 64), 'listen')
+  return self
+end
+
+--- A datagram socket that takes what it gets and never answers.
+function M.udp(ip, port)
+  return bound(SOCK_DGRAM, ip, port)
+end
+
+--- Connects to a listener on this host; the kernel answers, so nobody need accept first.
+--- `from` is the local address, so that many connections do not run out of ports.
+function M.connect(port, options)
+  options = options or {}
+  local self = open_socket(SOCK_STREAM)
+  if options.buffers then self:set_buffers(options.buffers) end
+  if options.from then check(C.bind(self.fd, sockaddr(options.from, 0), 16), 'bind') end
+  check(C.connect(self.fd, sockaddr(options.ip or '127.0.0.1', port), 16), 'connect')
+  return self
+end
+
+--- A listener whose queue is full: the kernel drops further SYNs, so that connecting to it
+--- takes for ever. Keep the second result for as long as it shall last.
+function M.full_listener()
+  local listener = M.listen { backlog = 0 }
+  local port, fillers = listener:port(), {}
+  for i = 1, 3 do
+    local filler = open_socket(SOCK_STREAM)
+    check(C.fcntl(filler.fd, 4, ffi.cast('int', 0x800)), 'fcntl') -- F_SETFL, O_NONBLOCK
+    C.connect(filler.fd, sockaddr('127.0.0.1', port), 16)
+    fillers[i] = filler
+  end
+  return listener, fillers
+end
+
+function M.file(path)
+  local O_RDWR, O_CREAT, O_TRUNC, O_APPEND = 2, 0x40, 0x200, 0x400
+  return check(C.open(path, O_RDWR + O_CREAT + O_TRUNC + O_APPEND, ffi.cast('int', 384)), 'open')
+end
+
+--- Makes descriptor `to` a copy of `from`; returns a copy of what `to` was.
+function M.redirect(from, to)
+  local saved = check(C.dup(to), 'dup')
+  check(C.dup2(from, to), 'dup2')
+  return saved
+end
+
+function M.close(fd)
+  C.close(fd)
+end
+
+function M.is_open(fd)
+  return C.fcntl(fd, F_GETFD) >= 0
+end
+
+--- How many descriptors are open; `max` bounds the search.
+function M.count_fds(max)
+  local count = 0
+  for fd = 0, (max or 4096) - 1 do
+    if M.is_open(fd) then count = count + 1 end
+  end
+  return count
+end
+
+--- Lowers the limit of open files so that `spare` more can be opened: new ones take the lowest
+--- free numbers, and only numbers below the limit.
+function M.limit_fds(spare)
+  local fd, free = 0, 0
+  while free < spare or M.is_open(fd) do
+    if not M.is_open(fd) then free = free + 1 end
+    fd = fd + 1
+  end
+  local limit = ffi.new 'struct asio_test_limit[1]'
+  check(C.getrlimit(RLIMIT_NOFILE, limit), 'getrlimit')
+  limit[0].soft = fd
+  check(C.setrlimit(RLIMIT_NOFILE, limit), 'setrlimit')
+  return fd
+end
+
+function M.pid()
+  return C.getpid()
+end
+
+function M.kill(signal)
+  C.kill(C.getpid(), signal)
+end
+
+--- The process dies of SIGALRM after so many seconds; 0 calls it off.
+function M.alarm(seconds)
+  C.alarm(math.ceil(seconds))
+end
+
+local handler_type = ffi.typeof 'void (*)(int)'
+
+--- Sets a signal's disposition ('default', 'ignore', or 'own': a C function that does
+--- nothing) and returns what it was as one of these words, or 'other'.
+function M.disposition(signal, word)
+  local words = {
+    default = ffi.cast(handler_type, 0),
+    ignore = ffi.cast(handler_type, 1),
+    -- Any C function that a handler's argument does not harm will do.
+    own = ffi.cast(handler_type, C.strerror),
+  }
+  local old = C.signal(signal, words[word])
+  for name, handler in pairs(words) do
+    if old == handler then return name end
+  end
+  return 'other'
+end
+
+--- Starts a process that runs `fn` with the number that `tell(number)` will give it, and then
+--- ends; returns `tell`. To be called before the library is loaded: what that has open must not
+--- be shared.
+function M.companion(fn)
+  local ends = ffi.new 'int[2]'
+  check(C.pipe(ends), 'pipe')
+  local number = ffi.new 'double[1]'
+  if check(C.fork(), 'fork') == 0 then
+    C.close(ends[1])
+    local told = C.read(ends[0], number, 8) == 8
+    local ok, err = pcall(fn, tonumber(number[0]))
+    if told and not ok then io.stderr:write('companion: ', tostring(err), '\n') end
+    C._exit(ok and 0 or 1)
+  end
+  C.close(ends[0])
+  return function(value)
+    number[0] = value
+    C.write(ends[1], number, 8)
+    C.close(ends[1])
+  end
+end
+
+--- Processor seconds of this process, finer than os.clock and deaf to its wrap-around.
+function M.cpu()
+  local time = ffi.new 'struct asio_test_time[1]'
+  check(C.clock_gettime(2, time), 'clock_gettime')
+  return tonumber(time[0].seconds) + tonumber(time[0].nanoseconds) / 1e9
+end
+
+--- A number out of /proc/self/status, such as 'VmRSS' (KiB) or 'voluntary_ctxt_switches'.
+function M.status(field)
+  local file = assert(io.open '/proc/self/status')
+  local text = file:read '*a'
+  file:close()
+  return tonumber(text:match(field .. ':%s*(%d+)'))
+end
+
+return M

@@ -1,0 +1,228 @@
+-- Errors that nobody joins: reported once, with a traceback, and everybody else goes on.
+--
+-- SPDX-License-Identifier: MIT
+-- luacheck: ignore 431/asio (child processes require their own)
+
+local lu = require 'luaunit'
+local asio = require 'asio'
+local t = require 'support'
+
+local T = {}
+
+-- The report comes at the end of the turn in which the light thread died.
+local function next_turn()
+  asio.sleep(0.002)
+end
+
+local function occurrences(text, words)
+  local n, at = 0, 1
+  while true do
+    local from, to = text:find(words, at, true)
+    if not from then return n end
+    n, at = n + 1, to + 1
+  end
+end
+
+local function fail_deep_inside()
+  error 'the reason'
+end
+
+function T.test_once_with_traceback()
+  asio.spawn(function()
+    asio.yield()
+    fail_deep_inside()
+    return 'no tail call'
+  end)
+  next_turn()
+  next_turn()
+  local text = t.stderr()
+  -- LuaJIT's traceback does not repeat the message.
+  lu.assertEquals(occurrences(text, 'the reason'), 1)
+  lu.assertStrContains(text, 'report_test.lua')
+  lu.assertStrContains(text, 'stack traceback')
+  lu.assertStrContains(text, 'fail_deep_inside')
+end
+
+function T.test_before_the_first_wait_too()
+  asio.spawn(function()
+    fail_deep_inside()
+    return 'no tail call'
+  end)
+  lu.assertEquals(t.stderr(), '', 'a join could still come')
+  next_turn()
+  local text = t.stderr()
+  lu.assertEquals(occurrences(text, 'the reason'), 1)
+  lu.assertStrContains(text, 'fail_deep_inside')
+end
+
+function T.test_names_the_thread()
+  asio.spawn(function()
+    asio.current():name 'the unlucky one'
+    error 'x'
+  end)
+  next_turn()
+  lu.assertStrContains(t.stderr(), 'the unlucky one')
+end
+
+function T.test_error_values_of_every_kind()
+  local values = {
+    { setmetatable({}, { __tostring = function() return 'from tostring' end }), 'from tostring' },
+    { {}, 'table' },
+    { 17, '17' },
+    { false, 'boolean' },
+    { print, 'function' },
+    { asio.current(), 'thread' },
+  }
+  for _, pair in ipairs(values) do
+    asio.spawn(error, pair[1])
+    next_turn()
+    lu.assertStrContains(t.stderr(), pair[2])
+  end
+end
+
+function T.test_a_nil_error()
+  asio.spawn(function() error() end)
+  next_turn()
+  lu.assertStrContains(t.stderr(), 'nil')
+end
+
+function T.test_an_error_value_whose_tostring_fails()
+  local nasty = setmetatable({}, { __tostring = function() error 'no name' end })
+  local nastier = setmetatable({}, { __tostring = function() return 17 end })
+  asio.spawn(error, nasty)
+  asio.spawn(error, nastier)
+  next_turn()
+  lu.assertNotEquals(t.stderr(), '')
+end
+
+function T.test_an_error_value_whose_tostring_waits()
+  asio.spawn(error, setmetatable({}, { __tostring = function()
+    asio.sleep(0.01)
+    return 'slept'
+  end }))
+  next_turn()
+  lu.assertNotEquals(t.stderr(), '')
+end
+
+function T.test_a_very_long_message_and_one_with_zeros()
+  asio.spawn(error, ('long '):rep(20000))
+  asio.spawn(error, 'before\0after')
+  next_turn()
+  local text = t.stderr()
+  lu.assertTrue(#text > 1000)
+  lu.assertStrContains(text, 'before')
+end
+
+function T.test_not_when_joined_in_time()
+  local thread = asio.spawn(error, 'for the joiner')
+  lu.assertFalse((thread:join()))
+  local waited_for = asio.spawn(function()
+    asio.sleep(0.001)
+    error 'for the joiner'
+  end)
+  lu.assertFalse((waited_for:join()))
+  next_turn()
+  lu.assertEquals(t.stderr(), '')
+end
+
+function T.test_a_later_join_still_gets_it()
+  local thread = asio.spawn(error, 'kept', 0)
+  next_turn()
+  lu.assertEquals(occurrences(t.stderr(), 'kept'), 1)
+  lu.assertEquals({ thread:join() }, { false, 'kept' })
+  next_turn()
+  lu.assertEquals(t.stderr(), '')
+end
+
+function T.test_a_joiner_that_gave_up_does_not_count()
+  local thread = asio.spawn(function()
+    asio.sleep(0.01)
+    error 'nobody listens'
+  end)
+  t.failure('ETIMEDOUT', thread:join(0.001))
+  asio.sleep(0.02)
+  lu.assertEquals(occurrences(t.stderr(), 'nobody listens'), 1)
+end
+
+function T.test_everybody_else_goes_on()
+  local a, b = t.pair()
+  local reader = asio.spawn(function() return a:read(5) end)
+  local sleeper = asio.spawn(function()
+    asio.sleep(0.005)
+    return 'slept'
+  end)
+  asio.spawn(error, 'one')
+  asio.spawn(function()
+    asio.yield()
+    error 'two'
+  end)
+  asio.yield()
+  b:write 'hello'
+  lu.assertEquals({ reader:join() }, { true, 'hello' })
+  lu.assertEquals({ sleeper:join() }, { true, 'slept' })
+  local text = t.stderr()
+  lu.assertStrContains(text, 'one')
+  lu.assertStrContains(text, 'two')
+end
+
+function T.test_an_error_in_a_handler_closes_its_connection_alone()
+  local first = true
+  local server = assert(asio.server('127.0.0.1', 0, function(conn)
+    if first then
+      first = false
+      error 'the handler failed'
+    end
+    conn:write(conn:read(2))
+  end))
+  local _, port = server:address()
+  local unlucky = assert(asio.connect('127.0.0.1', port))
+  t.failure('EOF', unlucky:read(1))
+  local lucky = assert(asio.connect('127.0.0.1', port))
+  lucky:write 'hi'
+  lu.assertEquals(lucky:read(2), 'hi')
+  server:close()
+  local text = t.stderr()
+  lu.assertEquals(occurrences(text, 'the handler failed'), 1)
+  lu.assertStrContains(text, 'stack traceback')
+end
+
+function T.test_an_error_after_the_handler_waited()
+  local server = assert(asio.server('127.0.0.1', 0, function(conn)
+    conn:write 'before'
+    conn:read(1)
+    error({ code = 42 })
+  end))
+  local _, port = server:address()
+  local conn = assert(asio.connect('127.0.0.1', port))
+  lu.assertEquals(conn:read(6), 'before')
+  conn:write '!'
+  t.failure('EOF', conn:read(1))
+  server:close()
+  lu.assertStrContains(t.stderr(), 'table')
+end
+
+T.test_the_function_of_run_counts_as_joined = t.main(function()
+  t.raises('out of run', asio.run, function() error 'out of run' end)
+  lu.assertEquals(t.stderr(), '')
+end)
+
+T.test_a_spawned_thread_does_not_end_run = t.main(function()
+  local result = asio.run(function()
+    asio.spawn(error, 'not of run')
+    asio.sleep(0.002)
+    return 'fine'
+  end)
+  lu.assertEquals(result, 'fine')
+  lu.assertEquals(occurrences(t.stderr(), 'not of run'), 1)
+end)
+
+function T.test_reported_even_when_the_script_ends_at_once()
+  local result = t.child(function()
+    local asio = require 'asio'
+    asio.spawn(error, 'nobody ever turned the loop')
+    asio.run()
+  end)
+  lu.assertEquals(occurrences(result.err, 'nobody ever turned the loop'), 1)
+end
+
+return T

@@ -1,0 +1,424 @@
+-- The harness: runs each case in a light thread (or in the main chunk) under a time limit,
+-- collects garbage hard afterwards, and fails on whatever the case leaves behind: a light
+-- thread, a listener, a timer, a descriptor, an error report that nobody expected.
+--
+-- Environment: ASIO_GC=stress collects at every opportunity; ASIO_LONG=1 runs the full counts;
+-- ASIO_SANITIZED=1 (set by the launcher) grants more time and skips what the sanitizers forbid.
+--
+-- SPDX-License-Identifier: MIT
+
+local lu = require 'luaunit'
+local asio = require 'asio'
+local raw = require 'raw'
+
+local M = {}
+
+M.stress = os.getenv 'ASIO_GC' == 'stress'
+M.long = os.getenv 'ASIO_LONG' == '1'
+M.sanitized = os.getenv 'ASIO_SANITIZED' == '1'
+
+--- Limits in seconds are multiplied by this: sanitizers and a busy collector are slow.
+M.patience = (M.stress and 4 or 1) * (M.sanitized and 4 or 1)
+
+local LIMIT = 20        -- seconds for a case that names no limit
+local DRAIN = 3         -- seconds in which a case's last handles have to go
+local here = debug.getinfo(1, 'S').source:match '^@(.*)support%.lua$'
+if here == '' then here = './' end
+
+-- Cases ---------------------------------------------------------------------------------------
+
+local options = setmetatable({}, { __mode = 'k' })
+
+local function with_option(case, name, value)
+  -- A case is recognised by identity: the same function under two options would mix them up.
+  options[case] = options[case] or {}
+  options[case][name] = value
+  return case
+end
+
+--- Marks a case that runs in the main chunk, outside light threads.
+function M.main(case)
+  return with_option(case, 'main', true)
+end
+
+--- Marks a case that may take up to so many seconds.
+function M.slow(seconds, case)
+  return with_option(case, 'limit', seconds)
+end
+
+--- Scales a count: all of it with ASIO_LONG=1, else a twentieth, still less where all is slow.
+function M.count(n)
+  if M.long then return n end
+  local divisor = 20 * (M.stress and 20 or 1) * (M.sanitized and 2 or 1)
+  return math.max(10, math.floor(n / divisor))
+end
+
+-- Standard error ------------------------------------------------------------------------------
+
+local capture = {}
+
+--- What has been printed on standard error since the last call (or since the case began).
+--- A case whose output nobody asks for fails.
+function M.stderr()
+  local file = assert(io.open(capture.path))
+  file:seek('set', capture.read)
+  local text = file:read '*a'
+  file:close()
+  capture.read = capture.read + #text
+  return text
+end
+
+local function capture_start()
+  io.stderr:flush()
+  capture.read = 0
+  capture.file = raw.file(capture.path)
+  capture.saved = raw.redirect(capture.file, 2)
+end
+
+local function capture_end()
+  io.stderr:flush()
+  raw.close(raw.redirect(capture.saved, 2))
+  raw.close(capture.saved)
+  raw.close(capture.file)
+  return M.stderr()
+end
+
+-- Running a case ------------------------------------------------------------------------------
+
+-- A compiled loop keeps the closure it was compiled for, with all that its upvalues hold.
+local function collect()
+  jit.flush()
+  for _ = 1, 3 do collectgarbage() end
+end
+
+M.collect = collect
+
+--- Turns the loop until nothing is left; false when something still is after `seconds`.
+local function drain(seconds)
+  local deadline = asio.now() + seconds
+  repeat
+    collect()
+    if not asio.run_once(0.01) then return true end
+  until asio.now() > deadline
+  return false
+end
+
+-- Descriptors are closed behind the scenes: the last one may need a few more turns.
+local function drain_fds(expected, seconds)
+  local deadline, count = asio.now() + seconds
+  repeat
+    collect()
+    asio.run_once(0)
+    count = raw.count_fds()
+  until count <= expected or asio.now() > deadline
+  return count
+end
+
+local function trace(err)
+  if type(err) ~= 'string' or err:find('LuaUnit test ', 1, true) then return err end
+  return debug.traceback(err, 2)
+end
+
+local function run_main(case)
+  return xpcall(case, trace)
+end
+
+local function run_light(case, limit)
+  local thread = asio.spawn(function()
+    local ok, err = xpcall(case, trace)
+    return ok, err
+  end)
+  local joined, ok, err = thread:join(limit)
+  if joined == nil then
+    return false, ('still %s after %d s'):format(thread:status(), limit)
+  end
+  return joined and ok, joined and err or ok
+end
+
+-- What one case has left behind would be found again after every later one.
+local polluted = false
+
+local function leftovers(fds_before)
+  if polluted then return nil end
+  polluted = true
+  if not drain(DRAIN * M.patience) then
+    return 'left behind: something that keeps the loop alive'
+  end
+  -- What waits for something that can never come does not keep the loop alive; run tells.
+  local ok, err = pcall(asio.run)
+  if not ok then return 'left behind: ' .. tostring(err) end
+  local fds = drain_fds(fds_before, DRAIN * M.patience)
+  if fds > fds_before then
+    return ('left behind: %d descriptors'):format(fds - fds_before)
+  end
+  polluted = false
+end
+
+local function note(name)
+  local file = assert(io.open(capture.current, 'w'))
+  file:write(name)
+  file:close()
+end
+
+local function run_case(name, case)
+  local chosen = options[case] or {}
+  local limit = (chosen.limit or LIMIT) * M.patience
+  note(name)
+  if not polluted then drain(1) end
+  local fds = raw.count_fds()
+  raw.alarm(limit + 2 * DRAIN * M.patience + 10)
+  capture_start()
+  local ok, err = (chosen.main and run_main or run_light)(case, limit)
+  local left = leftovers(fds + 2) -- the capture's own two
+  local printed = capture_end()
+  raw.alarm(0)
+  local shown = printed:sub(1, 2000)
+  if not ok then
+    if printed ~= '' and type(err) == 'string' then err = err .. '\nOn stderr: ' .. shown end
+    error(err, 0)
+  end
+  if left then error(left, 0) end
+  if printed ~= '' then error('unexpected output on stderr: ' .. shown, 0) end
+end
+
+-- What the library and libc open once and keep: the loop, the resolver's helpers.
+local function warm_up()
+  local server = asio.server('127.0.0.1', 0, function(conn) conn:close() end)
+  local _, port = server:address()
+  asio.run(function()
+    local conn = assert(asio.connect('localhost', port))
+    conn:read(1)
+    conn:close()
+    server:close()
+  end)
+  drain(1)
+end
+
+--- Prepares a table of cases for luaunit. `dir` is a directory for scratch files.
+function M.suite(cases, dir)
+  capture.path, capture.current = dir .. '/stderr', dir .. '/current'
+  note 'loading'
+  if M.stress then
+    collectgarbage('setpause', 0)
+    collectgarbage('setstepmul', 10000)
+  end
+  warm_up()
+  local suite = {}
+  for name, case in pairs(cases) do
+    suite[name] = function() run_case(name, case) end
+  end
+  return suite
+end
+
+-- Assertions ----------------------------------------------------------------------------------
+
+--- Expects the failure triple with this code; returns what follows it.
+function M.failure(code, ...)
+  local first, message, found = ...
+  lu.assertNil(first)
+  lu.assertIsString(message)
+  lu.assertNotEquals(message, '')
+  lu.assertEquals(found, code, message)
+  return select(4, ...)
+end
+
+--- Expects one of several codes; returns the one found.
+function M.failure_among(codes, first, message, found)
+  lu.assertNil(first)
+  lu.assertIsString(message)
+  lu.assertItemsEquals({ codes[found] }, { true }, tostring(found) .. ': ' .. message)
+  return found
+end
+
+function M.codes(...)
+  local set = {}
+  for _, code in ipairs { ... } do set[code] = true end
+  return set
+end
+
+-- A peer that goes away shows as either, depending on what the kernel noticed first.
+M.gone = M.codes('EPIPE', 'ECONNRESET')
+
+--- Expects fn(...) to raise a string that matches all of the given plain words.
+function M.raises(words, fn, ...)
+  local ok, err = pcall(fn, ...)
+  lu.assertFalse(ok, 'an error was expected')
+  err = tostring(err)
+  for _, word in ipairs(type(words) == 'table' and words or { words }) do
+    lu.assertStrContains(err, word)
+  end
+  return err
+end
+
+--- Expects an argument error that blames the line on which `call` calls the function: `call`
+--- is a function with that call alone on its one line after its first line.
+function M.bad_argument(number, name, call)
+  local info = debug.getinfo(call, 'S')
+  local file = info.short_src:match '[^/]*$'
+  local err = M.raises(("bad argument #%d to '%s'"):format(number, name), call)
+  local found, line = err:match '([^/]*):(%d+): bad argument'
+  lu.assertEquals(found, file)
+  line = tonumber(line)
+  lu.assertTrue(line >= info.linedefined and line <= info.lastlinedefined, err)
+end
+
+--- Compares long strings without printing them.
+function M.same_bytes(found, expected)
+  if found == expected then return end
+  lu.assertIsString(found)
+  lu.assertEquals(#found, #expected, 'length')
+  for i = 1, #found do
+    if found:byte(i) ~= expected:byte(i) then
+      lu.fail(('byte %d of %d differs: %q, expected %q'):format(
+        i, #found, found:sub(i, i + 20), expected:sub(i, i + 20)))
+    end
+  end
+end
+
+--- Waits for what sends no event; to be used only where there is nothing to wait on.
+function M.wait_until(condition, what, seconds)
+  local deadline = asio.now() + (seconds or 5) * M.patience
+  while true do
+    local result = condition()
+    if result then return result end
+    if asio.now() > deadline then lu.fail('waited in vain for ' .. (what or 'a condition')) end
+    asio.sleep(0.001)
+  end
+end
+
+-- Connections ---------------------------------------------------------------------------------
+
+function M.pair()
+  local a, b, code = asio.socketpair()
+  return assert(a, b, code), b
+end
+
+-- Listens for one connection; `open(port)` makes the other end of it.
+local function accept_one(server_options, open)
+  local accepted
+  local server = assert(asio.server('127.0.0.1', 0, function(conn) accepted = conn end,
+    server_options))
+  local _, port = server:address()
+  local other = open(port)
+  M.wait_until(function() return accepted end, 'the connection')
+  server:close()
+  return accepted, other
+end
+
+--- Two connected ends over TCP: the accepted one, the connecting one.
+function M.tcp(server_options, connect_options)
+  return accept_one(server_options, function(port)
+    return assert(asio.connect('127.0.0.1', port, connect_options))
+  end)
+end
+
+--- An accepted connection and a peer that does nothing by itself.
+function M.raw_peer(server_options, raw_options)
+  return accept_one(server_options, function(port) return raw.connect(port, raw_options) end)
+end
+
+--- Reads from a raw peer, letting the loop run, until `n` bytes or the end.
+function M.recv(peer, n)
+  local parts, size = {}, 0
+  M.wait_until(function()
+    local data = peer:recv(65536, 0)
+    while data and data ~= '' do
+      parts[#parts + 1], size = data, size + #data
+      if n and size >= n then return true end
+      data = peer:recv(65536, 0)
+    end
+    return data == '' or data == false
+  end, 'bytes at the raw peer', 15)
+  return table.concat(parts)
+end
+
+-- Child processes -----------------------------------------------------------------------------
+
+local function quote(word)
+  return "'" .. tostring(word):gsub("'", "'\\''") .. "'"
+end
+
+M.quote = quote
+
+local function slurp(path)
+  local file = io.open(path)
+  if not file then return '' end
+  local text = file:read '*a'
+  file:close()
+  os.remove(path)
+  return text
+end
+
+local prelude = [[
+if os.getenv 'ASIO_GC' == 'stress' then
+  collectgarbage('setpause', 0)
+  collectgarbage('setstepmul', 10000)
+end
+local f = assert(loadstring(%q, %q))
+return f(...)
+]]
+
+--- Runs a function in a process of its own, under a time limit, and returns {code, out, err}.
+--- The function is sent as bytecode: it may use no upvalues; its arguments are strings.
+--- Options: args; wrap, a shell command that gets the child's command line as its arguments;
+--- seconds; env, assignments for the shell; code, the exit code expected (0; false: any).
+function M.child(fn, child_options)
+  child_options = child_options or {}
+  lu.assertEquals(debug.getinfo(fn, 'u').nups, 0, 'upvalues of a child')
+  local base = os.tmpname()
+  local script = assert(io.open(base, 'w'))
+  script:write(prelude:format(string.dump(fn), '=child'))
+  script:close()
+  local words = { quote(here .. 'luajit'), quote(base) }
+  for _, word in ipairs(child_options.args or {}) do words[#words + 1] = quote(word) end
+  local seconds = (child_options.seconds or 15) * M.patience
+  local status = io.popen(("%s timeout -k 2 %d %s %s </dev/null >%s.out 2>%s.err; echo $?"):format(
+    child_options.env or '', seconds, child_options.wrap or '', table.concat(words, ' '),
+    base, base))
+  local result = { code = tonumber(status:read '*a') }
+  status:close()
+  os.remove(base)
+  result.out, result.err = slurp(base .. '.out'), slurp(base .. '.err')
+  local told = ('exit code %d\n%s%s'):format(
+    result.code, result.out:sub(1, 2000), result.err:sub(1, 8000))
+  lu.assertNotStrContains(result.err, 'Sanitizer', false, told)
+  lu.assertNotStrContains(result.err, 'runtime error: ', false, told)
+  if child_options.code ~= false then
+    lu.assertEquals(result.code, child_options.code or 0, told)
+  end
+  return result
+end
+
+--- Runs a child that has to end well and print nothing on standard error.
+function M.quiet_child(fn, child_options)
+  local result = M.child(fn, child_options)
+  lu.assertEquals(result.err, '')
+  return result.out
+end
+
+local function works(command)
+  return os.execute(command .. ' >/dev/null 2>&1') == 0
+end
+
+--- Skips the case unless these programs are there.
+function M.need(...)
+  for _, program in ipairs { ... } do
+    lu.skipIf(not works('command -v ' .. quote(program)), program .. ' is not installed')
+  end
+end
+
+--- A wrapper for `child` that gives it a network of its own, with the loopback interface up;
+--- `setup` are further shell commands. Skips the case where the machine does not allow it.
+function M.network(setup)
+  lu.skipIf(not raw.linux, 'network namespaces are of Linux')
+  M.need('unshare', 'ip')
+  local unshare
+  for _, way in ipairs { 'unshare -nm', 'unshare -rnm' } do
+    if not unshare and works(way .. ' true') then unshare = way end
+  end
+  lu.skipIf(not unshare, 'this machine does not allow network namespaces')
+  local commands = 'ip link set lo up && ' .. (setup and setup .. ' && ' or '') .. 'exec "$@"'
+  return ('%s sh -c %s sh'):format(unshare, quote(commands))
+end
+
+return M
