@@ -2,8 +2,6 @@
  * Byte queues; see buffer.h. */
 #include "buffer.h"
 
-#include <string.h>
-
 enum { FIRST_CAPACITY = 512, SEGMENT_CAPACITY = 16 * 1024 };
 
 void asio_inbuf_borrow(struct asio_inbuf *b, char *p, size_t n)
@@ -130,23 +128,19 @@ void asio_outbuf_env_free(struct asio_outbuf_env *env)
 /* The new segment is there before anything is copied, so that failing leaves the queue as it was. */
 int asio_outbuf_copy(struct asio_outbuf *q, struct asio_outbuf_env *env, const char *p, size_t n)
 {
+    if (asio_outbuf_fit(q, p, n))
+        return 0;
     struct asio_segment *last = q->last;
     size_t room = last && last->ref == LUA_NOREF ? last->capacity - last->end : 0;
-    if (n <= room) {
-        room = n;
-    } else {
-        struct asio_segment *s = take_segment(q, env, n - room);
-        if (!s)
-            return UV_ENOMEM;
-        memcpy(s->own, p + room, n - room);
-        s->end = n - room;
-        link_segment(q, s);
-    }
-    if (room) {
-        memcpy(last->own + last->end, p, room);
-        last->end += room;
-    }
-    q->length += n;
+    struct asio_segment *s = take_segment(q, env, n - room);
+    if (!s)
+        return UV_ENOMEM;
+    memcpy(s->own, p + room, n - room);
+    s->end = n - room;
+    if (room)
+        asio_outbuf_fit(q, p, room);
+    link_segment(q, s);
+    q->length += n - room;
     return 0;
 }
 

@@ -14,6 +14,8 @@
 
 #include "asio.h"
 
+#include <string.h>
+
 struct asio_inbuf {
     char *data;
     size_t start, end; /* unread bytes are data[start, end) */
@@ -66,6 +68,18 @@ struct asio_outbuf_env {
     void *arg;
 };
 void asio_outbuf_env_free(struct asio_outbuf_env *env);
+
+/* Copies n bytes behind if the last segment has room. Inline: most small writes end here. */
+static inline bool asio_outbuf_fit(struct asio_outbuf *q, const char *p, size_t n)
+{
+    struct asio_segment *last = q->last;
+    if (!last || last->capacity - last->end < n || last->ref != LUA_NOREF)
+        return false;
+    memcpy(last->own + last->end, p, n);
+    last->end += n;
+    q->length += n;
+    return true;
+}
 
 /* Copies n bytes behind; 0 or UV_ENOMEM (nothing is then added). */
 int asio_outbuf_copy(struct asio_outbuf *q, struct asio_outbuf_env *env, const char *p, size_t n);

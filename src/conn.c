@@ -150,6 +150,8 @@ static int l_write(lua_State *L)
     const char *bytes = lua_gettop(L) == 2 ? lua_tolstring(L, 2, &n) : NULL;
     if (!bytes)
         queue_all(L, s);
+    else if (s && s->write_status == 0 && asio_outbuf_fit(&s->out, bytes, n))
+        s->queued += n;
     else if (s && s->write_status == 0)
         asio_stream_queue(L, s, 2, bytes, n);
     return s ? asio_stream_write_end(L, s) : asio_push_fail(L, UV_EBADF);

@@ -51,7 +51,6 @@ end
 
 local function inject(error_name, retry)
   t.need 'strace'
-  lu.skipIf(t.sanitized, 'the sanitizers do not run under strace')
   local log = os.tmpname()
   local result = t.child(serve_through_the_fault, {
     args = { retry },
@@ -92,7 +91,6 @@ end
 
 function T.test_accept_that_never_works_takes_no_processor()
   t.need 'strace'
-  lu.skipIf(t.sanitized, 'the sanitizers do not run under strace')
   local log = os.tmpname()
   local result = t.child(function()
     local asio, raw = require 'asio', require 'raw'
@@ -117,7 +115,6 @@ end
 
 function T.test_a_server_can_be_closed_while_accept_fails()
   t.need 'strace'
-  lu.skipIf(t.sanitized, 'the sanitizers do not run under strace')
   t.child(function()
     local asio, raw = require 'asio', require 'raw'
     asio.run(function()

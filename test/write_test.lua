@@ -199,7 +199,6 @@ end
 
 function T.test_sixteen_small_writes_are_one_system_call()
   t.need 'strace'
-  lu.skipIf(t.sanitized, 'the sanitizers do not run under strace')
   local log = os.tmpname()
   t.quiet_child(function()
     local asio = require 'asio'

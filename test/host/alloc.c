@@ -12,6 +12,7 @@
 
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { DENSE = 300, STRIDE = 7, FAILURES_MAX = 5, SECONDS = 5 };
@@ -76,7 +77,7 @@ static void run_scenario(const char *scenario)
     for (size_t i = 0; i < sizeof plans / sizeof *plans; i++) {
         struct run r = { .scenario = scenario, .plan = &plans[i], .reached = true };
         int failures = 0, runs = 0;
-        for (r.n = 1; r.reached && failures < FAILURES_MAX; r.n = following(r.n, r.plan)) {
+        for (r.n = getenv("HOST_FROM") ? atol(getenv("HOST_FROM")) : 1; r.reached && failures < FAILURES_MAX; r.n = following(r.n, r.plan)) {
             run_once(&r);
             failures += !r.ok;
             runs++;

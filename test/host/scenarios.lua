@@ -57,6 +57,8 @@ end
 
 -- After any failure: the same state, with memory. Threads and listeners of before may be left.
 function M.still_works()
+  -- A require that failed leaves a mark by which Lua refuses to try again.
+  if type(package.loaded.asio) ~= 'table' then package.loaded.asio = nil end
   local asio = require 'asio'
   local fine
   asio.run(function()
