@@ -80,11 +80,15 @@ static void make_pattern(void)
     }
     for (int i = PERIOD; i < PERIOD + CHUNK; i++)
         pattern[i] = pattern[i - PERIOD];
+    for (int i = opt.size; opt.alike && i < PERIOD + CHUNK; i++)
+        pattern[i] = pattern[i - opt.size];
 }
 
 /* At least CHUNK bytes of a stream from `offset` on. */
 static const unsigned char *stream_at(uint32_t seed, uint64_t offset)
 {
+    if (opt.alike)
+        return pattern + offset % (uint64_t)opt.size;
     return pattern + (offset + seed) % PERIOD;
 }
 

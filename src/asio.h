@@ -7,13 +7,16 @@
  *   error.h/c     status -> nil, message, code    timer.h/c   a heap of deadlines
  *   buffer.h/c    bytes that came, bytes to go    sys.h, sys_*.c  what one system alone has
  *   runtime.h/c   one per Lua state: the loop, protected calls, flush list, shutdown
+ *   api.h/c       how files offer functions to Lua
+ *   address.h/c   internet addresses
  *   wait.h/c      the wait record and what a wait returns
+ *   coroutine.h/c a pool of coroutines, and the table that anchors them
  *   sched.h/c     light threads: the only lua_yield and lua_resume, park, wake, the turn
  *   thread.c      light threads as Lua sees them: spawn, join, sleep, reports
  *   run.c         asio.run, run_once, stop
  *   stream.h, stream.c, stream_read.c, stream_write.c   any byte stream over a transport
  *   conn.h/c      the methods of a connection
- *   tcp.h/c       the TCP transport: addresses, connect, socketpair
+ *   tcp.h/c       the TCP transport: connect, socketpair
  *   listener.c    asio.server                     resolver.c  names without blocking
  *   embedded.h    the Lua parts (lua/asio/), as text in the library
  *   module.c      require 'asio'

@@ -3,8 +3,8 @@
 #include "conn.h"
 
 #include "error.h"
-#include "module.h"
-#include "tcp.h"
+#include "api.h"
+#include "address.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -278,6 +278,6 @@ void asio_conn_open(lua_State *L, struct asio_rt *rt)
         { "peer", l_peer }, { "address", l_address }, { "fd", l_fd }, { "pending", l_pending },
         { "get_original_dst", l_original_dst }, { NULL, NULL } };
     static const luaL_Reg meta[] = { { "__gc", l_gc }, { "__tostring", l_tostring }, { NULL, NULL } };
-    asio_module_functions(L, rt, "core", core);
-    rt->ref_conn_mt = asio_module_class(L, rt, "conn", methods, meta);
+    asio_api_functions(L, rt, "core", core);
+    rt->ref_conn_mt = asio_api_class(L, rt, "conn", methods, meta);
 }

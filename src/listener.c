@@ -13,9 +13,10 @@
  * closing the handle: when accept itself goes on failing, libuv 1.44 would call back for ever
  * within one turn, so the handle is closed and opened again later on a duplicate of the socket,
  * which keeps the clients that came in between. */
+#include "address.h"
 #include "conn.h"
 #include "error.h"
-#include "module.h"
+#include "api.h"
 #include "tcp.h"
 
 #include <stdio.h>
@@ -93,12 +94,17 @@ static void teardown(void *owner)
 
 static const struct asio_handle_ops listener_ops = { teardown };
 
-static int start_listening(struct asio_listener *l)
+static uv_os_sock_t make_spare(struct asio_listener *l)
 {
     uv_os_fd_t fd;
+    return uv_fileno((uv_handle_t *)&l->handle, &fd) == 0 ? asio_sys_dup(fd) : (uv_os_sock_t)-1;
+}
+
+static int start_listening(struct asio_listener *l)
+{
     int status = uv_listen((uv_stream_t *)&l->handle, l->backlog, on_connection);
-    if (status == 0 && uv_fileno((uv_handle_t *)&l->handle, &fd) == 0)
-        l->spare = asio_sys_dup(fd);
+    if (status == 0)
+        l->spare = make_spare(l);
     return status;
 }
 
@@ -224,6 +230,8 @@ static void accept_one(struct asio_listener *l)
         files_short(l);
     else
         l->backoff = backoff_min;
+    if (l->spare == (uv_os_sock_t)-1) /* there was none to be had when it began to listen */
+        l->spare = make_spare(l);
 }
 
 static void on_connection(uv_stream_t *handle, int status)
@@ -449,8 +457,8 @@ void asio_listener_open(lua_State *L, struct asio_rt *rt)
         { NULL, NULL } };
     static const luaL_Reg methods[] = { { "close", l_close }, { "address", l_address }, { NULL, NULL } };
     static const luaL_Reg meta[] = { { "__gc", l_gc }, { "__tostring", l_tostring }, { NULL, NULL } };
-    asio_module_functions(L, rt, "asio", module);
-    rt->ref_server_mt = asio_module_class(L, rt, "server", methods, meta);
+    asio_api_functions(L, rt, "asio", module);
+    rt->ref_server_mt = asio_api_class(L, rt, "server", methods, meta);
     lua_newtable(L);
     lua_createtable(L, 0, 1);
     lua_pushliteral(L, "v");

@@ -10,7 +10,7 @@
  * Lifetime of struct request: made by core.resolve; on the queue, in a helper's hands or on the done
  * list, in that order; freed by the loop thread, or by whoever finds the runtime gone. */
 #include "error.h"
-#include "module.h"
+#include "api.h"
 #include "sched.h"
 
 #include <stdio.h>
@@ -297,5 +297,5 @@ static int l_resolve(lua_State *L)
 void asio_resolver_open(lua_State *L, struct asio_rt *rt)
 {
     static const luaL_Reg core[] = { { "resolve", l_resolve }, { NULL, NULL } };
-    asio_module_functions(L, rt, "core", core);
+    asio_api_functions(L, rt, "core", core);
 }

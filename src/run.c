@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * asio.run, run_once, stop: the loop as the script drives it. */
 #include "error.h"
-#include "module.h"
+#include "api.h"
 #include "sched.h"
 
 static void check_may_run(lua_State *L, struct asio_rt *rt, const char *fname)
@@ -96,6 +96,6 @@ void asio_run_open(lua_State *L, struct asio_rt *rt)
 {
     static const luaL_Reg module[] = { { "run_once", l_run_once }, { "stop", l_stop }, { NULL, NULL } };
     static const luaL_Reg core[] = { { "run", l_run }, { NULL, NULL } };
-    asio_module_functions(L, rt, "asio", module);
-    asio_module_functions(L, rt, "core", core);
+    asio_api_functions(L, rt, "asio", module);
+    asio_api_functions(L, rt, "core", core);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
- * Light threads: coroutine pool, park, wake, ready list, the turn; see sched.h. */
+ * Light threads: spawn, park, wake, ready list, the turn; see sched.h. */
 #include "sched.h"
 
+#include "coroutine.h"
 #include "error.h"
 
 #include <luajit.h>
@@ -16,96 +17,14 @@ static struct asio_thread *thread_of(struct asio_wait *w)
     return ASIO_CONTAINER(w, struct asio_thread, wait);
 }
 
-/* ---- coroutines and their anchors --------------------------------------------------------- */
-
-enum { COROUTINE, HANDLE, OWNED, KEYS }; /* keys of a slot in the table of threads: KEYS * slot + this */
-
-static void slot_get(lua_State *L, struct asio_rt *rt, int slot, int key)
-{
-    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_threads);
-    lua_rawgeti(L, -1, KEYS * slot + key);
-    lua_remove(L, -2);
-}
-
-/* Stores the value at the top (popped). The keys of a slot exist once it was used, so that this
- * allocates nothing. */
-static void slot_set(lua_State *L, struct asio_rt *rt, int slot, int key)
-{
-    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_threads);
-    lua_insert(L, -2);
-    lua_rawseti(L, -2, KEYS * slot + key);
-    lua_pop(L, 1);
-}
-
-static void slot_clear(struct asio_rt *rt, int slot, int key)
-{
-    lua_pushboolean(rt->L, 0); /* not nil, which would make room for nothing but free the key */
-    slot_set(rt->L, rt, slot, key);
-}
-
-/* A new coroutine in a slot of its own. Free slots are chained through the table itself, under
- * the coroutine's key, as luaL_ref does. Raises out of memory, and is then as before. */
-static struct asio_coroutine coroutine_new(struct asio_rt *rt, lua_State *L)
-{
-    struct asio_coroutine c = { .slot = rt->slot_free };
-    int following = 0;
-    if (c.slot) {
-        slot_get(L, rt, c.slot, COROUTINE);
-        following = (int)lua_tointeger(L, -1);
-        lua_pop(L, 1);
-    } else {
-        c.slot = rt->slot_top + 1;
-        for (int key = KEYS - 1; key > 0; key--) {
-            lua_pushboolean(L, 0);
-            slot_set(L, rt, c.slot, key);
-        }
-    }
-    c.L = lua_newthread(L);
-    slot_set(L, rt, c.slot, COROUTINE);
-    if (rt->slot_free)
-        rt->slot_free = following;
-    else
-        rt->slot_top = c.slot;
-    return c;
-}
-
-/* Lets the collector have the coroutine. */
-static void coroutine_drop(struct asio_rt *rt, int slot)
-{
-    slot_clear(rt, slot, COROUTINE);
-}
-
-/* Gives a slot without a coroutine back. */
-static void slot_give_back(struct asio_rt *rt, int slot)
-{
-    slot_clear(rt, slot, HANDLE);
-    lua_pushinteger(rt->L, rt->slot_free);
-    slot_set(rt->L, rt, slot, COROUTINE);
-    rt->slot_free = slot;
-}
-
-/* A coroutine to run a light thread on. `fresh`: nobody may hold a reference to it (a deferred
- * start leaves a function on its stack, which a coroutine.resume by hand would call). */
-static struct asio_coroutine coroutine_take(struct asio_rt *rt, lua_State *L, bool fresh)
-{
-    if (fresh || rt->pool_count == 0)
-        return coroutine_new(rt, L);
-    struct asio_coroutine c = rt->pool[--rt->pool_count];
-    /* A light thread that changed its globals table must not pass that on. */
-    lua_pushvalue(L, LUA_GLOBALSINDEX);
-    lua_xmove(L, c.L, 1);
-    lua_replace(c.L, LUA_GLOBALSINDEX);
-    return c;
-}
-
 void asio_sched_push_handle(lua_State *L, struct asio_thread *t)
 {
-    slot_get(L, t->wait.rt, t->slot, HANDLE);
+    asio_slot_get(L, t->wait.rt, t->slot, ASIO_SLOT_HANDLE);
 }
 
 void asio_sched_push_owned(lua_State *L, struct asio_thread *t)
 {
-    slot_get(L, t->wait.rt, t->slot, OWNED);
+    asio_slot_get(L, t->wait.rt, t->slot, ASIO_SLOT_OWNED);
 }
 
 void asio_sched_push_current(lua_State *L, struct asio_rt *rt)
@@ -118,7 +37,7 @@ void asio_sched_push_current(lua_State *L, struct asio_rt *rt)
 
 void asio_sched_forget(struct asio_thread *t)
 {
-    slot_give_back(t->wait.rt, t->slot);
+    asio_slot_give_back(t->wait.rt, t->slot);
 }
 
 /* ---- resuming ----------------------------------------------------------------------------- */
@@ -136,17 +55,16 @@ static void ended(struct asio_thread *t, int status)
     rt->thread_ended(t, status);
     t->co = NULL;
     if (t->owns)
-        slot_clear(rt, t->slot, OWNED);
-    if (t->state != ASIO_THREAD_FAILED)
+        asio_slot_clear(rt, t->slot, ASIO_SLOT_OWNED);
+    bool failed = t->state == ASIO_THREAD_FAILED;
+    if (!failed) {
         lua_settop(co, 0); /* nothing on its stack: resuming it by hand finds it dead */
-    if (t->state != ASIO_THREAD_FAILED && rt->pool_count < ASIO_POOL_MAX) {
-        rt->pool[rt->pool_count++] = (struct asio_coroutine){ co, t->slot };
-        slot_clear(rt, t->slot, HANDLE);
-    } else {
-        coroutine_drop(rt, t->slot);
-        if (t->state != ASIO_THREAD_FAILED || t->joined)
-            slot_give_back(rt, t->slot);
+        if (asio_coroutine_keep(rt, (struct asio_coroutine){ co, t->slot }))
+            return;
     }
+    asio_coroutine_drop(rt, t->slot);
+    if (!failed || t->joined)
+        asio_slot_give_back(rt, t->slot);
 }
 
 static void resume(struct asio_thread *t, int nargs)
@@ -289,20 +207,20 @@ void asio_sched_spawn(struct asio_rt *rt, lua_State *L, int nargs, bool owns)
     int base = lua_gettop(L) - nargs; /* the function */
     luaL_checkstack(L, 8, "too many arguments");
     struct asio_thread *t = push_thread(L, rt);
-    struct asio_coroutine c = coroutine_take(rt, L, later);
+    struct asio_coroutine c = asio_coroutine_take(rt, L, later);
     if (!reserve(c.L, nargs + 1)) {
-        coroutine_drop(rt, c.slot);
-        slot_give_back(rt, c.slot);
+        asio_coroutine_drop(rt, c.slot);
+        asio_slot_give_back(rt, c.slot);
         luaL_error(L, "not enough memory");
     }
     t->co = c.L;
     t->slot = c.slot;
     lua_pushvalue(L, -1);
-    slot_set(L, rt, c.slot, HANDLE);
+    asio_slot_set(L, rt, c.slot, ASIO_SLOT_HANDLE);
     if (owns) {
         t->owns = true;
         lua_pushvalue(L, base - 1);
-        slot_set(L, rt, c.slot, OWNED);
+        asio_slot_set(L, rt, c.slot, ASIO_SLOT_OWNED);
         lua_remove(L, --base);
     }
     lua_insert(L, base);
@@ -494,7 +412,7 @@ int asio_sched_deadlock(lua_State *L, struct asio_rt *rt)
     luaL_buffinit(L, &b);
     luaL_addstring(&b, "deadlock: nothing can wake the waiting");
     for (int slot = 1, shown = 0; slot <= rt->slot_top && shown < 20; slot++) {
-        slot_get(L, rt, slot, HANDLE);
+        asio_slot_get(L, rt, slot, ASIO_SLOT_HANDLE);
         struct asio_thread *t = lua_touserdata(L, -1);
         lua_pop(L, 1);
         if (!t || t->state != ASIO_THREAD_WAITING)

@@ -3,9 +3,10 @@
  * its family: libuv reads and writes them alike. */
 #include "tcp.h"
 
+#include "address.h"
 #include "conn.h"
 #include "error.h"
-#include "module.h"
+#include "api.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -186,64 +187,7 @@ void asio_tcp_connected(struct asio_tcp *t, struct asio_tcp_options options)
         uv_tcp_nodelay(&t->handle, 1);
 }
 
-/* ---- addresses and options ---------------------------------------------------------------- */
-
-int asio_address_parse(lua_State *L, int index, int port, struct sockaddr_storage *addr)
-{
-    size_t length;
-    const char *ip = lua_tolstring(L, index, &length);
-    memset(addr, 0, sizeof *addr);
-    if (strlen(ip) != length)
-        return UV_EINVAL;
-    if (uv_ip4_addr(ip, port, (struct sockaddr_in *)addr) == 0)
-        return 0;
-    return uv_ip6_addr(ip, port, (struct sockaddr_in6 *)addr);
-}
-
-int asio_check_port(lua_State *L, int index, int arg, const char *fname, int min)
-{
-    if (!lua_isnumber(L, index))
-        asio_error_type(L, index, arg, fname, "port number");
-    double port = lua_tonumber(L, index);
-    if (!(port >= min && port <= 65535) || port != (int)port)
-        asio_error_arg(L, arg, fname, "port must be a whole number from %d to 65535", min);
-    return (int)port;
-}
-
-static int split(const struct sockaddr_storage *addr, char *ip, size_t size, int *port)
-{
-    if (addr->ss_family == AF_INET) {
-        const struct sockaddr_in *a = (const void *)addr;
-        *port = ntohs(a->sin_port);
-        return uv_ip4_name(a, ip, size);
-    }
-    if (addr->ss_family == AF_INET6) {
-        const struct sockaddr_in6 *a = (const void *)addr;
-        *port = ntohs(a->sin6_port);
-        return uv_ip6_name(a, ip, size);
-    }
-    return UV_EAFNOSUPPORT;
-}
-
-int asio_address_format(const struct sockaddr_storage *addr, char text[ASIO_ADDRESS_MAX])
-{
-    char ip[48];
-    int port, status = split(addr, ip, sizeof ip, &port);
-    if (status == 0)
-        snprintf(text, ASIO_ADDRESS_MAX, addr->ss_family == AF_INET ? "%s:%d" : "[%s]:%d", ip, port);
-    return status;
-}
-
-int asio_address_push(lua_State *L, const struct sockaddr_storage *addr)
-{
-    char ip[48];
-    int port, status = split(addr, ip, sizeof ip, &port);
-    if (status < 0)
-        return asio_error_push(L, status);
-    lua_pushstring(L, ip);
-    lua_pushinteger(L, port);
-    return 2;
-}
+/* ---- options ---------------------------------------------------------------- */
 
 struct asio_tcp_options asio_tcp_check_options(lua_State *L, int index, int arg, const char *fname)
 {
@@ -262,30 +206,6 @@ struct asio_tcp_options asio_tcp_check_options(lua_State *L, int index, int arg,
         options.nodelay = lua_toboolean(L, -1);
     lua_pop(L, 2);
     return options;
-}
-
-/* A raw socket address as get_original_dst gives it. */
-static bool check_raw(lua_State *L, int index, struct sockaddr_storage *addr)
-{
-    size_t n;
-    const char *bytes = lua_tolstring(L, index, &n);
-    if (!bytes || n < 64)
-        return false;
-    memset(addr, 0, sizeof *addr);
-    memcpy(addr, bytes, n < sizeof *addr ? n : sizeof *addr);
-    return addr->ss_family == AF_INET || addr->ss_family == AF_INET6;
-}
-
-static int l_addr_to_str(lua_State *L)
-{
-    struct sockaddr_storage addr;
-    char text[ASIO_ADDRESS_MAX];
-    if (lua_type(L, 1) != LUA_TSTRING)
-        asio_error_type(L, 1, 1, "addr_to_str", "address string");
-    if (!check_raw(L, 1, &addr) || asio_address_format(&addr, text) < 0)
-        asio_error_arg(L, 1, "addr_to_str", "not an address");
-    lua_pushstring(L, text);
-    return 1;
 }
 
 /* ---- connecting --------------------------------------------------------------------------- */
@@ -366,7 +286,7 @@ static int l_connect(lua_State *L)
         return asio_push_interrupt(L, rt);
     if (!lua_isnil(L, 2))
         status = asio_address_parse(L, 1, (int)lua_tointeger(L, 2), &addr);
-    else if (!check_raw(L, 1, &addr))
+    else if (!asio_address_raw(L, 1, &addr))
         status = UV_EINVAL;
     if (status < 0)
         return asio_push_fail(L, status);
@@ -427,8 +347,7 @@ void asio_tcp_open(lua_State *L, struct asio_rt *rt)
 {
     static const luaL_Reg core[] = { { "connect", l_connect }, { "check_port", l_check_port },
         { NULL, NULL } };
-    static const luaL_Reg module[] = { { "addr_to_str", l_addr_to_str }, { "socketpair", l_socketpair },
-        { NULL, NULL } };
-    asio_module_functions(L, rt, "core", core);
-    asio_module_functions(L, rt, "asio", module);
+    static const luaL_Reg module[] = { { "socketpair", l_socketpair }, { NULL, NULL } };
+    asio_api_functions(L, rt, "core", core);
+    asio_api_functions(L, rt, "asio", module);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The TCP transport: addresses, connecting, accepted and paired sockets. */
+ * The TCP transport: connecting, accepted and paired sockets. */
 #ifndef ASIO_TCP_H
 #define ASIO_TCP_H
 
@@ -16,8 +16,6 @@ struct asio_tcp {
     uv_tcp_t handle;
 };
 
-enum { ASIO_ADDRESS_MAX = 64 };
-
 /* Reads options from the table (or nothing) at `index`, raising for bad ones. */
 struct asio_tcp_options asio_tcp_check_options(lua_State *L, int index, int arg, const char *fname);
 
@@ -27,17 +25,5 @@ void asio_tcp_discard(struct asio_tcp *t);
 
 /* Once it has a connected socket: sets the socket's options. */
 void asio_tcp_connected(struct asio_tcp *t, struct asio_tcp_options options);
-
-/* The numeric address at a stack index and a port into a socket address; UV_EINVAL if it is none. */
-int asio_address_parse(lua_State *L, int index, int port, struct sockaddr_storage *addr);
-
-/* A port at a stack index, number or numeric string, in [min, 65535]; raises. */
-int asio_check_port(lua_State *L, int index, int arg, const char *fname, int min);
-
-/* "ip:port" or "[ip]:port"; UV_EAFNOSUPPORT for other families. */
-int asio_address_format(const struct sockaddr_storage *addr, char text[ASIO_ADDRESS_MAX]);
-
-/* Pushes ip, port, or nil, message, code. */
-int asio_address_push(lua_State *L, const struct sockaddr_storage *addr);
 
 #endif

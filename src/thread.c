@@ -4,7 +4,7 @@
  * their outcome. Results, or the error with its traceback, are kept in the environment table of
  * the handle, and go with it. */
 #include "error.h"
-#include "module.h"
+#include "api.h"
 #include "sched.h"
 
 #include <math.h>
@@ -371,11 +371,11 @@ void asio_thread_open(lua_State *L, struct asio_rt *rt)
     static const luaL_Reg meta[] = { { "__tostring", l_tostring }, { NULL, NULL } };
     rt->thread_ended = thread_ended;
     rt->turn_ended = turn_ended;
-    asio_module_functions(L, rt, "asio", module);
-    asio_module_functions(L, rt, "core", waiting);
+    asio_api_functions(L, rt, "asio", module);
+    asio_api_functions(L, rt, "core", waiting);
     lua_getfield(L, 1, "asio");
     lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_cancelled);
     lua_setfield(L, -2, "cancelled");
     lua_pop(L, 1);
-    rt->ref_thread_mt = asio_module_class(L, rt, "thread", methods, meta);
+    rt->ref_thread_mt = asio_api_class(L, rt, "thread", methods, meta);
 }

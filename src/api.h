@@ -1,25 +1,28 @@
 /* SPDX-License-Identifier: MIT
  *
- * How the other files offer functions to Lua. While the module is being opened the table `core`
+ * How files offer functions to Lua. While the module is being opened the table `core`
  * is at stack index 1: it holds the public module table (core.asio), one table of methods a
  * class, and the C functions behind the Lua shims. Every C function has the runtime as its first
  * upvalue. */
-#ifndef ASIO_MODULE_H
-#define ASIO_MODULE_H
+#ifndef ASIO_API_H
+#define ASIO_API_H
 
 #include "runtime.h"
 
+enum { ASIO_API_CORE = 1 }; /* the stack index of core */
+
 /* Adds functions to core (where = "core") or to core[where], made at first use. */
-void asio_module_functions(lua_State *L, struct asio_rt *rt, const char *where, const luaL_Reg *functions);
+void asio_api_functions(lua_State *L, struct asio_rt *rt, const char *where, const luaL_Reg *functions);
 
 /* Makes a metatable whose __index is core[name], with these methods and metamethods. Returns its
  * registry reference. */
-int asio_module_class(
+int asio_api_class(
     lua_State *L, struct asio_rt *rt, const char *name, const luaL_Reg *methods, const luaL_Reg *meta);
 
-/* Each file's part of opening the module, in this order. */
+/* Each file's part of opening the module; module.c calls them, in this order. */
 void asio_thread_open(lua_State *L, struct asio_rt *rt);
 void asio_run_open(lua_State *L, struct asio_rt *rt);
+void asio_address_open(lua_State *L, struct asio_rt *rt);
 void asio_conn_open(lua_State *L, struct asio_rt *rt);
 void asio_tcp_open(lua_State *L, struct asio_rt *rt);
 void asio_listener_open(lua_State *L, struct asio_rt *rt);

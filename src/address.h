@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: MIT
+ * Internet addresses: as text, as Lua values, and raw as the kernel gives them. */
+#ifndef ASIO_ADDRESS_H
+#define ASIO_ADDRESS_H
+
+#include "asio.h"
+
+enum { ASIO_ADDRESS_MAX = 64 };
+
+/* The numeric address at a stack index and a port into a socket address; UV_EINVAL if it is none. */
+int asio_address_parse(lua_State *L, int index, int port, struct sockaddr_storage *addr);
+
+/* A port at a stack index, number or numeric string, in [min, 65535]; raises. */
+int asio_check_port(lua_State *L, int index, int arg, const char *fname, int min);
+
+/* "ip:port" or "[ip]:port"; UV_EAFNOSUPPORT for other families. */
+int asio_address_format(const struct sockaddr_storage *addr, char text[ASIO_ADDRESS_MAX]);
+
+/* Pushes ip, port, or nil, message, code. */
+int asio_address_push(lua_State *L, const struct sockaddr_storage *addr);
+
+/* A raw address at a stack index, as get_original_dst returns it; false if it is none. */
+bool asio_address_raw(lua_State *L, int index, struct sockaddr_storage *addr);
+
+#endif
