@@ -71,6 +71,10 @@ void asio_inbuf_skip(struct asio_inbuf *b, size_t n)
 
 void asio_inbuf_free(struct asio_inbuf *b)
 {
+    if (b->pinned) {
+        b->start = b->end;
+        return;
+    }
     if (b->capacity)
         asio_mem.free(b->data);
     *b = (struct asio_inbuf){ 0 };

@@ -20,6 +20,7 @@ struct asio_inbuf {
     char *data;
     size_t start, end; /* unread bytes are data[start, end) */
     size_t capacity;   /* 0: borrowed, or nothing */
+    bool pinned;       /* the bytes are being copied: freeing only forgets them for now */
 };
 
 static inline size_t asio_inbuf_length(const struct asio_inbuf *b)

@@ -47,10 +47,16 @@ static size_t to_size(double n)
     return n < (double)(SIZE_MAX / 2) ? (size_t)n : SIZE_MAX / 2;
 }
 
+static int closed(lua_State *L)
+{
+    struct asio_rt *rt = asio_rt_of(L);
+    return asio_sched_interrupted(rt) ? asio_push_interrupt(L, rt) : asio_push_fail(L, UV_EBADF);
+}
+
 static int read(lua_State *L, struct asio_stream *s, size_t need, size_t max)
 {
     if (!s)
-        return asio_push_fail(L, UV_EBADF);
+        return closed(L);
     if (asio_sched_interrupted(s->rt))
         return asio_push_interrupt(L, s->rt);
     return asio_stream_read(L, s, need, max);
@@ -76,15 +82,35 @@ static int l_read_some(lua_State *L)
 
 enum { NESTING_MAX = 50 };
 
-/* A string.buffer of LuaJIT: its metatable is hidden, and says so. */
+/* Keeps the metatable of LuaJIT's string.buffer, once a script has loaded that. */
+static bool learn_buffer_metatable(lua_State *L, struct asio_rt *rt)
+{
+    lua_getfield(L, LUA_REGISTRYINDEX, "_LOADED");
+    lua_getfield(L, -1, "string.buffer");
+    if (!lua_istable(L, -1))
+        return false;
+    lua_getfield(L, -1, "new");
+    lua_call(L, 0, 1);
+    if (!lua_getmetatable(L, -1))
+        return false;
+    rt->ref_buffer_mt = luaL_ref(L, LUA_REGISTRYINDEX);
+    return true;
+}
+
 static bool is_string_buffer(lua_State *L, int index)
 {
-    if (lua_type(L, index) != LUA_TUSERDATA || !luaL_getmetafield(L, index, "__metatable"))
+    struct asio_rt *rt = asio_rt_of(L);
+    int top = lua_gettop(L);
+    bool same = false;
+    if (lua_type(L, index) != LUA_TUSERDATA)
         return false;
-    const char *name = lua_tostring(L, -1);
-    bool yes = name && strcmp(name, "buffer") == 0;
-    lua_pop(L, 1);
-    return yes;
+    luaL_checkstack(L, 6, "tables nested too deep");
+    if (lua_getmetatable(L, index) && (rt->ref_buffer_mt || learn_buffer_metatable(L, rt))) {
+        lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_buffer_mt);
+        same = lua_rawequal(L, -1, top + 1);
+    }
+    lua_settop(L, top);
+    return same;
 }
 
 /* Everything is looked at before anything is queued: a bad value leaves the connection as it was. */
@@ -131,25 +157,28 @@ static int queue_data(lua_State *L, struct asio_stream *s, int index)
 }
 
 /* Whatever is not just one string. */
-static int queue_all(lua_State *L, struct asio_stream *s)
+static void queue_all(lua_State *L, struct asio_conn *c)
 {
     int status = 0, top = lua_gettop(L);
     if (top < 2)
         asio_error_type(L, 2, 1, "write", "string");
     for (int i = 2; i <= top; i++)
         check_data(L, i, i - 1, 0);
+    struct asio_stream *s = c->stream;
     for (int i = 2; i <= top && status == 0 && s && s->write_status == 0; i++)
         status = queue_data(L, s, i);
-    return status;
 }
 
 static int l_write(lua_State *L)
 {
-    struct asio_stream *s = check_conn(L, "write")->stream;
+    struct asio_conn *c = check_conn(L, "write");
+    struct asio_stream *s = c->stream;
     size_t n;
+    if (s && s->out.length > ASIO_HIGH_WATER)
+        asio_sched_claim(L, s->rt); /* it will have to wait: raise before anything is queued */
     const char *bytes = lua_gettop(L) == 2 ? lua_tolstring(L, 2, &n) : NULL;
     if (!bytes)
-        queue_all(L, s);
+        queue_all(L, c);
     else if (s && s->write_status == 0 && asio_outbuf_fit(&s->out, bytes, n))
         s->queued += n;
     else if (s && s->write_status == 0)
@@ -161,7 +190,7 @@ static int l_flush(lua_State *L)
 {
     struct asio_stream *s = check_conn(L, "flush")->stream;
     if (!s)
-        return asio_push_fail(L, UV_EBADF);
+        return closed(L);
     if (asio_sched_interrupted(s->rt))
         return asio_push_interrupt(L, s->rt);
     return asio_stream_flush_wait(L, s);

@@ -23,6 +23,7 @@
 #include <string.h>
 
 enum { ACCEPTS_A_TURN = 64, BACKLOG = 511 };
+#define NO_SOCKET ((uv_os_sock_t)-1)
 static const double backoff_min = 0.005, backoff_max = 1, report_every = 60; /* seconds */
 
 struct asio_server {                /* the userdata */
@@ -58,6 +59,7 @@ static void on_close(uv_handle_t *handle)
 {
     struct asio_listener *l = handle->data;
     l->state = CLOSED;
+    l->pending = false;
     if (l->server)
         return; /* paused by a fault: the timer opens it again */
     asio_timer_remove(&l->rt->timers, &l->timer);
@@ -79,7 +81,7 @@ static void close_listener(struct asio_listener *l)
     l->server = NULL;
     l->rt->alive--;
     asio_timer_remove(&l->rt->timers, &l->timer);
-    if (l->spare != (uv_os_sock_t)-1)
+    if (l->spare != NO_SOCKET)
         asio_sys_close(l->spare);
     if (l->state == CLOSED)
         asio_mem.free(l);
@@ -94,18 +96,19 @@ static void teardown(void *owner)
 
 static const struct asio_handle_ops listener_ops = { teardown };
 
-static uv_os_sock_t make_spare(struct asio_listener *l)
-{
-    uv_os_fd_t fd;
-    return uv_fileno((uv_handle_t *)&l->handle, &fd) == 0 ? asio_sys_dup(fd) : (uv_os_sock_t)-1;
-}
-
+/* The spare comes before listening: a server that could not pause would be at the mercy of the first
+ * fault. Where the system needs none there is none. */
 static int start_listening(struct asio_listener *l)
 {
-    int status = uv_listen((uv_stream_t *)&l->handle, l->backlog, on_connection);
-    if (status == 0)
-        l->spare = make_spare(l);
-    return status;
+    uv_os_fd_t fd;
+    int status = 0;
+    if (l->spare == NO_SOCKET)
+        status = uv_fileno((uv_handle_t *)&l->handle, &fd);
+    if (status == 0 && l->spare == NO_SOCKET && (status = asio_sys_dup(fd, &l->spare)) < 0)
+        l->spare = NO_SOCKET;
+    if (status < 0 && status != UV_ENOTSUP)
+        return status;
+    return uv_listen((uv_stream_t *)&l->handle, l->backlog, on_connection);
 }
 
 /* ---- faults ------------------------------------------------------------------------------- */
@@ -126,7 +129,10 @@ static void report(struct asio_listener *l, const char *what)
 static void retry_later(struct asio_listener *l, double seconds)
 {
     l->paused = true;
-    asio_timer_set(&l->rt->timers, &l->timer, asio_rt_deadline(seconds));
+    if (asio_timer_set(&l->rt->timers, &l->timer, asio_rt_deadline(seconds)) == 0)
+        return;
+    fputs("asio: server: not enough memory to pause; closed\n", stderr);
+    close_listener(l);
 }
 
 static void back_off(struct asio_listener *l)
@@ -148,7 +154,7 @@ static void fault(struct asio_listener *l, int status)
     asio_error_message(status, text, sizeof text);
     report(l, text);
     back_off(l);
-    if (l->spare != (uv_os_sock_t)-1)
+    if (l->spare != NO_SOCKET)
         close_handle(l);
 }
 
@@ -166,8 +172,10 @@ static void files_short(struct asio_listener *l)
 
 struct accept {
     struct asio_listener *listener;
-    struct asio_tcp *tcp;
+    struct asio_tcp *tcp; /* once taken */
+    int ref;              /* anchor of its connection until the handler has it */
     int status;
+    bool spawned;
 };
 
 /* Pushes the holder of a listener; nil when it is being collected. */
@@ -179,30 +187,44 @@ static void push_server(lua_State *L, struct asio_listener *l)
     lua_remove(L, -2);
 }
 
-/* All that can run out of memory comes before the connection is taken from libuv, or leaves it to
- * a userdata that closes it. */
+/* Takes the connection from libuv, once all that can run out of memory is there. */
+static int take(lua_State *L, struct accept *a)
+{
+    struct asio_listener *l = a->listener;
+    struct asio_conn *conn = asio_conn_push(L, l->rt);
+    struct asio_tcp *t = asio_tcp_new(l->rt, l->options);
+    if (!t)
+        return UV_ENOMEM;
+    int status = uv_accept((uv_stream_t *)&l->handle, (uv_stream_t *)&t->handle);
+    if (status < 0) {
+        asio_tcp_discard(t);
+        return status;
+    }
+    asio_tcp_connected(t, l->options);
+    asio_stream_attach(&t->stream, conn);
+    a->tcp = t;
+    a->ref = asio_rt_anchor(l->rt, L, -1);
+    return a->ref == LUA_NOREF ? UV_ENOMEM : 0;
+}
+
+/* May be run again after an error: a finalizer that raises must not cost somebody a connection. */
 static void accept_body(lua_State *L, void *arg)
 {
     struct accept *a = arg;
     struct asio_listener *l = a->listener;
+    if (!a->tcp)
+        a->status = take(L, a);
+    if (a->status < 0)
+        return;
     push_server(L, l);
     if (lua_isnil(L, -1))
         return;
-    struct asio_conn *conn = asio_conn_push(L, l->rt);
+    asio_rt_push_anchored(L, l->rt, a->ref);
     lua_getfenv(L, -2);
     lua_getfield(L, -1, "handler");
-    lua_pushvalue(L, -3);
-    a->tcp = asio_tcp_new(l->rt, l->options);
-    if (!a->tcp)
-        return;
-    a->status = uv_accept((uv_stream_t *)&l->handle, (uv_stream_t *)&a->tcp->handle);
-    if (a->status < 0) {
-        asio_tcp_discard(a->tcp);
-        return;
-    }
-    asio_tcp_connected(a->tcp, l->options);
-    asio_stream_attach(&a->tcp->stream, conn);
-    lua_remove(L, -3); /* leaves server, conn, handler, conn */
+    lua_remove(L, -2);
+    lua_pushvalue(L, -2);
+    a->spawned = true;
     asio_sched_spawn(l->rt, L, 1, true);
 }
 
@@ -210,15 +232,20 @@ static void accept_body(lua_State *L, void *arg)
  * closing, but its memory is there. */
 static void accept_one(struct asio_listener *l)
 {
-    struct accept a = { l, NULL, UV_ENOMEM };
+    enum { TRIES = 100 };
+    struct accept a = { .listener = l, .status = UV_ENOMEM, .ref = LUA_NOREF };
+    int error = LUA_ERRRUN;
     l->pending = false;
     l->accepted++;
-    int error = asio_rt_protect(l->rt, accept_body, &a);
-    if (error && a.status == 0 && a.tcp->stream.conn)
+    for (int i = 0; i < TRIES && error == LUA_ERRRUN && !a.spawned; i++)
+        error = asio_rt_protect(l->rt, accept_body, &a);
+    if (a.ref != LUA_NOREF)
+        asio_rt_release(l->rt, a.ref);
+    if (a.tcp && (error || !a.spawned) && a.tcp->stream.conn)
         asio_stream_close(&a.tcp->stream, true);
     if (!l->server)
         return;
-    if (a.status < 0) {
+    if (!a.tcp) {
         l->pending = true;
         report(l, "not enough memory");
         back_off(l);
@@ -230,8 +257,6 @@ static void accept_one(struct asio_listener *l)
         files_short(l);
     else
         l->backoff = backoff_min;
-    if (l->spare == (uv_os_sock_t)-1) /* there was none to be had when it began to listen */
-        l->spare = make_spare(l);
 }
 
 static void on_connection(uv_stream_t *handle, int status)
@@ -258,33 +283,34 @@ static void on_connection(uv_stream_t *handle, int status)
 
 static bool still_short(struct asio_listener *l)
 {
-    if (l->spare == (uv_os_sock_t)-1)
+    uv_os_sock_t fd;
+    if (l->spare == NO_SOCKET)
         return false;
-    uv_os_sock_t fd = asio_sys_dup((uv_os_fd_t)l->spare);
-    if (fd == (uv_os_sock_t)-1)
+    if (asio_sys_dup((uv_os_fd_t)l->spare, &fd) < 0)
         return true;
     asio_sys_close(fd);
     return asio_sys_files_short(fd);
 }
 
-static void reopen(struct asio_listener *l)
+/* The handle takes the spare over, so a new spare comes first: there is always one. */
+static int reopen(struct asio_listener *l)
 {
-    int status = uv_tcp_init(&l->rt->loop, &l->handle);
+    uv_os_sock_t fd = l->spare, spare;
+    int status = asio_sys_dup((uv_os_fd_t)fd, &spare);
+    if (status < 0)
+        return status;
+    uv_tcp_init(&l->rt->loop, &l->handle);
     l->handle.data = l;
-    if (status == 0) {
-        l->state = OPEN;
-        status = uv_tcp_open(&l->handle, l->spare);
-    }
-    if (status == 0) {
-        l->spare = (uv_os_sock_t)-1; /* is now the handle's; a new one is made */
+    l->state = OPEN;
+    l->spare = spare;
+    status = uv_tcp_open(&l->handle, fd);
+    if (status < 0)
+        asio_sys_close(fd);
+    else
         status = start_listening(l);
-    }
-    if (status < 0) {
-        report(l, uv_strerror(status));
-        back_off(l);
-        if (l->spare != (uv_os_sock_t)-1)
-            close_handle(l);
-    }
+    if (status < 0)
+        close_handle(l);
+    return status;
 }
 
 static void on_timer(struct asio_timer *timer)
@@ -296,15 +322,18 @@ static void on_timer(struct asio_timer *timer)
     }
     bool burst = l->accepted >= ACCEPTS_A_TURN && l->state == OPEN;
     if (!burst && still_short(l)) {
-        if (l->backoff >= backoff_max)
-            asio_rt_protect(l->rt, full_collection, NULL);
-        back_off(l);
+        bool collect = l->backoff >= backoff_max;
+        struct asio_rt *rt = l->rt;
+        back_off(l); /* first: the collection may close, and free, this listener */
+        if (collect)
+            asio_rt_protect(rt, full_collection, NULL);
         return;
     }
     l->paused = false;
     l->accepted = 0;
-    if (l->state == CLOSED)
-        reopen(l);
+    int status = l->state == CLOSED ? reopen(l) : 0;
+    if (status < 0)
+        fault(l, status);
     else if (l->pending)
         accept_one(l); /* and libuv goes on listening */
 }
@@ -323,7 +352,7 @@ static int open_listener(struct asio_rt *rt, struct asio_server *server, const s
     l->options = options;
     l->backlog = backlog;
     l->backoff = backoff_min;
-    l->spare = (uv_os_sock_t)-1;
+    l->spare = NO_SOCKET;
     asio_timer_init(&l->timer, on_timer);
     int status = uv_tcp_init(&rt->loop, &l->handle);
     if (status < 0) {

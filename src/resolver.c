@@ -44,7 +44,7 @@ struct resolver {
     uv_mutex_t lock; /* guards all below */
     struct list queue, done;
     struct wakeup *wakeup; /* NULL: the runtime has gone */
-    int references, helpers, idle_work;
+    int references, helpers;
 };
 
 static void list_add(struct list *list, struct request *r)

@@ -12,28 +12,15 @@ static void check_may_run(lua_State *L, struct asio_rt *rt, const char *fname)
         asio_error_misuse(L, "%s: called by a light thread; it is the main chunk that runs the loop", fname);
     if (rt->looping)
         asio_error_misuse(L, "%s: the loop is already running", fname);
-    if (asio_sched_in_finalizer(rt))
+    if (asio_rt_in_finalizer(rt))
         asio_error_misuse(L, "%s: called by a finalizer", fname);
 }
 
-static int raise_interrupted(lua_State *L)
+/* run(fn) ends at once if fn fails. */
+static bool has_failed(const void *arg)
 {
-    lua_pushliteral(L, "interrupted!");
-    return lua_error(L);
-}
-
-/* main: the thread of run(fn), which ends the run at once if it fails. */
-static void run_loop(struct asio_rt *rt, struct asio_thread *main)
-{
-    struct asio_sys_guard guard;
-    asio_rt_flush(rt);
-    asio_rt_enter(rt, &guard);
-    while (
-        asio_sched_alive(rt) && !rt->stop && !rt->interrupted && !(main && main->state == ASIO_THREAD_FAILED))
-        asio_sched_turn(rt, true);
-    asio_rt_leave(rt, &guard);
-    if (rt->failed)
-        rt->turn_ended(rt);
+    const struct asio_thread *main = arg;
+    return main && main->state == ASIO_THREAD_FAILED;
 }
 
 /* Returns to the shim the handle of the thread of run(fn), or nothing. */
@@ -44,16 +31,17 @@ static int l_run(lua_State *L)
     if (!lua_isnoneornil(L, 1) && !lua_isfunction(L, 1))
         asio_error_type(L, 1, 1, "run", "function");
     check_may_run(L, rt, "asio.run");
+    rt->stop = false;
     if (lua_isfunction(L, 1)) {
         asio_sched_spawn(rt, L, lua_gettop(L) - 1, false);
         main = lua_touserdata(L, 1);
         main->joined = true;
     }
-    run_loop(rt, main);
-    if (rt->interrupted)
-        return raise_interrupted(L);
-    bool failed = main && main->state == ASIO_THREAD_FAILED;
-    if (!failed && !rt->stop && rt->threads > 0)
+    asio_sched_loop(rt, true, has_failed, main);
+    if (rt->failed)
+        rt->turn_ended(rt);
+    asio_sched_raise_interrupted(L, rt);
+    if (!has_failed(main) && !rt->stop && rt->threads > 0)
         return asio_sched_deadlock(L, rt);
     lua_settop(L, main && !main->co ? 1 : 0);
     return lua_gettop(L);
@@ -71,17 +59,13 @@ static int l_run_once(lua_State *L)
     double seconds = asio_check_timeout(L, 1, 1, "run_once");
     check_may_run(L, rt, "asio.run_once");
     struct asio_timer limit;
-    struct asio_sys_guard guard;
     asio_timer_init(&limit, on_limit);
     if (seconds > 0 && asio_timer_set(&rt->timers, &limit, asio_rt_deadline(seconds)) < 0)
         return luaL_error(L, "not enough memory");
-    asio_rt_flush(rt);
-    asio_rt_enter(rt, &guard);
-    asio_sched_turn(rt, seconds != 0);
-    asio_rt_leave(rt, &guard);
+    rt->stop = false;
+    asio_sched_loop(rt, seconds != 0, NULL, NULL);
     asio_timer_remove(&rt->timers, &limit);
-    if (rt->interrupted)
-        return raise_interrupted(L);
+    asio_sched_raise_interrupted(L, rt);
     lua_pushboolean(L, asio_sched_alive(rt));
     return 1;
 }

@@ -4,7 +4,8 @@
 
 #include "error.h"
 
-#include <math.h>
+#include <luajit.h>
+#include <stdio.h>
 #include <string.h>
 
 static const char rt_key = 0; /* its address is the runtime's key in the registry */
@@ -19,17 +20,50 @@ static int protected_body(lua_State *L)
 }
 
 /* The closure is made once: lua_cpcall makes one every time, which was measured at four times
- * the cost. May nest: the arguments are taken over before anything else can run. */
-int asio_rt_protect(struct asio_rt *rt, void (*body)(lua_State *L, void *arg), void *arg)
+ * the cost. May nest, even before the body begins (a debug hook): the arguments are restored.
+ * Leaves the message of an error on the stack. */
+static int protect(struct asio_rt *rt, void (*body)(lua_State *L, void *arg), void *arg)
 {
-    lua_State *L = rt->L;
-    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_protect);
+    void (*outer_body)(lua_State * L, void *arg) = rt->body;
+    void *outer_arg = rt->body_arg;
+    lua_rawgeti(rt->L, LUA_REGISTRYINDEX, rt->ref_protect);
     rt->body = body;
     rt->body_arg = arg;
-    int status = lua_pcall(L, 0, 0, 0);
-    if (status != 0)
-        lua_pop(L, 1);
+    int status = lua_pcall(rt->L, 0, 0, 0);
+    rt->body = outer_body;
+    rt->body_arg = outer_arg;
     return status;
+}
+
+int asio_rt_protect(struct asio_rt *rt, void (*body)(lua_State *L, void *arg), void *arg)
+{
+    int status = protect(rt, body, arg);
+    if (status == 0)
+        return 0;
+    if (status != LUA_ERRMEM) {
+        const char *text = lua_tostring(rt->L, -1);
+        fprintf(stderr, "asio: error in a finalizer: %s\n", text ? text : "(no message)");
+    }
+    lua_pop(rt->L, 1);
+    return status;
+}
+
+static void finalizer_probe(lua_State *L, void *arg)
+{
+    (void)arg;
+    luaJIT_setmode(L, 0, LUAJIT_MODE_MAX); /* no such mode: only the refusal matters */
+}
+
+bool asio_rt_in_finalizer(struct asio_rt *rt)
+{
+#ifdef LUA_GCISRUNNING
+    if (lua_gc(rt->L, LUA_GCISRUNNING, 0))
+        return false;
+#endif
+    int status = protect(rt, finalizer_probe, NULL);
+    if (status != 0)
+        lua_pop(rt->L, 1);
+    return status != 0;
 }
 
 struct anchor {
@@ -41,17 +75,30 @@ struct anchor {
 static void anchor(lua_State *L, void *arg)
 {
     struct anchor *a = arg;
-    lua_rawgeti(L, LUA_REGISTRYINDEX, a->rt->ref_anchors);
     lua_pushvalue(a->from, a->index);
-    lua_xmove(a->from, L, 1);
+    if (a->from != L)
+        lua_xmove(a->from, L, 1);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, a->rt->ref_anchors);
+    lua_insert(L, -2);
     a->ref = luaL_ref(L, -2);
+    lua_pop(L, 1);
 }
 
 int asio_rt_anchor(struct asio_rt *rt, lua_State *L, int index)
 {
     struct anchor a = { L, rt, index, LUA_NOREF };
-    asio_rt_protect(rt, anchor, &a);
+    if (L == rt->L)
+        anchor(L, &a); /* by a protected body already, whose stack a nested call would not see */
+    else
+        asio_rt_protect(rt, anchor, &a);
     return a.ref;
+}
+
+void asio_rt_push_anchored(lua_State *L, struct asio_rt *rt, int ref)
+{
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_anchors);
+    lua_rawgeti(L, -1, ref);
+    lua_remove(L, -2);
 }
 
 void asio_rt_release(void *p, int ref)
@@ -103,17 +150,25 @@ uint64_t asio_rt_deadline(double seconds)
     return ns < 9e18 && now < UINT64_MAX / 2 ? now + (uint64_t)ns : ASIO_NEVER;
 }
 
-/* Only what was due when the callback began is fired: what user code adds meanwhile waits for
- * the next turn, so that zero-second sleeps cannot keep I/O from being looked at. */
+/* Only ends libuv's waiting (it runs timers first, and waits then): what is due is seen to
+ * afterwards, so that what has arrived in time wins over its deadline. */
 static void on_clock(uv_timer_t *clock)
 {
     struct asio_rt *rt = ASIO_CONTAINER(clock, struct asio_rt, clock);
-    uint64_t now = uv_hrtime();
-    struct asio_timer *t;
     rt->clock_at = ASIO_NEVER;
+    uv_stop(clock->loop);
+}
+
+/* Only what was due at the beginning is fired: what user code adds meanwhile waits for the next
+ * turn, so that short sleeps cannot keep I/O from being looked at. */
+static void fire_timers(struct asio_rt *rt)
+{
+    struct asio_timer *t;
+    if (asio_timers_next(&rt->timers) == ASIO_NEVER)
+        return;
+    uint64_t now = uv_hrtime();
     while ((t = asio_timers_pop(&rt->timers, now)) != NULL)
         t->fire(t);
-    uv_stop(clock->loop); /* libuv runs timers before it waits: what they made ready must not wait with it */
 }
 
 /* Armed for the first deadline, rounded up to libuv's milliseconds, so that it never fires early
@@ -168,10 +223,59 @@ static void pay_gc_debt(struct asio_rt *rt)
     asio_rt_protect(rt, collect, &debt);
 }
 
+static void block_sigpipe(struct asio_rt *rt)
+{
+    if (!rt->sigpipe_blocked)
+        rt->sigpipe_blocked = asio_sys_block_sigpipe();
+}
+
+static void unblock_sigpipe(struct asio_rt *rt)
+{
+    if (rt->sigpipe_blocked)
+        asio_sys_unblock_sigpipe();
+    rt->sigpipe_blocked = false;
+}
+
+void asio_rt_sending_begins(struct asio_rt *rt)
+{
+    rt->sending++;
+    rt->alive++;
+    block_sigpipe(rt);
+}
+
+void asio_rt_sending_began(struct asio_rt *rt)
+{
+    if (!rt->polling)
+        unblock_sigpipe(rt);
+}
+
+void asio_rt_sending_ends(struct asio_rt *rt)
+{
+    rt->sending--;
+    rt->alive--;
+}
+
+/* Something keeps run going that libuv knows nothing of (a sleep without end, a server that pauses):
+ * libuv would return at once. */
+static void keep_waiting(struct asio_rt *rt)
+{
+    enum { A_DAY = 24 * 60 * 60 * 1000 };
+    if (!uv_loop_alive(&rt->loop))
+        uv_timer_start(&rt->clock, on_clock, A_DAY, 0);
+}
+
 void asio_rt_poll(struct asio_rt *rt, bool wait)
 {
     arm_clock(rt);
+    if (wait)
+        keep_waiting(rt);
+    rt->polling = true;
+    if (rt->sending)
+        block_sigpipe(rt);
     uv_run(&rt->loop, wait ? UV_RUN_ONCE : UV_RUN_NOWAIT);
+    rt->polling = false;
+    unblock_sigpipe(rt);
+    fire_timers(rt);
     pay_gc_debt(rt);
 }
 
@@ -190,12 +294,11 @@ static void teardown_own(void *owner)
 static const struct asio_handle_ops own_ops = { teardown_own };
 static const struct asio_handle_ops *own_owner = &own_ops;
 
-void asio_rt_enter(struct asio_rt *rt, struct asio_sys_guard *guard)
+void asio_rt_enter(struct asio_rt *rt)
 {
     rt->looping = true;
-    rt->stop = rt->interrupted = false;
-    asio_sys_guard_enter(guard);
-    if (!guard->watch_sigint)
+    rt->watches_sigint = asio_sys_sigint_enter();
+    if (!rt->watches_sigint)
         return;
     if (!rt->sigint.data && uv_signal_init(&rt->loop, &rt->sigint) == 0)
         rt->sigint.data = &own_owner;
@@ -203,11 +306,12 @@ void asio_rt_enter(struct asio_rt *rt, struct asio_sys_guard *guard)
         uv_signal_start(&rt->sigint, on_sigint, SIGINT);
 }
 
-void asio_rt_leave(struct asio_rt *rt, struct asio_sys_guard *guard)
+void asio_rt_leave(struct asio_rt *rt)
 {
     if (rt->sigint.data)
         uv_signal_stop(&rt->sigint);
-    asio_sys_guard_leave(guard);
+    if (rt->watches_sigint)
+        asio_sys_sigint_leave();
     rt->looping = false;
 }
 

@@ -50,12 +50,16 @@ struct asio_rt {
     char *scratch; /* where reads land; valid for one read callback */
     struct asio_flush_node *flush_list;
     struct asio_outbuf_env out_env;
+    size_t sending; /* transport writes on their way */
     size_t alive;   /* reasons for asio.run to go on, beside ready light threads */
     uint64_t turns; /* of the loop, since the start */
     size_t gc_debt; /* bytes outside of Lua's heap the collector has not been driven for */
 
     double token_ok, token_fail, token_interrupt; /* secrets between C and the shims, see wait.h */
     bool loop_open, closed;
+    bool watches_sigint;
+    bool polling; /* libuv is on the C stack */
+    bool sigpipe_blocked;
     bool looping; /* a run or a wait of the main chunk is on the C stack */
     bool stop, interrupted;
     bool attention; /* what drives the loop has something to look at: do not wait for events */
@@ -84,7 +88,7 @@ struct asio_rt {
     void (*turn_ended)(struct asio_rt *rt);
 
     /* others' registry references, each set by its owner's open function */
-    int ref_conn_mt, ref_server_mt, ref_listeners;
+    int ref_conn_mt, ref_server_mt, ref_listeners, ref_buffer_mt;
     void *resolver;
     void (*resolver_close)(struct asio_rt *rt);
 };
@@ -98,13 +102,20 @@ static inline struct asio_rt *asio_rt_of(lua_State *L)
     return lua_touserdata(L, lua_upvalueindex(1));
 }
 
-/* Runs body(rt->L, arg) so that no Lua error leaves it. Returns 0, or a Lua error status (that is:
- * out of memory, since bodies raise nothing else). For use from libuv callbacks. */
+/* Runs body(rt->L, arg) so that no Lua error leaves it. Returns 0; LUA_ERRMEM; or LUA_ERRRUN when a finalizer of the
+ * script raised, which LuaJIT passes on to whoever allocates: it was reported, and the body may
+ * be run again. For use from libuv callbacks. */
 int asio_rt_protect(struct asio_rt *rt, void (*body)(lua_State *L, void *arg), void *arg);
 
+/* True inside a finalizer: no light thread may run there, since LuaJIT takes its yields for those
+ * of a debug hook. LuaJIT does not say so, but it stops its collector while a finalizer runs, and
+ * then refuses to have its modes set: the first is cheap to ask and nearly always the answer. */
+bool asio_rt_in_finalizer(struct asio_rt *rt);
+
 /* Keeps the value at a stack index of L alive until released. Returns LUA_NOREF when memory is
- * out. Releasing allocates nothing; it takes the runtime as void * to serve as a callback. */
+ * out (in a protected body: raises). Releasing allocates nothing; it takes the runtime as void * to serve as a callback. */
 int asio_rt_anchor(struct asio_rt *rt, lua_State *L, int index);
+void asio_rt_push_anchored(lua_State *L, struct asio_rt *rt, int ref);
 void asio_rt_release(void *rt, int ref);
 
 static inline void asio_rt_flush_later(struct asio_rt *rt, struct asio_flush_node *node)
@@ -130,11 +141,17 @@ static inline void asio_rt_external(struct asio_rt *rt, size_t bytes)
     rt->gc_debt += bytes;
 }
 
+/* Around starting a transport write that goes on by itself, and when it is over: it keeps run
+ * going, and while there are any, SIGPIPE is blocked when libuv runs. */
+void asio_rt_sending_begins(struct asio_rt *rt);
+void asio_rt_sending_began(struct asio_rt *rt);
+void asio_rt_sending_ends(struct asio_rt *rt);
+
 /* Runs libuv once: until something happens (wait) or only for what is there. */
 void asio_rt_poll(struct asio_rt *rt, bool wait);
 
 /* Around every stretch in which the loop runs. */
-void asio_rt_enter(struct asio_rt *rt, struct asio_sys_guard *guard);
-void asio_rt_leave(struct asio_rt *rt, struct asio_sys_guard *guard);
+void asio_rt_enter(struct asio_rt *rt);
+void asio_rt_leave(struct asio_rt *rt);
 
 #endif

@@ -5,7 +5,6 @@
 #include "coroutine.h"
 #include "error.h"
 
-#include <luajit.h>
 #include <string.h>
 
 /* Resumes nest on the C stack (a spawn runs the new thread inside the old one's call); deeper
@@ -117,8 +116,12 @@ static void push_no_memory(lua_State *L, void *arg)
 
 static int results_to(struct asio_wait *w, lua_State *to)
 {
+    enum { TRIES = 100 }; /* each failed one got rid of a finalizer that raises */
     struct push p = { w, to, 0 };
-    if (asio_rt_protect(w->rt, push_results, &p) != 0)
+    int status = LUA_ERRRUN;
+    for (int i = 0; i < TRIES && status == LUA_ERRRUN; i++)
+        status = asio_rt_protect(w->rt, push_results, &p);
+    if (status != 0)
         asio_rt_protect(w->rt, push_no_memory, &p);
     return p.count;
 }
@@ -173,23 +176,6 @@ static void wait_init(struct asio_wait *w, struct asio_rt *rt)
     asio_timer_init(&w->timer, on_deadline);
 }
 
-static void finalizer_probe(lua_State *L, void *arg)
-{
-    (void)arg;
-    luaJIT_setmode(L, 0, LUAJIT_MODE_MAX); /* no such mode: only the refusal matters */
-}
-
-/* LuaJIT does not say it, but it stops its collector while a finalizer runs, and then refuses to
- * have its modes set. The first is cheap to ask and nearly always the answer. */
-bool asio_sched_in_finalizer(struct asio_rt *rt)
-{
-#ifdef LUA_GCISRUNNING
-    return !lua_gc(rt->L, LUA_GCISRUNNING, 0) && asio_rt_protect(rt, finalizer_probe, NULL) != 0;
-#else
-    return asio_rt_protect(rt, finalizer_probe, NULL) != 0;
-#endif
-}
-
 static struct asio_thread *push_thread(lua_State *L, struct asio_rt *rt)
 {
     struct asio_thread *t = lua_newuserdata(L, sizeof *t);
@@ -203,7 +189,7 @@ static struct asio_thread *push_thread(lua_State *L, struct asio_rt *rt)
 
 void asio_sched_spawn(struct asio_rt *rt, lua_State *L, int nargs, bool owns)
 {
-    bool later = rt->depth >= DEPTH_MAX || asio_sched_in_finalizer(rt);
+    bool later = rt->depth >= DEPTH_MAX || asio_rt_in_finalizer(rt);
     int base = lua_gettop(L) - nargs; /* the function */
     luaL_checkstack(L, 8, "too many arguments");
     struct asio_thread *t = push_thread(L, rt);
@@ -243,27 +229,38 @@ static bool is_main(lua_State *L)
     return main;
 }
 
-struct asio_wait *asio_sched_claim(lua_State *L, struct asio_rt *rt)
+/* Why a call from L cannot wait; NULL: it can. */
+static const char *obstacle(lua_State *L, struct asio_rt *rt)
 {
     struct asio_thread *t = rt->current;
     if (rt->closed)
-        asio_error_misuse(L, "cannot wait here: the Lua state is being closed");
-    if (t && t->co == L) {
-        if (!lua_isyieldable(L))
-            asio_error_misuse(L,
-                "cannot wait here: inside a call from C that cannot be suspended "
-                "(table.sort, string.gsub, a finalizer, require)");
-        return &t->wait;
-    }
+        return "the Lua state is being closed";
+    if (t && t->co == L && t->wait.state != ASIO_WAIT_IDLE)
+        return "the light thread waits already";
+    if (t && t->co == L)
+        return lua_isyieldable(L) ? NULL
+                                  : "inside a call from C that cannot be suspended (table.sort, "
+                                    "string.gsub, a finalizer, require)";
     if (!is_main(L))
-        asio_error_misuse(L,
-            "cannot wait here: inside a coroutine that is not a light thread; "
-            "asio.coroutine.install() lets waits pass through coroutines");
+        return "inside a coroutine that is not a light thread; let a light thread (asio.spawn) do it";
     if (t || rt->looping)
-        asio_error_misuse(L, "cannot wait here: the event loop is already running");
-    if (asio_sched_in_finalizer(rt))
-        asio_error_misuse(L, "cannot wait here: inside a finalizer");
-    return rt->main_wait;
+        return "the event loop is already running";
+    if (asio_rt_in_finalizer(rt))
+        return "inside a finalizer";
+    return NULL;
+}
+
+bool asio_sched_can_wait(lua_State *L, struct asio_rt *rt)
+{
+    return obstacle(L, rt) == NULL;
+}
+
+struct asio_wait *asio_sched_claim(lua_State *L, struct asio_rt *rt)
+{
+    const char *why = obstacle(L, rt);
+    if (why)
+        asio_error_misuse(L, "cannot wait here: %s", why);
+    return rt->current ? &rt->current->wait : rt->main_wait;
 }
 
 static void settle(struct asio_wait *w, int status)
@@ -316,43 +313,47 @@ void asio_sched_abort(struct asio_wait *w, int status)
     asio_sched_ready(w, w->status);
 }
 
-/* The main chunk does not yield: it runs the loop itself until its wait is over. */
+static bool is_over(const void *arg)
+{
+    return ((const struct asio_wait *)arg)->state != ASIO_WAIT_PARKED;
+}
+
+/* The main chunk does not yield: it runs the loop itself until its wait is over. A wait that was
+ * over wins over a Ctrl-C of the same turn, which then ends the next one. */
 static int drive(lua_State *L, struct asio_wait *w)
 {
     struct asio_rt *rt = w->rt;
-    struct asio_sys_guard guard;
     luaL_checkstack(L, ASIO_WAIT_RESULTS, "too many results");
     rt->main_L = L;
-    asio_rt_flush(rt);
-    asio_rt_enter(rt, &guard);
-    while (w->state == ASIO_WAIT_PARKED && !rt->stop && !rt->interrupted && asio_sched_alive(rt))
-        asio_sched_turn(rt, true);
-    asio_rt_leave(rt, &guard);
-    bool deadlock = w->state == ASIO_WAIT_PARKED && !rt->stop && !rt->interrupted;
-    asio_sched_abort(w, UV_ECANCELED); /* unless it is over */
+    rt->stop = false;
+    asio_sched_loop(rt, true, is_over, w);
+    bool ended = is_over(w);
+    asio_sched_abort(w, UV_ECANCELED); /* unless it has */
     w->state = ASIO_WAIT_IDLE;
-    if (rt->interrupted) {
-        lua_pushliteral(L, "interrupted!");
-        return lua_error(L);
-    }
-    return deadlock ? asio_sched_deadlock(L, rt) : rt->main_results;
+    if (ended || (rt->stop && !rt->interrupted))
+        return rt->main_results;
+    asio_sched_raise_interrupted(L, rt);
+    return asio_sched_deadlock(L, rt);
+}
+
+/* What a time-out of 0 asks for is what is there now: one turn is made to look, since a deadline
+ * that has passed is seen to after libuv was asked. */
+static uint64_t deadline(double timeout)
+{
+    return timeout > 0 ? asio_rt_deadline(timeout) : 0;
 }
 
 int asio_sched_park(lua_State *L, struct asio_wait *w, const struct asio_wait_op *op, double timeout)
 {
     struct asio_rt *rt = w->rt;
     w->op = op;
-    w->status = 0;
-    int status = timeout == 0 ? UV_ETIMEDOUT : 0;
-    if (timeout > 0)
-        status = asio_timer_set(&rt->timers, &w->timer, asio_rt_deadline(timeout));
-    if (status < 0) {
-        w->status = status;
+    w->status = timeout < 0 ? 0 : asio_timer_set(&rt->timers, &w->timer, deadline(timeout));
+    if (w->status < 0) {
         if (op->abort)
             op->abort(w);
         return asio_wait_push(L, w);
     }
-    w->counted = op->outside || timeout > 0;
+    w->counted = op->outside || timeout >= 0;
     rt->alive += w->counted;
     w->state = ASIO_WAIT_PARKED;
     if (w->main)
@@ -394,15 +395,37 @@ static void run_ready(struct asio_rt *rt)
     }
 }
 
-void asio_sched_turn(struct asio_rt *rt, bool wait)
+static void turn(struct asio_rt *rt, bool wait)
 {
     rt->turns++;
     rt->attention = false;
     run_ready(rt);
+    asio_rt_flush(rt);
     if (!rt->stop)
         asio_rt_poll(rt, wait && !rt->attention && !rt->failed && !rt->ready_first && rt->alive > 0);
     if (rt->failed)
         rt->turn_ended(rt);
+    asio_rt_flush(rt); /* what finalizers wrote: everybody else's was sent when they parked */
+}
+
+void asio_sched_loop(struct asio_rt *rt, bool wait, bool (*over)(const void *arg), const void *arg)
+{
+    asio_rt_flush(rt);
+    asio_rt_enter(rt);
+    if (!over)
+        turn(rt, wait);
+    while (over && !over(arg) && !rt->stop && !rt->interrupted && asio_sched_alive(rt))
+        turn(rt, wait);
+    asio_rt_leave(rt);
+}
+
+void asio_sched_raise_interrupted(lua_State *L, struct asio_rt *rt)
+{
+    if (!rt->interrupted)
+        return;
+    rt->interrupted = false;
+    lua_pushliteral(L, "interrupted!");
+    lua_error(L);
 }
 
 /* Names every light thread that waits. */

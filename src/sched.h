@@ -57,8 +57,11 @@ static inline bool asio_sched_interrupted(const struct asio_rt *rt)
  * C call that cannot be suspended, loop already running below. Owns nothing yet. */
 struct asio_wait *asio_sched_claim(lua_State *L, struct asio_rt *rt);
 
+bool asio_sched_can_wait(lua_State *L, struct asio_rt *rt);
+
 /* Suspends the caller until the wait ends; use as `return asio_sched_park(...)`. The record must
- * be linked with its source. timeout in seconds: negative none, 0 fails at once. */
+ * be linked with its source. timeout in seconds: negative none, 0 only what is
+ * there now. */
 int asio_sched_park(lua_State *L, struct asio_wait *w, const struct asio_wait_op *op, double timeout);
 
 /* Ends a parked wait; false if it was over already. The source has unlinked it. */
@@ -83,18 +86,19 @@ void asio_sched_push_owned(lua_State *L, struct asio_thread *t);
 /* Lets go of a failed thread once reported. */
 void asio_sched_forget(struct asio_thread *t);
 
-/* One turn: ready threads, flush, libuv, reports. Waits for an event only if nobody is ready. */
-void asio_sched_turn(struct asio_rt *rt, bool wait);
+/* Runs turns until over(arg), asio.stop, Ctrl-C, or nothing is left; without `over` exactly one. A
+ * turn: ready threads, flush, libuv (waiting for an event only if nobody is ready), deadlines, the
+ * collector's share, reports. */
+void asio_sched_loop(struct asio_rt *rt, bool wait, bool (*over)(const void *arg), const void *arg);
+
+/* Raises "interrupted!" if Ctrl-C came. */
+void asio_sched_raise_interrupted(lua_State *L, struct asio_rt *rt);
 
 /* Something can still happen. */
 static inline bool asio_sched_alive(const struct asio_rt *rt)
 {
     return rt->alive > 0 || rt->ready_first != NULL;
 }
-
-/* True inside a finalizer: no light thread may run there, since LuaJIT takes its yields for those
- * of a debug hook. */
-bool asio_sched_in_finalizer(struct asio_rt *rt);
 
 /* Raises the report that light threads wait and nothing can wake them. */
 int asio_sched_deadlock(lua_State *L, struct asio_rt *rt);

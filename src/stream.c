@@ -81,6 +81,18 @@ static void await_peer(struct asio_stream *s)
         look_again(s, grace);
 }
 
+/* What comes in is read and discarded from the start: a peer that writes before it reads would
+ * otherwise wait for us as we wait for it. */
+static void keep_reading(struct asio_stream *s)
+{
+    if (s->reading || s->read_status < 0)
+        return;
+    if (s->transport->read_start(s) < 0)
+        finish(s);
+    else
+        s->reading = true;
+}
+
 void asio_stream_continue_close(struct asio_stream *s)
 {
     if (!s->closing || s->gone)
@@ -97,11 +109,6 @@ void asio_stream_continue_close(struct asio_stream *s)
             return;
         }
         s->finished = true;
-        if (!s->reading && s->transport->read_start(s) < 0) {
-            finish(s);
-            return;
-        }
-        s->reading = true;
         look_again(s, grace);
     } else {
         await_peer(s);
@@ -110,8 +117,10 @@ void asio_stream_continue_close(struct asio_stream *s)
 
 void asio_stream_discard(struct asio_stream *s, size_t n)
 {
+    if (!s->finished)
+        return;
     s->discarded = n > UINT32_MAX - s->discarded ? UINT32_MAX : s->discarded + (uint32_t)n;
-    if (s->finished && s->discarded > DISCARD_MAX)
+    if (s->discarded > DISCARD_MAX)
         asio_stream_continue_close(s);
 }
 
@@ -140,6 +149,8 @@ void asio_stream_close(struct asio_stream *s, bool collected)
     }
     look_again(s, s->linger);
     if (!s->gone)
+        keep_reading(s);
+    if (!s->gone)
         asio_stream_flush(s); /* goes on with asio_stream_continue_close */
 }
 
@@ -160,6 +171,7 @@ void asio_stream_free(struct asio_stream *s)
 {
     asio_timer_remove(&s->rt->timers, &s->timer);
     asio_rt_flush_forget(s->rt, &s->flush);
+    s->in.pinned = false; /* memory may have run out while it was */
     asio_inbuf_free(&s->in);
     asio_stream_drop_output(s);
     if (s->closing)

@@ -71,14 +71,24 @@ void asio_stream_ended(struct asio_stream *s, int status)
         wake_reader(s, status);
 }
 
-/* The string is made before the bytes are dropped: running out of memory loses nothing. */
+/* The string is made before the bytes are dropped: running out of memory loses nothing. Making it
+ * may run finalizers, which may close the connection or read from it: the bytes are pinned
+ * meanwhile, and looked at again. */
 static int push_bytes(lua_State *L, struct asio_stream *s, size_t max)
 {
-    size_t n = asio_inbuf_length(&s->in);
+    size_t n = asio_inbuf_length(&s->in), start = s->in.start;
     if (n > max)
         n = max;
     asio_push_ok(L, s->rt);
+    s->in.pinned = true;
     lua_pushlstring(L, n ? asio_inbuf_bytes(&s->in) : "", n);
+    s->in.pinned = false;
+    if (s->closing || s->in.start != start) {
+        if (s->in.start == s->in.end)
+            asio_inbuf_free(&s->in);
+        lua_pop(L, 2);
+        return asio_push_fail(L, s->closing ? UV_ECANCELED : UV_EBUSY);
+    }
     if (n)
         asio_inbuf_skip(&s->in, n);
     return 2;
@@ -99,7 +109,7 @@ static const struct asio_wait_op read_op = { "read", true, abort_read, push_read
 
 int asio_stream_read(lua_State *L, struct asio_stream *s, size_t need, size_t max)
 {
-    if (s->reader)
+    if (s->reader && need > 0)
         return asio_push_fail(L, UV_EBUSY);
     if (asio_inbuf_length(&s->in) >= need)
         return push_bytes(L, s, max);

@@ -52,13 +52,15 @@ static void hand_over(struct asio_stream *s)
     uv_buf_t bufs[BUFS_MAX];
     size_t bytes;
     unsigned count = asio_outbuf_gather(&s->out, bufs, BUFS_MAX, &bytes);
+    asio_rt_sending_begins(s->rt);
     int status = s->transport->write(s, bufs, count, bytes);
+    asio_rt_sending_began(s->rt);
     if (status < 0) {
+        asio_rt_sending_ends(s->rt);
         fail(s, status);
         return;
     }
     s->sending = true;
-    s->rt->alive++; /* an unfinished flush keeps run going */
 }
 
 void asio_stream_flush(struct asio_stream *s)
@@ -86,7 +88,7 @@ void asio_stream_flush(struct asio_stream *s)
 void asio_stream_sent(struct asio_stream *s, size_t bytes, int status)
 {
     s->sending = false;
-    s->rt->alive--;
+    asio_rt_sending_ends(s->rt);
     if (status < 0) {
         fail(s, status);
         return;
@@ -136,6 +138,8 @@ static int queue_large(lua_State *L, struct asio_stream *s, int index, const cha
 
 int asio_stream_queue(lua_State *L, struct asio_stream *s, int index, const char *bytes, size_t n)
 {
+    if (s->closing)
+        return UV_ECANCELED; /* a finalizer did it, run by the making of a string */
     if (n >= ASIO_LARGE)
         return queue_large(L, s, index, bytes, n);
     int status = asio_outbuf_copy(&s->out, &s->rt->out_env, bytes, n);
@@ -182,13 +186,15 @@ static int park(lua_State *L, struct asio_stream *s, const struct asio_wait_op *
 int asio_stream_write_end(lua_State *L, struct asio_stream *s)
 {
     struct asio_rt *rt = s->rt;
+    if (s->closing)
+        return asio_push_fail(L, UV_ECANCELED);
     if (s->out.length >= ASIO_COALESCE || (rt->depth == 0 && !rt->looping))
         asio_stream_flush(s);
     else if (s->out.length > 0)
         asio_rt_flush_later(rt, &s->flush);
     if (s->write_status < 0)
         return asio_push_fail(L, s->write_status);
-    if (s->out.length <= ASIO_HIGH_WATER) {
+    if (s->out.length <= ASIO_HIGH_WATER || !asio_sched_can_wait(L, rt)) {
         asio_push_ok(L, rt); /* the shim adds the `true` */
         return 1;
     }

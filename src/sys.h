@@ -15,8 +15,8 @@ ssize_t asio_sys_send(uv_os_fd_t fd, const uv_buf_t *bufs, unsigned count);
 /* Half-closes (sends FIN); UV_ENOTSUP: use uv_shutdown. */
 int asio_sys_shutdown(uv_os_fd_t fd);
 
-/* A duplicate of a listening socket, or -1 where it cannot or need not be had. */
-uv_os_sock_t asio_sys_dup(uv_os_fd_t fd);
+/* Duplicates a listening socket: 0, an error, or UV_ENOTSUP where there is no need of it. */
+int asio_sys_dup(uv_os_fd_t fd, uv_os_sock_t *copy);
 void asio_sys_close(uv_os_sock_t fd);
 
 /* True when a descriptor that was just opened is so near the process's limit that accepting
@@ -26,14 +26,16 @@ bool asio_sys_files_short(uv_os_sock_t newest);
 /* Starts fn(arg) in a thread that nobody joins. 0 or an error. */
 int asio_sys_thread(void (*fn)(void *arg), void *arg);
 
-/* While a loop runs: SIGPIPE is blocked in this thread (libuv's own writes raise it) and the
- * process's SIGINT action is remembered; leaving puts both back. Calls nest across threads. */
-struct asio_sys_guard {
-    bool sigpipe_was_blocked;
-    bool watch_sigint; /* out: false when the process ignores SIGINT */
-};
-void asio_sys_guard_enter(struct asio_sys_guard *g);
-void asio_sys_guard_leave(struct asio_sys_guard *g);
+/* libuv's own writes raise SIGPIPE. Blocks it in this thread; false if it was blocked already, or
+ * there is no such thing. Unblocking takes out one that came meanwhile. */
+bool asio_sys_block_sigpipe(void);
+void asio_sys_unblock_sigpipe(void);
+
+/* While a loop runs the process's SIGINT action is remembered; leaving puts it back. Calls nest
+ * across threads. Entering returns false when the process ignores SIGINT: then do not watch it,
+ * and do not call leave. */
+bool asio_sys_sigint_enter(void);
+void asio_sys_sigint_leave(void);
 
 /* Closing carefully: bytes the peer's system has not acknowledged, bytes received and not read.
  * 0 where it cannot be known. */

@@ -39,9 +39,10 @@ int asio_sys_shutdown(uv_os_fd_t fd)
     return shutdown(fd, SHUT_WR) == 0 ? 0 : uv_translate_sys_error(errno);
 }
 
-uv_os_sock_t asio_sys_dup(uv_os_fd_t fd)
+int asio_sys_dup(uv_os_fd_t fd, uv_os_sock_t *copy)
 {
-    return fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    *copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    return *copy < 0 ? uv_translate_sys_error(errno) : 0;
 }
 
 void asio_sys_close(uv_os_sock_t fd)
@@ -110,43 +111,46 @@ static bool ignored(const struct sigaction *action)
     return !(action->sa_flags & SA_SIGINFO) && action->sa_handler == SIG_IGN;
 }
 
-void asio_sys_guard_enter(struct asio_sys_guard *g)
+bool asio_sys_sigint_enter(void)
 {
-    sigset_t set, old;
-    sigemptyset(&set);
-    sigaddset(&set, SIGPIPE);
-    pthread_sigmask(SIG_BLOCK, &set, &old);
-    g->sigpipe_was_blocked = sigismember(&old, SIGPIPE) == 1;
     pthread_mutex_lock(&sigint.lock);
     if (sigint.users == 0)
         sigaction(SIGINT, NULL, &sigint.action);
-    g->watch_sigint = !ignored(&sigint.action);
-    sigint.users += g->watch_sigint;
+    bool watch = !ignored(&sigint.action);
+    sigint.users += watch;
     pthread_mutex_unlock(&sigint.lock);
+    return watch;
 }
 
-/* A SIGPIPE that came meanwhile is taken out before the mask is restored, or it would go off now. */
-static void restore_sigpipe(void)
+void asio_sys_sigint_leave(void)
 {
-    sigset_t set, pending;
-    int taken;
-    sigemptyset(&set);
-    sigaddset(&set, SIGPIPE);
-    if (sigpending(&pending) == 0 && sigismember(&pending, SIGPIPE) == 1)
-        sigwait(&set, &taken);
-    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
-}
-
-void asio_sys_guard_leave(struct asio_sys_guard *g)
-{
-    if (!g->sigpipe_was_blocked)
-        restore_sigpipe();
-    if (!g->watch_sigint)
-        return;
     pthread_mutex_lock(&sigint.lock);
     if (--sigint.users == 0)
         sigaction(SIGINT, &sigint.action, NULL);
     pthread_mutex_unlock(&sigint.lock);
+}
+
+static sigset_t sigpipe_alone(void)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGPIPE);
+    return set;
+}
+
+bool asio_sys_block_sigpipe(void)
+{
+    sigset_t set = sigpipe_alone(), old;
+    return pthread_sigmask(SIG_BLOCK, &set, &old) == 0 && sigismember(&old, SIGPIPE) == 0;
+}
+
+void asio_sys_unblock_sigpipe(void)
+{
+    sigset_t set = sigpipe_alone(), pending;
+    int taken;
+    if (sigpending(&pending) == 0 && sigismember(&pending, SIGPIPE) == 1)
+        sigwait(&set, &taken);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
 }
 
 size_t asio_sys_unread(uv_os_fd_t fd)

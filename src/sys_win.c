@@ -17,10 +17,10 @@ int asio_sys_shutdown(uv_os_fd_t fd)
     return UV_ENOTSUP;
 }
 
-uv_os_sock_t asio_sys_dup(uv_os_fd_t fd)
+int asio_sys_dup(uv_os_fd_t fd, uv_os_sock_t *copy)
 {
-    (void)fd;
-    return (uv_os_sock_t)-1;
+    (void)fd, (void)copy;
+    return UV_ENOTSUP;
 }
 
 void asio_sys_close(uv_os_sock_t fd)
@@ -62,15 +62,22 @@ int asio_sys_thread(void (*fn)(void *arg), void *arg)
     return 0;
 }
 
-void asio_sys_guard_enter(struct asio_sys_guard *g)
+bool asio_sys_block_sigpipe(void)
 {
-    g->sigpipe_was_blocked = false;
-    g->watch_sigint = true;
+    return false;
 }
 
-void asio_sys_guard_leave(struct asio_sys_guard *g)
+void asio_sys_unblock_sigpipe(void)
 {
-    (void)g;
+}
+
+bool asio_sys_sigint_enter(void)
+{
+    return true;
+}
+
+void asio_sys_sigint_leave(void)
+{
 }
 
 size_t asio_sys_unsent(uv_os_fd_t fd)

@@ -31,9 +31,10 @@ static void on_read(uv_stream_t *handle, ssize_t n, const uv_buf_t *buf)
     struct asio_stream *s = handle->data;
     if (n > 0)
         asio_stream_received(s, buf->base, (size_t)n);
-    else if (n == UV_ENOBUFS) /* that is libuv's word for an allocation that failed */
+    else if (n == UV_ENOBUFS) { /* that is libuv's word for an allocation that failed; it would go on */
+        uv_read_stop(handle);
         asio_stream_ended(s, UV_ENOMEM);
-    else if (n < 0)
+    } else if (n < 0)
         asio_stream_ended(s, (int)n);
 }
 

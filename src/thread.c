@@ -45,6 +45,10 @@ static void keep_error(lua_State *L, void *arg)
     asio_sched_push_handle(L, t);
     push_kept(L, t);
     lua_xmove(t->co, L, 1);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, t->wait.rt->ref_cancelled);
+    if (lua_rawequal(L, -1, -2))
+        t->joined = true; /* being cancelled is no failure to report */
+    lua_pop(L, 1);
     luaL_traceback(L, t->co, NULL, 0);
     lua_rawseti(L, -3, KEPT_TRACEBACK);
     lua_rawseti(L, -2, KEPT_ERROR);
@@ -101,7 +105,7 @@ static void thread_ended(struct asio_thread *t, int status)
             kept = asio_rt_protect(rt, status == LUA_YIELD ? keep_stray_yield : keep_error, t);
         if (kept != 0)
             asio_rt_protect(rt, keep_no_memory, t);
-        if (!t->joined && !t->cancelled) {
+        if (!t->joined) {
             t->next = rt->failed;
             rt->failed = t;
         }
@@ -118,24 +122,25 @@ static void thread_ended(struct asio_thread *t, int status)
 static void report(lua_State *L, void *arg)
 {
     struct asio_thread *t = arg;
-    asio_sched_push_handle(L, t);
     if (!t->kept) {
         fputs("asio: light thread failed: not enough memory\n", stderr);
         return;
     }
-    lua_getfenv(L, -1);
-    lua_getfield(L, -1, "name");
-    if (lua_isnil(L, -1))
-        lua_pushfstring(L, "#%d", (int)t->id);
-    const char *name = lua_tostring(L, -1);
-    lua_rawgeti(L, 2, KEPT_ERROR);
-    lua_rawgeti(L, 2, KEPT_TRACEBACK);
-    const char *traceback = lua_tostring(L, -1);
-    const char *text = lua_tostring(L, -2);
-    if (!text && luaL_callmeta(L, -2, "__tostring"))
+    enum { HANDLE = 1, KEPT, NAME, ERROR, TRACEBACK };
+    lua_settop(L, 0);
+    asio_sched_push_handle(L, t);
+    lua_getfenv(L, HANDLE);
+    lua_getfield(L, KEPT, "name");
+    lua_rawgeti(L, KEPT, KEPT_ERROR);
+    lua_rawgeti(L, KEPT, KEPT_TRACEBACK);
+    const char *name = lua_tostring(L, NAME), *traceback = lua_tostring(L, TRACEBACK);
+    const char *text = lua_tostring(L, ERROR);
+    if (!name)
+        name = lua_pushfstring(L, "#%d", (int)t->id);
+    if (!text && luaL_callmeta(L, ERROR, "__tostring"))
         text = lua_tostring(L, -1);
     if (!text)
-        text = lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, 5));
+        text = lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, ERROR));
     fprintf(stderr, "asio: light thread %s failed: %s\n%s\n", name, text, traceback ? traceback : "");
 }
 
@@ -193,11 +198,9 @@ static int l_yield(lua_State *L)
         return asio_push_interrupt(L, rt);
     struct asio_wait *w = asio_sched_claim(L, rt);
     if (w->main) { /* one turn for the others */
-        struct asio_sys_guard guard;
-        asio_rt_flush(rt);
-        asio_rt_enter(rt, &guard);
-        asio_sched_turn(rt, false);
-        asio_rt_leave(rt, &guard);
+        rt->stop = false;
+        asio_sched_loop(rt, false, NULL, NULL);
+        asio_sched_raise_interrupted(L, rt);
         return asio_push_true(L);
     }
     int n = asio_sched_park(L, w, &op, -1);

@@ -128,6 +128,8 @@ struct asio_timer *asio_timers_pop(struct asio_timers *ts, uint64_t now)
 
 void asio_timers_free(struct asio_timers *ts)
 {
+    for (uint32_t i = 0; i < ts->count; i++)
+        ts->heap[i].timer->index = 0; /* their owners may still remove them */
     asio_mem.free(ts->heap);
     ts->heap = NULL;
     ts->count = ts->capacity = 0;

@@ -50,13 +50,13 @@ local function serve_through_the_fault(retry)
 end
 
 local function inject(error_name, retry)
-  t.need 'strace'
   local log = os.tmpname()
   local result = t.child(serve_through_the_fault, {
     args = { retry },
     seconds = 30,
-    wrap = ('strace -f -e trace=accept,accept4 -e inject=accept,accept4:error=%s:when=1..6 -o %s')
-      :format(error_name, log),
+    env = t.ignore_leaks,
+    wrap = t.strace(('-e trace=accept,accept4 -e inject=accept,accept4:error=%s:when=1..6 -o %s')
+      :format(error_name, log)),
   })
   local calls = 0
   for line in io.lines(log) do
@@ -90,7 +90,6 @@ function T.test_accept_finds_no_free_file()
 end
 
 function T.test_accept_that_never_works_takes_no_processor()
-  t.need 'strace'
   local log = os.tmpname()
   local result = t.child(function()
     local asio, raw = require 'asio', require 'raw'
@@ -104,7 +103,10 @@ function T.test_accept_that_never_works_takes_no_processor()
       client:close()
       server:close()
     end)
-  end, { wrap = 'strace -f -e trace=accept,accept4 -e inject=accept,accept4:error=ENOMEM -o ' .. log })
+  end, {
+    env = t.ignore_leaks,
+    wrap = t.strace('-e trace=accept,accept4 -e inject=accept,accept4:error=ENOMEM -o ' .. log),
+  })
   local calls = 0
   for _ in io.lines(log) do calls = calls + 1 end
   os.remove(log)
@@ -114,7 +116,6 @@ function T.test_accept_that_never_works_takes_no_processor()
 end
 
 function T.test_a_server_can_be_closed_while_accept_fails()
-  t.need 'strace'
   t.child(function()
     local asio, raw = require 'asio', require 'raw'
     asio.run(function()
@@ -138,7 +139,10 @@ function T.test_a_server_can_be_closed_while_accept_fails()
         asio.sleep(0.005)
       end
     end)
-  end, { wrap = 'strace -f -e inject=accept,accept4:error=ENOMEM -o /dev/null' })
+  end, {
+    env = t.ignore_leaks,
+    wrap = t.strace '-e inject=accept,accept4:error=ENOMEM -o /dev/null',
+  })
 end
 
 function T.test_an_accept_that_is_interrupted_or_aborted_is_no_fault()

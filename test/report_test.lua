@@ -186,19 +186,23 @@ function T.test_an_error_in_a_handler_closes_its_connection_alone()
   lu.assertStrContains(text, 'stack traceback')
 end
 
-function T.test_an_error_after_the_handler_waited()
+function T.test_errors_of_every_kind_in_a_handler_that_has_waited()
+  local value
   local server = assert(asio.server('127.0.0.1', 0, function(conn)
     conn:write 'before'
     conn:read(1)
-    error({ code = 42 })
+    error(value)
   end))
   local _, port = server:address()
-  local conn = assert(asio.connect('127.0.0.1', port))
-  lu.assertEquals(conn:read(6), 'before')
-  conn:write '!'
-  t.failure('EOF', conn:read(1))
+  for _, kind in ipairs { 'table', 'boolean', 'nil' } do
+    value = ({ table = { code = 42 }, boolean = false })[kind]
+    local conn = assert(asio.connect('127.0.0.1', port))
+    lu.assertEquals(conn:read(6), 'before')
+    conn:write '!'
+    t.failure('EOF', conn:read(1))
+    lu.assertStrContains(t.stderr(), kind)
+  end
   server:close()
-  lu.assertStrContains(t.stderr(), 'table')
 end
 
 T.test_the_function_of_run_counts_as_joined = t.main(function()

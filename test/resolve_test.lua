@@ -96,7 +96,7 @@ function T.test_slow_names_do_not_hold_up_fast_ones()
       os.exit(0, true)
     end)
     blackhole:close()
-  end, { env = 'ASAN_OPTIONS=detect_leaks=0' }), 'fine')
+  end, { env = t.ignore_leaks }), 'fine')
 end
 
 function T.test_a_script_can_end_while_a_name_is_looked_up()
@@ -107,7 +107,7 @@ function T.test_a_script_can_end_while_a_name_is_looked_up()
     for i = 1, 3 do asio.spawn(asio.connect, 'slow' .. i .. '.example', 80) end
     asio.run_once(0)
     io.write 'fine'
-  end, { gives_up_after = 8, env = 'ASAN_OPTIONS=detect_leaks=0' }), 'fine')
+  end, { gives_up_after = 8, env = t.ignore_leaks }), 'fine')
   lu.assertTrue(os.time() - started <= 4, 'the end waited for the name server')
 end
 

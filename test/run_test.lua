@@ -470,7 +470,7 @@ function T.test_exit_without_close_in_a_light_thread()
       asio.sleep(0.001)
       os.exit(5)
     end)
-  end, { code = 5, env = 'ASAN_OPTIONS=detect_leaks=0' })
+  end, { code = 5, env = t.ignore_leaks })
 end
 
 function T.test_an_error_out_of_run_ends_the_script()

@@ -396,6 +396,10 @@ function M.quiet_child(fn, child_options)
   return result.out
 end
 
+-- Leaks cannot be looked for in a process that is traced, nor in one that leaves without closing
+-- its Lua state.
+M.ignore_leaks = 'ASAN_OPTIONS=detect_leaks=0'
+
 local function works(command)
   return os.execute(command .. ' >/dev/null 2>&1') == 0
 end
@@ -405,6 +409,13 @@ function M.need(...)
   for _, program in ipairs { ... } do
     lu.skipIf(not works('command -v ' .. quote(program)), program .. ' is not installed')
   end
+end
+
+--- A wrapper for `child` that traces its system calls; skips the case where that is forbidden.
+function M.strace(arguments)
+  M.need 'strace'
+  lu.skipIf(not works 'strace -o /dev/null true', 'this machine does not allow strace')
+  return 'strace -f ' .. arguments
 end
 
 --- A wrapper for `child` that gives it a network of its own, with the loopback interface up;

@@ -10,11 +10,6 @@
 local here = (arg[0]:match '^(.*/)' or './')
 package.path = here .. '?.lua;' .. package.path
 
-local ALL = {
-  'api', 'close', 'connect', 'coroutine', 'fault', 'gc', 'matrix', 'peer', 'read', 'readme',
-  'report', 'resolve', 'run', 'server', 'signal', 'stream', 'thread', 'timer', 'tproxy', 'write',
-}
-
 -- One file, in this process ---------------------------------------------------------------------
 
 local function run_here(dir, name, options)
@@ -96,6 +91,19 @@ local function closing_line(total, seconds)
   return table.concat(parts, ', ')
 end
 
+-- Whatever is called NAME_test.lua, so that no new file is forgotten.
+local function all_names()
+  local names = {}
+  local list = io.popen('ls ' .. quote(here))
+  for file in list:lines() do
+    names[#names + 1] = file:match '^(.*)_test%.lua$'
+  end
+  list:close()
+  table.sort(names)
+  assert(#names > 0, 'no tests beside test.lua')
+  return names
+end
+
 local function run_all(names, options)
   local dir, total, started = os.tmpname(), { tests = 0 }, os.time()
   os.remove(dir)
@@ -126,4 +134,4 @@ for _, word in ipairs(arg) do
     options[#options + 1] = word
   end
 end
-run_all(#names > 0 and names or ALL, options)
+run_all(#names > 0 and names or all_names(), options)

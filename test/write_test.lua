@@ -198,7 +198,6 @@ function T.test_they_go_out_when_the_thread_fails()
 end
 
 function T.test_sixteen_small_writes_are_one_system_call()
-  t.need 'strace'
   local log = os.tmpname()
   t.quiet_child(function()
     local asio = require 'asio'
@@ -213,7 +212,10 @@ function T.test_sixteen_small_writes_are_one_system_call()
       end
       reader:join()
     end)
-  end, { wrap = 'strace -f -e trace=write,writev,sendto,sendmsg -o ' .. log })
+  end, {
+    env = t.ignore_leaks,
+    wrap = t.strace('-e trace=write,writev,sendto,sendmsg -o ' .. log),
+  })
   local calls = 0
   for line in io.lines(log) do
     if line:find('coalesced', 1, true) then calls = calls + 1 end

@@ -4,10 +4,12 @@
 local core = ...
 local asio = core.asio
 local c_connect, c_resolve, check_port = core.connect, core.resolve, core.check_port
+local now = asio.now
+local error, ipairs, type = error, ipairs, type
 
 local function remaining(deadline)
     if not deadline then return nil end
-    local seconds = deadline - asio.now()
+    local seconds = deadline - now()
     return seconds > 0 and seconds or 0
 end
 
@@ -31,7 +33,7 @@ local function check_timeout(timeout)
     if type(timeout) ~= 'number' or not (timeout >= 0) then
         error("bad argument #3 to 'connect' (timeout must be a number of seconds, not negative or NaN)", 3)
     end
-    return asio.now() + timeout
+    return now() + timeout
 end
 
 --- Connects by TCP. Names are resolved without blocking; their addresses are tried in turn. Waits.

@@ -8,6 +8,7 @@ local core = ...
 local asio, conn, thread = core.asio, core.conn, core.thread
 local OK, FAIL, INTERRUPT = core.OK, core.FAIL, core.INTERRUPT
 local repark, outcome = core.repark, core.outcome
+local error = error -- a script that replaces it must not swallow interrupts
 
 local refusal = 'this light thread is waiting: only asio can resume it'
 
@@ -59,7 +60,7 @@ end
 function conn.write(self, ...)
     local token, ok, message, code, unsent = c_write(self, ...)
     if token == OK then return true end
-    if unsent then return nil, message, code, unsent end
+    if token == FAIL and unsent then return nil, message, code, unsent end
     return unusual(self, token, ok, message, code)
 end
 
