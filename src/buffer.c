@@ -2,7 +2,7 @@
  * Byte queues; see buffer.h. */
 #include "buffer.h"
 
-enum { FIRST_CAPACITY = 512, SEGMENT_CAPACITY = 16 * 1024 };
+enum { FIRST_CAPACITY = 512, SEGMENT_CAPACITY = 16 * 1024, SPARE_SMALL = 64, SPARE_LARGE = 1 };
 
 void asio_inbuf_borrow(struct asio_inbuf *b, char *p, size_t n)
 {
@@ -97,36 +97,58 @@ static struct asio_segment *new_segment(size_t capacity)
     return s;
 }
 
-/* The spare one if it is there; else a small one for a first small write, and large ones for a queue
- * that goes on growing. */
+/* A small one for a first small write, large ones for a queue that goes on growing. */
 static struct asio_segment *take_segment(struct asio_outbuf *q, struct asio_outbuf_env *env, size_t need)
 {
-    struct asio_segment *s = env->spare;
-    if (s && need <= SEGMENT_CAPACITY) {
-        env->spare = NULL;
-        return s;
-    }
-    size_t capacity = q->first ? SEGMENT_CAPACITY : FIRST_CAPACITY;
-    return new_segment(need > capacity ? need : capacity);
+    bool large = q->first || need > FIRST_CAPACITY;
+    size_t capacity = large ? SEGMENT_CAPACITY : FIRST_CAPACITY;
+    struct asio_segment **spare = large ? &env->large : &env->small, *s = *spare;
+    if (!s || need > capacity)
+        return new_segment(need > capacity ? need : capacity);
+    *spare = s->next;
+    *(large ? &env->large_count : &env->small_count) -= 1;
+    s->next = NULL;
+    s->start = s->end = 0;
+    return s;
+}
+
+static bool keep_segment(struct asio_segment *s, struct asio_segment **spare, int *count, int max)
+{
+    if (*count == max)
+        return false;
+    s->next = *spare;
+    *spare = s;
+    *count += 1;
+    return true;
 }
 
 static void drop_segment(struct asio_segment *s, struct asio_outbuf_env *env)
 {
+    bool kept = false;
     if (s->ref != LUA_NOREF)
         env->release(env->arg, s->ref);
-    if (s->capacity == SEGMENT_CAPACITY && !env->spare) {
-        s->next = NULL;
-        s->start = s->end = 0;
-        env->spare = s;
-    } else {
+    else if (s->capacity == FIRST_CAPACITY)
+        kept = keep_segment(s, &env->small, &env->small_count, SPARE_SMALL);
+    else if (s->capacity == SEGMENT_CAPACITY)
+        kept = keep_segment(s, &env->large, &env->large_count, SPARE_LARGE);
+    if (!kept)
         asio_mem.free(s);
+}
+
+static void free_all(struct asio_segment *s)
+{
+    while (s) {
+        struct asio_segment *following = s->next;
+        asio_mem.free(s);
+        s = following;
     }
 }
 
 void asio_outbuf_env_free(struct asio_outbuf_env *env)
 {
-    asio_mem.free(env->spare);
-    env->spare = NULL;
+    free_all(env->small);
+    free_all(env->large);
+    env->small = env->large = NULL;
 }
 
 /* The new segment is there before anything is copied, so that failing leaves the queue as it was. */

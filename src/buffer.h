@@ -61,10 +61,11 @@ struct asio_outbuf {
     size_t length; /* bytes in all segments */
 };
 
-/* What the queues of one runtime share. */
+/* What the queues of one runtime share: segments kept for reuse, few enough to forget about, and
+ * enough for the connections that write in one turn. */
 struct asio_outbuf_env {
-    struct asio_segment *spare;          /* one large segment kept for reuse, or NULL: most of the time
-                                           * one connection at a time has output, for a moment */
+    struct asio_segment *small, *large;
+    int small_count, large_count;
     void (*release)(void *arg, int ref); /* lets go of a string's anchor */
     void *arg;
 };

@@ -123,6 +123,15 @@ void asio_rt_flush(struct asio_rt *rt)
     }
 }
 
+void asio_rt_flush_soon(struct asio_rt *rt)
+{
+    enum { BATCH = 64 };
+    if (rt->polling && ++rt->unflushed < BATCH)
+        return;
+    rt->unflushed = 0;
+    asio_rt_flush(rt);
+}
+
 void asio_rt_flush_forget(struct asio_rt *rt, struct asio_flush_node *node)
 {
     if (!node->next)
@@ -274,6 +283,7 @@ void asio_rt_poll(struct asio_rt *rt, bool wait)
         block_sigpipe(rt);
     uv_run(&rt->loop, wait ? UV_RUN_ONCE : UV_RUN_NOWAIT);
     rt->polling = false;
+    asio_rt_flush(rt);
     unblock_sigpipe(rt);
     fire_timers(rt);
     pay_gc_debt(rt);

@@ -58,7 +58,8 @@ struct asio_rt {
     double token_ok, token_fail, token_interrupt; /* secrets between C and the shims, see wait.h */
     bool loop_open, closed;
     bool watches_sigint;
-    bool polling; /* libuv is on the C stack */
+    int unflushed; /* light threads that have run since the last flush */
+    bool polling;  /* libuv is on the C stack */
     bool sigpipe_blocked;
     bool looping; /* a run or a wait of the main chunk is on the C stack */
     bool stop, interrupted;
@@ -126,6 +127,11 @@ static inline void asio_rt_flush_later(struct asio_rt *rt, struct asio_flush_nod
     }
 }
 void asio_rt_flush(struct asio_rt *rt);
+/* A light thread has parked or ended: flushes, while libuv runs only for every 64th, and then at the
+ * end. Reading and running for all that have something first and sending for all then was
+ * measured at a tenth of the processor time of an echo server: the code of each half stays in the cache,
+ * and a peer that was woken finds more to do before it sleeps again. */
+void asio_rt_flush_soon(struct asio_rt *rt);
 /* Takes a node out of the list, before its memory goes. */
 void asio_rt_flush_forget(struct asio_rt *rt, struct asio_flush_node *node);
 

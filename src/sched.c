@@ -82,7 +82,7 @@ static void resume(struct asio_thread *t, int nargs)
     else
         ended(t, status);
     if (rt->depth == 0)
-        asio_rt_flush(rt);
+        asio_rt_flush_soon(rt);
 }
 
 struct push {
