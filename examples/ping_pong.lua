@@ -2,10 +2,10 @@
 local asio = require 'asio'
 
 local server = assert(asio.server('127.0.0.1', 0, function(con)
-    asio.spawn_light_thread(function(con)
-        local data = con:read(5) -- waits, blocks nobody else
-        con:write(data .. '-pong')
-        con:close()
+    asio.spawn_light_thread(function(c)
+        local data = c:read(5) -- waits, blocks nobody else
+        c:write(data .. '-pong')
+        c:close()
     end, con)
 end))
 local _, port = server:address()

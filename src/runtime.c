@@ -235,13 +235,14 @@ static void pay_gc_debt(struct asio_rt *rt)
 static void block_sigpipe(struct asio_rt *rt)
 {
     if (!rt->sigpipe_blocked)
-        rt->sigpipe_blocked = asio_sys_block_sigpipe();
+        rt->sigpipe = asio_sys_sigpipe_block();
+    rt->sigpipe_blocked = true;
 }
 
 static void unblock_sigpipe(struct asio_rt *rt)
 {
     if (rt->sigpipe_blocked)
-        asio_sys_unblock_sigpipe();
+        asio_sys_sigpipe_end(rt->sigpipe);
     rt->sigpipe_blocked = false;
 }
 

@@ -61,7 +61,8 @@ struct asio_rt {
     int unflushed; /* light threads that have run since the last flush */
     bool polling;  /* libuv is on the C stack */
     bool sigpipe_blocked;
-    bool looping; /* a run or a wait of the main chunk is on the C stack */
+    enum asio_sigpipe sigpipe; /* while blocked: how to end that */
+    bool looping;              /* a run or a wait of the main chunk is on the C stack */
     bool stop, interrupted;
     bool attention; /* what drives the loop has something to look at: do not wait for events */
 

@@ -26,10 +26,11 @@ bool asio_sys_files_short(uv_os_sock_t newest);
 /* Starts fn(arg) in a thread that nobody joins. 0 or an error. */
 int asio_sys_thread(void (*fn)(void *arg), void *arg);
 
-/* libuv's own writes raise SIGPIPE. Blocks it in this thread; false if it was blocked already, or
- * there is no such thing. Unblocking takes out one that came meanwhile. */
-bool asio_sys_block_sigpipe(void);
-void asio_sys_unblock_sigpipe(void);
+/* libuv's own writes raise SIGPIPE. Blocks it in this thread; ending that takes out one that came
+ * meanwhile, also where the program had it blocked itself. */
+enum asio_sigpipe { ASIO_SIGPIPE_LEFT, ASIO_SIGPIPE_TAKE_OUT, ASIO_SIGPIPE_UNBLOCK };
+enum asio_sigpipe asio_sys_sigpipe_block(void);
+void asio_sys_sigpipe_end(enum asio_sigpipe how);
 
 /* While a loop runs the process's SIGINT action is remembered; leaving puts it back. Calls nest
  * across threads. Entering returns false when the process ignores SIGINT: then do not watch it,

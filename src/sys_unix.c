@@ -138,19 +138,32 @@ static sigset_t sigpipe_alone(void)
     return set;
 }
 
-bool asio_sys_block_sigpipe(void)
+static bool sigpipe_pending(void)
 {
-    sigset_t set = sigpipe_alone(), old;
-    return pthread_sigmask(SIG_BLOCK, &set, &old) == 0 && sigismember(&old, SIGPIPE) == 0;
+    sigset_t pending;
+    return sigpending(&pending) == 0 && sigismember(&pending, SIGPIPE) == 1;
 }
 
-void asio_sys_unblock_sigpipe(void)
+enum asio_sigpipe asio_sys_sigpipe_block(void)
 {
-    sigset_t set = sigpipe_alone(), pending;
+    sigset_t set = sigpipe_alone(), old;
+    if (pthread_sigmask(SIG_BLOCK, &set, &old) != 0)
+        return ASIO_SIGPIPE_LEFT;
+    if (sigismember(&old, SIGPIPE) == 0)
+        return ASIO_SIGPIPE_UNBLOCK;
+    return sigpipe_pending() ? ASIO_SIGPIPE_LEFT : ASIO_SIGPIPE_TAKE_OUT;
+}
+
+void asio_sys_sigpipe_end(enum asio_sigpipe how)
+{
+    sigset_t set = sigpipe_alone();
     int taken;
-    if (sigpending(&pending) == 0 && sigismember(&pending, SIGPIPE) == 1)
+    if (how == ASIO_SIGPIPE_LEFT)
+        return;
+    if (sigpipe_pending())
         sigwait(&set, &taken);
-    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+    if (how == ASIO_SIGPIPE_UNBLOCK)
+        pthread_sigmask(SIG_UNBLOCK, &set, NULL);
 }
 
 size_t asio_sys_unread(uv_os_fd_t fd)

@@ -62,13 +62,14 @@ int asio_sys_thread(void (*fn)(void *arg), void *arg)
     return 0;
 }
 
-bool asio_sys_block_sigpipe(void)
+enum asio_sigpipe asio_sys_sigpipe_block(void)
 {
-    return false;
+    return ASIO_SIGPIPE_LEFT;
 }
 
-void asio_sys_unblock_sigpipe(void)
+void asio_sys_sigpipe_end(enum asio_sigpipe how)
 {
+    (void)how;
 }
 
 bool asio_sys_sigint_enter(void)

@@ -30,7 +30,7 @@ end
 
 local function check_timeout(timeout)
     if timeout == nil or timeout == math.huge then return nil end
-    if type(timeout) ~= 'number' or not (timeout >= 0) then
+    if type(timeout) ~= 'number' or timeout ~= timeout or timeout < 0 then
         error("bad argument #3 to 'connect' (timeout must be a number of seconds, not negative or NaN)", 3)
     end
     return now() + timeout
@@ -39,7 +39,8 @@ end
 --- Connects by TCP. Names are resolved without blocking; their addresses are tried in turn. Waits.
 ---@param host string address or name; or a raw address from `get_original_dst`, then without a port
 ---@param port? integer|string 1 to 65535
----@param opts? {timeout?: number, linger?: number, nodelay?: boolean} seconds for everything together; seconds that close may take behind the scenes (30); TCP_NODELAY (true)
+---@param opts? {timeout?: number, linger?: number, nodelay?: boolean} timeout: seconds for everything
+--- together; linger: seconds that close may take behind the scenes (30); nodelay: TCP_NODELAY (true)
 ---@return table? conn
 ---@return string? message
 ---@return string? code `ECONNREFUSED`, `ETIMEDOUT`, `EAI_NONAME`, ...

@@ -32,7 +32,8 @@ local c_read, c_read_some, c_write, c_flush = core.read, core.read_some, core.wr
 ---@param size integer bytes; 0 gives "" at once
 ---@return string? data
 ---@return string? message
----@return string? code `EOF`, `ETIMEDOUT`, `EBADF` (closed), `ECANCELED` (closed meanwhile), `EBUSY` (somebody else is reading), ...
+---@return string? code `EOF`, `ETIMEDOUT`, `EBADF` (closed), `ECANCELED` (closed meanwhile), `EBUSY`
+--- (somebody else is reading), ...
 function conn.read(self, size)
     local token, data, message, code = c_read(self, size)
     if token == OK then return data end

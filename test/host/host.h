@@ -25,6 +25,7 @@ int luaopen_asio(lua_State *L);
 /* ---- main.c ------------------------------------------------------------------------------- */
 
 extern const char *host_only; /* the case asked for on the command line, or NULL: all */
+extern long host_number;      /* mode alloc: the one allocation to refuse, or 0: each in turn */
 extern bool host_long;        /* ASIO_LONG=1 */
 
 /* What is going on, for the message of a crash or a hang. */
@@ -74,9 +75,13 @@ int system_lookups_held(void);
 
 /* The next send of the core takes nothing and runs fn(arg) instead: whatever can happen between
  * one system call and the next. */
-void system_at_next_send(void (*fn)(int arg), int arg);
+void system_at_next_send(void (*fn)(void *arg), void *arg);
 
-int system_full_listener(int *port); /* a listener whose backlog is full: connecting to it hangs */
+int system_connect(int port); /* a blocking socket, connected to 127.0.0.1 */
+
+/* Opens a listener whose backlog is full, so that connecting to it hangs; its port is for scripts,
+ * in the environment: HOST_FULL_PORT. */
+void system_full_listener(void);
 
 /* ---- state.c ------------------------------------------------------------------------------ */
 
@@ -88,6 +93,9 @@ lua_State *state_open(const char *file);
  * state_error; else nresults results are on the stack. */
 bool state_call(lua_State *L, const char *name, int nargs, int nresults);
 const char *state_error(void); /* of this thread's last call that failed */
+
+/* The strings in the table that script.names() returns; how many. */
+int state_names(const char *file, char names[][64], int max);
 
 /* Closes the state, then checks that no block, descriptor or uv_run is left over. */
 bool state_close(lua_State *L, int fds_before);

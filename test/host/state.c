@@ -3,9 +3,12 @@
  * A Lua state with the core in it, on an allocator that counts. */
 #include "host.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 static _Thread_local char error_text[500];
 
@@ -33,13 +36,69 @@ static int l_arm(lua_State *L)
     return 0;
 }
 
-static int l_late(lua_State *L)
+static int l_interrupt(lua_State *L)
 {
-    lua_pushboolean(L, host_late());
+    (void)L;
+    raise(SIGINT);
+    return 0;
+}
+
+/* ---- peers of plain sockets --------------------------------------------------------------- */
+
+static int l_connect(lua_State *L)
+{
+    lua_pushinteger(L, system_connect((int)luaL_checkinteger(L, 1)));
     return 1;
 }
 
-static const luaL_Reg host_functions[] = { { "arm", l_arm }, { "late", l_late }, { NULL, NULL } };
+static int l_close(lua_State *L)
+{
+    close((int)luaL_checkinteger(L, 1));
+    return 0;
+}
+
+static int l_reset(lua_State *L)
+{
+    struct linger at_once = { 1, 0 };
+    int fd = (int)luaL_checkinteger(L, 1);
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+    close(fd);
+    return 0;
+}
+
+/* half_close(fd[, both]) */
+static int l_half_close(lua_State *L)
+{
+    shutdown((int)luaL_checkinteger(L, 1), lua_toboolean(L, 2) ? SHUT_RDWR : SHUT_WR);
+    return 0;
+}
+
+static void call_kept(void *arg)
+{
+    lua_State *L = arg;
+    lua_getfield(L, LUA_REGISTRYINDEX, "host.at_next_send");
+    lua_call(L, 0, 0);
+}
+
+/* at_next_send(fn or nil): the next send takes nothing and calls fn instead. */
+static int l_at_next_send(lua_State *L)
+{
+    lua_settop(L, 1);
+    bool none = lua_isnil(L, 1);
+    lua_setfield(L, LUA_REGISTRYINDEX, "host.at_next_send");
+    lua_getfield(L, LUA_REGISTRYINDEX, "host.thread");
+    if (lua_isnil(L, -1)) {
+        lua_newthread(L); /* to call it on, whoever sends */
+        lua_setfield(L, LUA_REGISTRYINDEX, "host.thread");
+        lua_getfield(L, LUA_REGISTRYINDEX, "host.thread");
+    }
+    system_at_next_send(none ? NULL : call_kept, lua_tothread(L, -1));
+    return 0;
+}
+
+static const luaL_Reg host_functions[] = { { "arm", l_arm }, { "interrupt", l_interrupt },
+    { "connect", l_connect }, { "close", l_close }, { "reset", l_reset }, { "half_close", l_half_close },
+    { "at_next_send", l_at_next_send }, { NULL, NULL } };
 
 lua_State *state_open(const char *file)
 {
@@ -80,16 +139,33 @@ bool state_call(lua_State *L, const char *name, int nargs, int nresults)
     return false;
 }
 
+int state_names(const char *file, char names[][64], int max)
+{
+    int count = 0;
+    lua_State *L = state_open(file);
+    if (!state_call(L, "names", 0, 1))
+        lua_newtable(L);
+    for (; count < max && count < (int)lua_objlen(L, -1); count++) {
+        lua_rawgeti(L, -1, count + 1);
+        snprintf(names[count], sizeof names[count], "%s", lua_tostring(L, -1));
+        lua_pop(L, 1);
+    }
+    lua_close(L);
+    return count;
+}
+
 const char *state_error(void)
 {
     return error_text;
 }
 
+/* Look-ups that the system holds up must not hold up the end. */
 bool state_close(lua_State *L, int fds_before)
 {
     bool unwound = system_uv_runs() > 0;
     lua_close(L);
     memory_disarm();
+    system_hold_lookups(false);
     bool settled = memory_settled();
     int fds = system_fds();
     if (unwound)

@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <netdb.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -60,10 +61,10 @@ int system_uv_runs(void)
 
 /* ---- sending ------------------------------------------------------------------------------ */
 
-static _Thread_local void (*at_next_send)(int arg);
-static _Thread_local int at_next_send_arg;
+static _Thread_local void (*at_next_send)(void *arg);
+static _Thread_local void *at_next_send_arg;
 
-void system_at_next_send(void (*fn)(int arg), int arg)
+void system_at_next_send(void (*fn)(void *arg), void *arg)
 {
     at_next_send = fn;
     at_next_send_arg = arg;
@@ -72,7 +73,7 @@ void system_at_next_send(void (*fn)(int arg), int arg)
 /* True: this send is to take nothing. */
 static bool instead(void)
 {
-    void (*fn)(int arg) = at_next_send;
+    void (*fn)(void *arg) = at_next_send;
     at_next_send = NULL;
     if (!fn)
         return false;
@@ -130,23 +131,34 @@ int __wrap_getaddrinfo(
     return __real_getaddrinfo("127.0.0.1", port, hints, result);
 }
 
-/* ---- a listener that is full -------------------------------------------------------------- */
+/* ---- plain sockets ------------------------------------------------------------------------ */
+
+int system_connect(int port)
+{
+    struct sockaddr_in addr = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    addr.sin_port = htons((uint16_t)port);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || connect(fd, (struct sockaddr *)&addr, sizeof addr) != 0)
+        abort();
+    return fd;
+}
 
 /* Connections beyond the backlog are not answered: the kernel drops their SYN. */
-int system_full_listener(int *port)
+void system_full_listener(void)
 {
+    char port[20];
     struct sockaddr_in addr = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
     socklen_t length = sizeof addr;
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0 || bind(fd, (struct sockaddr *)&addr, length) != 0 || listen(fd, 0) != 0)
         abort();
     getsockname(fd, (struct sockaddr *)&addr, &length);
-    *port = ntohs(addr.sin_port);
+    snprintf(port, sizeof port, "%d", ntohs(addr.sin_port));
+    setenv("HOST_FULL_PORT", port, 1);
     for (int i = 0; i < 4; i++) { /* they stay in the backlog after they are closed here */
         int client = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
         connect(client, (struct sockaddr *)&addr, length);
         usleep(1000);
         close(client);
     }
-    return fd;
 }

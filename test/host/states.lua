@@ -1,0 +1,360 @@
+-- Light threads that wait for everything there is, for mode states and mode threads (states.c,
+-- threads.c): the state is closed while they do, or while another state runs.
+--
+-- SPDX-License-Identifier: MIT
+
+local host = host -- luacheck: ignore 113
+local asio = require 'asio'
+local full_port = os.getenv 'HOST_FULL_PORT'
+
+local M = {}
+local keep = {} -- what a script would hold in variables
+
+local function hold(...)
+  for i = 1, select('#', ...) do keep[#keep + 1] = (select(i, ...)) end
+  return ...
+end
+
+local function pair()
+  return hold(assert(asio.socketpair()))
+end
+
+local function spawn(...)
+  return hold(asio.spawn(...))
+end
+
+local function nothing() end
+
+-- As much as the kernel takes without a reader, and a little more.
+local function fill(conn)
+  repeat conn:write(('x'):rep(20000)) until select(2, conn:pending()) > 0
+end
+
+-- What can be waited for ------------------------------------------------------------------------
+
+-- Each starts something that waits, and returns a light thread that has to be waiting when the
+-- state is closed (or nil: then it looks after itself).
+local waits = {}
+
+function waits.read()
+  local a = pair()
+  return spawn(a.read, a, 10)
+end
+
+function waits.read_with_a_deadline()
+  local a = pair()
+  a:set_timeout(1000)
+  return spawn(a.read_some, a)
+end
+
+function waits.read_of_half()
+  local a, b = pair()
+  b:write 'half'
+  return spawn(a.read, a, 10)
+end
+
+function waits.write()
+  local a = pair()
+  return spawn(a.write, a, ('x'):rep(4000000), 'y', { 'z' })
+end
+
+function waits.flush()
+  local a = pair()
+  fill(a)
+  return spawn(a.flush, a)
+end
+
+function waits.connect()
+  return spawn(asio.connect, '127.0.0.1', full_port)
+end
+
+function waits.connect_with_a_deadline()
+  return spawn(asio.connect, '127.0.0.1', full_port, { timeout = 1000 })
+end
+
+function waits.resolve()
+  return spawn(asio.connect, 'slow.test', 1)
+end
+
+-- More than there are helper threads.
+function waits.resolve_many()
+  for _ = 1, 12 do spawn(asio.connect, 'slow.test', 1) end
+  return spawn(asio.connect, 'slow.test', 1, { timeout = 1000 })
+end
+
+function waits.resolve_given_up()
+  spawn(asio.connect, 'slow.test', 1, { timeout = 0.001 })
+  asio.sleep(0.01)
+end
+
+function waits.join()
+  local sleeper = spawn(asio.sleep, 1000)
+  spawn(sleeper.join, sleeper)
+  return spawn(sleeper.join, sleeper, 1000)
+end
+
+function waits.join_in_a_ring()
+  local ring = {}
+  for i = 1, 3 do
+    ring[i] = spawn(function()
+      asio.yield()
+      ring[i % 3 + 1]:join()
+    end)
+  end
+  spawn(asio.sleep, 1000)
+  asio.yield()
+  asio.yield()
+  return ring[1]
+end
+
+function waits.sleep()
+  for i = 1, 100 do spawn(asio.sleep, 1000 + i) end
+  return spawn(asio.sleep, math.huge)
+end
+
+function waits.yield() -- ready, not run any more
+  spawn(asio.yield)
+end
+
+function waits.cancelled_and_ready()
+  local thread = spawn(asio.sleep, 1000)
+  thread:cancel()
+end
+
+function waits.server()
+  hold(assert(asio.server('127.0.0.1', 0, nothing)))
+end
+
+function waits.server_with_handlers()
+  local server = hold(assert(asio.server('127.0.0.1', 0, function(conn)
+    conn:read(1)
+  end)))
+  for _ = 1, 3 do hold(assert(asio.connect(server:address()))) end
+  asio.sleep(0.001)
+end
+
+function waits.client_not_yet_accepted()
+  local server = hold(assert(asio.server('127.0.0.1', 0, nothing)))
+  spawn(asio.connect, server:address())
+end
+
+function waits.orderly_close()
+  local a = pair()
+  fill(a)
+  a:close()
+end
+
+function waits.orderly_close_by_the_collector()
+  (function()
+    local a, b = asio.socketpair()
+    hold(b)
+    fill(a)
+  end)()
+  collectgarbage()
+  collectgarbage()
+end
+
+function waits.output_not_yet_sent()
+  local a, b = pair()
+  spawn(function()
+    a:write 'one'
+    b:write 'another'
+    asio.yield()
+  end)
+end
+
+function waits.unreachable_connections()
+  for _ = 1, 10 do asio.socketpair() end
+end
+
+function waits.unread_input()
+  local a, b = pair()
+  fill(a)
+  b:read(1)
+end
+
+-- A light thread that waits inside of others' calls of spawn.
+function waits.nested()
+  local function nest(n)
+    if n > 0 then return spawn(nest, n - 1):join() end
+    asio.sleep(1000)
+  end
+  return spawn(nest, 150)
+end
+
+function waits.in_pcalls_and_metamethods()
+  local t = setmetatable({}, { __index = function() return asio.sleep(1000) end })
+  return spawn(function() return pcall(pcall, function() return t.x end) end)
+end
+
+function waits.finalizers_that_use_the_library()
+  local a, b = pair()
+  local proxy = newproxy(true)
+  getmetatable(proxy).__gc = function()
+    pcall(a.write, a, 'late')
+    pcall(b.close, b)
+    pcall(asio.spawn, asio.sleep, 1)
+    pcall(asio.sleep, 1)
+    pcall(asio.server, '127.0.0.1', 0, nothing)
+    pcall(asio.connect, '127.0.0.1', 1)
+    pcall(asio.socketpair)
+    pcall(asio.run_once, 0)
+    pcall(asio.run)
+  end
+  hold(proxy)
+  local thread = spawn(b.read, b, 1)
+  return thread
+end
+
+local names = {}
+for name in pairs(waits) do names[#names + 1] = name end
+table.sort(names)
+
+function M.names()
+  return names
+end
+
+--- Starts one of them and lets the loop turn.
+function M.start(name, turns)
+  local thread
+  local starter = asio.spawn(function() thread = waits[name]() end)
+  while starter:status() == 'waiting' or starter:status() == 'ready' do asio.run_once(0.01) end
+  local ok, err = starter:join()
+  assert(ok, err)
+  for _ = 1, turns do asio.run_once(0) end
+  assert(not thread or thread:status() == 'waiting', 'it does not wait')
+end
+
+--- All at once.
+function M.start_all(turns)
+  for _, name in ipairs(names) do M.start(name, turns) end
+end
+
+-- States that work together ---------------------------------------------------------------------
+
+--- Serves: echoes lines of four bytes. Returns the port.
+function M.serve()
+  local server = hold(assert(asio.server('127.0.0.1', 0, function(conn)
+    while true do
+      local message = conn:read(4)
+      if not message then break end
+      conn:write(message)
+    end
+    conn:close()
+  end)))
+  return select(2, server:address())
+end
+
+function M.close_server()
+  for i, object in pairs(keep) do
+    if tostring(object):find '^server' then
+      object:close()
+      keep[i] = nil
+    end
+  end
+end
+
+M.done, M.ended = 0, 0
+
+-- A client of whichever state listens there.
+local function client(port, rounds)
+  local conn = assert(asio.connect('localhost', port))
+  for i = 1, rounds do
+    local message = ('%04d'):format(i)
+    assert(conn:write(message))
+    if conn:read(4) ~= message then return conn:close() end
+  end
+  conn:close()
+  M.done = M.done + 1
+end
+
+function M.clients(port, count, rounds)
+  for _ = 1, count do
+    asio.spawn(function()
+      pcall(client, port, rounds)
+      M.ended = M.ended + 1
+    end)
+  end
+end
+
+function M.step()
+  return asio.run_once(0.001)
+end
+
+--- How many clients have had all their answers, and how many have come to an end.
+function M.finished()
+  return M.done
+end
+
+function M.over()
+  return M.ended
+end
+
+function M.run_briefly()
+  asio.run(function()
+    asio.sleep(0.001)
+    asio.stop()
+  end)
+end
+
+--- Runs until `other`, a function of the host, has been called from a light thread.
+function M.call_inside(other)
+  asio.run(function()
+    asio.sleep(0.001)
+    other()
+    asio.sleep(0.001)
+    asio.stop()
+  end)
+end
+
+--- Its report is due at the end of a turn that never comes.
+function M.fail_unheard()
+  asio.spawn(error, 'nobody waits for this')
+end
+
+function M.require_twice()
+  package.loaded.asio = nil
+  assert(require 'asio' == asio)
+end
+
+function M.fail(how)
+  if how == 'error' then return asio.run(error, 'as expected') end
+  if how == 'deadlock' then
+    local one, other
+    one = asio.spawn(function()
+      asio.yield()
+      other:join()
+    end)
+    other = asio.spawn(one.join, one)
+    return asio.run()
+  end
+  if how == 'interrupt' then
+    asio.run(function()
+      asio.spawn(asio.sleep, 1000)
+      asio.sleep(0.001)
+      host.interrupt()
+      asio.sleep(1000)
+    end)
+  end
+  if how == 'handler' then
+    asio.run(function()
+      local server = asio.server('127.0.0.1', 0, function() error 'in the handler' end)
+      local conn = asio.connect(server:address())
+      conn:read(1)
+      server:close()
+      error 'as expected'
+    end)
+  end
+  error 'no such way to fail'
+end
+
+--- Ends the process from inside of a light thread, closing the state.
+function M.exit()
+  M.start_all(0)
+  asio.run(function()
+    asio.sleep(0.001)
+    os.exit(0, true)
+  end)
+end
+
+return M

@@ -1,0 +1,45 @@
+-- A C program that embeds the core (test/host/): every allocation failing in turn, several Lua
+-- states in one process, signals whatever the program has set. Each mode prints what failed.
+--
+-- SPDX-License-Identifier: MIT
+
+local lu = require 'luaunit'
+local t = require 'support'
+
+local T = {}
+
+-- Blocks the loop meanwhile: nothing else is under way.
+local function run(mode, seconds)
+  local host = os.getenv 'ASIO_BUILD' .. '/test/host'
+  local file = io.open(host)
+  lu.skipIf(not file, 'the host was not built: it needs a linker with --wrap')
+  file:close()
+  lu.skipIf(t.stress, 'its states do not collect at every opportunity')
+  local command = ('timeout -k 5 %d %s %s 2>&1; echo "status $?"'):format(
+    seconds * t.patience, t.quote(host), mode)
+  local child = io.popen(command)
+  local output = child:read '*a'
+  child:close()
+  -- What it counted is the last thing it says, unless it died.
+  local failed, status = output:match '%d+ passed, (%d+) failed\nstatus (%d+)\n$'
+  lu.assertEquals({ failed, status }, { '0', '0' }, output:sub(-8000))
+end
+
+-- ASIO_LONG=1 leaves no allocation out.
+T.test_every_allocation_failing_in_turn = t.slow(t.long and 1200 or 200, t.main(function()
+  run('alloc', t.long and 1200 or 200)
+end))
+
+T.test_states_closed_while_everything_waits = t.slow(60, t.main(function()
+  run('states', 60)
+end))
+
+T.test_two_states_on_two_threads = t.slow(t.long and 300 or 60, t.main(function()
+  run('threads', t.long and 300 or 60)
+end))
+
+T.test_signals_whatever_the_program_has_set = t.slow(60, t.main(function()
+  run('signals', 60)
+end))
+
+return T
