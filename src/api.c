@@ -35,8 +35,8 @@ void asio_api_functions(lua_State *L, struct asio_rt *rt, const char *where, con
     lua_pop(L, 1);
 }
 
-int asio_api_class(
-    lua_State *L, struct asio_rt *rt, const char *name, const luaL_Reg *methods, const luaL_Reg *meta)
+void asio_api_class(lua_State *L, struct asio_rt *rt, const char *name, const luaL_Reg *methods,
+    const luaL_Reg *meta, int ref)
 {
     lua_newtable(L);
     set_functions(L, rt, meta);
@@ -45,5 +45,5 @@ int asio_api_class(
     lua_setfield(L, -2, "__index");
     lua_pushfstring(L, "asio.%s", name);
     lua_setfield(L, -2, "__name");
-    return luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_rawseti(L, LUA_REGISTRYINDEX, ref);
 }

@@ -14,10 +14,10 @@ enum { ASIO_API_CORE = 1 }; /* the stack index of core */
 /* Adds functions to core (where = "core") or to core[where], made at first use. */
 void asio_api_functions(lua_State *L, struct asio_rt *rt, const char *where, const luaL_Reg *functions);
 
-/* Makes a metatable whose __index is core[name], with these methods and metamethods. Returns its
- * registry reference. */
-int asio_api_class(
-    lua_State *L, struct asio_rt *rt, const char *name, const luaL_Reg *methods, const luaL_Reg *meta);
+/* Makes a metatable whose __index is core[name], with these methods and metamethods. Keeps it
+ * under the registry reference. */
+void asio_api_class(lua_State *L, struct asio_rt *rt, const char *name, const luaL_Reg *methods,
+    const luaL_Reg *meta, int ref);
 
 /* Each file's part of opening the module; module.c calls them, in this order. */
 void asio_thread_open(lua_State *L, struct asio_rt *rt);

@@ -93,7 +93,8 @@ static bool learn_buffer_metatable(lua_State *L, struct asio_rt *rt)
     lua_call(L, 0, 1);
     if (!lua_getmetatable(L, -1))
         return false;
-    rt->ref_buffer_mt = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_buffer_mt);
+    rt->buffer_mt_known = true;
     return true;
 }
 
@@ -105,7 +106,7 @@ static bool is_string_buffer(lua_State *L, int index)
     if (lua_type(L, index) != LUA_TUSERDATA)
         return false;
     luaL_checkstack(L, 6, "tables nested too deep");
-    if (lua_getmetatable(L, index) && (rt->ref_buffer_mt || learn_buffer_metatable(L, rt))) {
+    if (lua_getmetatable(L, index) && (rt->buffer_mt_known || learn_buffer_metatable(L, rt))) {
         lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_buffer_mt);
         same = lua_rawequal(L, -1, top + 1);
     }
@@ -308,5 +309,5 @@ void asio_conn_open(lua_State *L, struct asio_rt *rt)
         { "get_original_dst", l_original_dst }, { NULL, NULL } };
     static const luaL_Reg meta[] = { { "__gc", l_gc }, { "__tostring", l_tostring }, { NULL, NULL } };
     asio_api_functions(L, rt, "core", core);
-    rt->ref_conn_mt = asio_api_class(L, rt, "conn", methods, meta);
+    asio_api_class(L, rt, "conn", methods, meta, rt->ref_conn_mt);
 }

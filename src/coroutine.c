@@ -35,7 +35,7 @@ static struct asio_coroutine coroutine_new(struct asio_rt *rt, lua_State *L)
         lua_pop(L, 1);
     } else {
         c.slot = rt->slot_top + 1;
-        for (int key = ASIO_SLOT_KEYS - 1; key >= 0; key--) {
+        for (int key = 0; key < ASIO_SLOT_KEYS; key++) { /* upwards: the table stays an array */
             lua_pushboolean(L, 0);
             asio_slot_set(L, rt, c.slot, key);
         }

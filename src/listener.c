@@ -487,11 +487,11 @@ void asio_listener_open(lua_State *L, struct asio_rt *rt)
     static const luaL_Reg methods[] = { { "close", l_close }, { "address", l_address }, { NULL, NULL } };
     static const luaL_Reg meta[] = { { "__gc", l_gc }, { "__tostring", l_tostring }, { NULL, NULL } };
     asio_api_functions(L, rt, "asio", module);
-    rt->ref_server_mt = asio_api_class(L, rt, "server", methods, meta);
+    asio_api_class(L, rt, "server", methods, meta, rt->ref_server_mt);
     lua_newtable(L);
     lua_createtable(L, 0, 1);
     lua_pushliteral(L, "v");
     lua_setfield(L, -2, "__mode");
     lua_setmetatable(L, -2);
-    rt->ref_listeners = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_listeners);
 }

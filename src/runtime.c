@@ -395,6 +395,23 @@ static void choose_tokens(struct asio_rt *rt)
     rt->token_interrupt = 1 + (double)random[2] / 4503599627370496.0;
 }
 
+/* All registry references are taken at once, and only stored to afterwards: LuaJIT can leave a table
+ * whose growth ran out of memory with values that cannot be found, and luaL_ref then gives a
+ * number out twice. */
+static void reserve_refs(lua_State *L, struct asio_rt *rt)
+{
+    int *refs[] = { &rt->ref_thread_L, &rt->ref_protect, &rt->ref_anchors, &rt->ref_threads,
+        &rt->ref_thread_mt, &rt->ref_main_wait, &rt->ref_no_memory, &rt->ref_cancelled, &rt->ref_conn_mt,
+        &rt->ref_server_mt, &rt->ref_listeners, &rt->ref_buffer_mt };
+    for (size_t i = 0; i < sizeof refs / sizeof *refs; i++) {
+        lua_pushboolean(L, 0);
+        *refs[i] = luaL_ref(L, LUA_REGISTRYINDEX);
+        for (size_t j = 0; j < i; j++)
+            if (*refs[j] == *refs[i])
+                luaL_error(L, "not enough memory");
+    }
+}
+
 /* The userdata gets its finalizer before the loop is opened, so that an error on the way leaves
  * nothing behind. */
 struct asio_rt *asio_rt_open(lua_State *L)
@@ -415,14 +432,15 @@ struct asio_rt *asio_rt_open(lua_State *L)
     lua_setfield(L, -2, "__gc");
     lua_setmetatable(L, -2);
     choose_tokens(rt);
+    reserve_refs(L, rt);
     open_loop(L, rt);
     rt->L = lua_newthread(L);
-    rt->ref_thread_L = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_thread_L);
     lua_pushlightuserdata(L, rt);
     lua_pushcclosure(L, protected_body, 1);
-    rt->ref_protect = luaL_ref(L, LUA_REGISTRYINDEX);
-    lua_newtable(L);
-    rt->ref_anchors = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_protect);
+    lua_createtable(L, 8, 0);
+    lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_anchors);
     lua_pushlightuserdata(L, (void *)&rt_key);
     lua_insert(L, -2);
     lua_rawset(L, LUA_REGISTRYINDEX);

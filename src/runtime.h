@@ -91,6 +91,7 @@ struct asio_rt {
 
     /* others' registry references, each set by its owner's open function */
     int ref_conn_mt, ref_server_mt, ref_listeners, ref_buffer_mt;
+    bool buffer_mt_known;
     void *resolver;
     void (*resolver_close)(struct asio_rt *rt);
 };

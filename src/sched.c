@@ -463,7 +463,7 @@ static void keep_cancelled(lua_State *L, struct asio_rt *rt)
     lua_pushcfunction(L, cancelled_tostring);
     lua_setfield(L, -2, "__tostring");
     lua_setmetatable(L, -2);
-    rt->ref_cancelled = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_cancelled);
 }
 
 /* The messages of running out of memory, made while there is some. */
@@ -474,20 +474,20 @@ static void keep_no_memory(lua_State *L, struct asio_rt *rt)
     lua_rawseti(L, -4, 2);
     lua_rawseti(L, -3, 1);
     lua_pop(L, 1);
-    rt->ref_no_memory = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_no_memory);
 }
 
 void asio_sched_open(lua_State *L, struct asio_rt *rt)
 {
     if (rt->main_wait)
         return;
-    lua_newtable(L);
-    rt->ref_threads = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_createtable(L, 4 * ASIO_SLOT_KEYS, 0); /* an array from the start, see asio_slot_set */
+    lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_threads);
     keep_no_memory(L, rt);
     keep_cancelled(L, rt);
     struct asio_wait *w = lua_newuserdata(L, sizeof *w);
     wait_init(w, rt);
     w->main = true;
-    rt->ref_main_wait = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_main_wait);
     rt->main_wait = w;
 }

@@ -47,11 +47,14 @@ static void fail(struct asio_stream *s, int status)
     asio_stream_continue_close(s);
 }
 
+/* At most four buffers: uv_write allocates for more, and if that fails libuv 1.44 counts a request
+ * for ever that was never made. */
 static void hand_over(struct asio_stream *s)
 {
-    uv_buf_t bufs[BUFS_MAX];
+    enum { UV_WRITE_BUFS = 4 };
+    uv_buf_t bufs[UV_WRITE_BUFS];
     size_t bytes;
-    unsigned count = asio_outbuf_gather(&s->out, bufs, BUFS_MAX, &bytes);
+    unsigned count = asio_outbuf_gather(&s->out, bufs, UV_WRITE_BUFS, &bytes);
     asio_rt_sending_begins(s->rt);
     int status = s->transport->write(s, bufs, count, bytes);
     asio_rt_sending_began(s->rt);

@@ -380,5 +380,5 @@ void asio_thread_open(lua_State *L, struct asio_rt *rt)
     lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_cancelled);
     lua_setfield(L, -2, "cancelled");
     lua_pop(L, 1);
-    rt->ref_thread_mt = asio_api_class(L, rt, "thread", methods, meta);
+    asio_api_class(L, rt, "thread", methods, meta, rt->ref_thread_mt);
 }

@@ -29,10 +29,10 @@ extern long host_number;      /* mode alloc: the one allocation to refuse, or 0:
 extern bool host_long;        /* ASIO_LONG=1 */
 
 /* What is going on, for the message of a crash or a hang. */
-void host_doing(const char *fmt, ...);
+__attribute__((format(printf, 1, 2))) void host_doing(const char *fmt, ...);
 
 /* Counts one check; prints the message, after what host_doing was told, when it failed. */
-bool host_check(bool ok, const char *fmt, ...);
+__attribute__((format(printf, 2, 3))) bool host_check(bool ok, const char *fmt, ...);
 
 /* After so many seconds the run that is under way gets a SIGINT, which the core turns into an
  * error out of asio.run; as long after that the process dies with a message. 0: no limit. Limits
