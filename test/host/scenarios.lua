@@ -69,6 +69,7 @@ function M.still_works()
   if type(package.loaded.asio) ~= 'table' then package.loaded.asio = nil end
   local asio = require 'asio'
   local fine
+  host.grow_registry()
   asio.run(function()
     local server, port = echo_server(asio, 4)
     ping_pong(asio, '127.0.0.1', port, 2)
@@ -93,6 +94,11 @@ function M.require()
   host.arm()
   assert(require('asio') == require('asio'))
 end
+
+-- Other modules keep references in the registry too, and memory runs out while it grows.
+scenario('registry', function()
+  host.grow_registry()
+end)
 
 scenario('run', function(asio)
   local function many(...)
