@@ -102,7 +102,7 @@ int asio_error_integer(lua_State *L, int index, int arg, const char *fname, doub
         return asio_error_type(L, index, arg, fname, "number");
     if (!(n >= min && n <= max))
         return asio_error_arg(L, arg, fname, "number out of range");
-    if (n != floor(n))
+    if (n != (double)(int64_t)n) /* in range, hence the cast is defined; libm is not linked */
         return asio_error_arg(L, arg, fname, "whole number expected");
     return 0; /* zero, where zero is allowed */
 }
