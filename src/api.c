@@ -2,6 +2,8 @@
  * How files offer functions to Lua; see api.h. */
 #include "api.h"
 
+#include "error.h"
+
 #include <string.h>
 
 static void set_functions(lua_State *L, struct asio_rt *rt, const luaL_Reg *functions)
@@ -46,4 +48,23 @@ void asio_api_class(lua_State *L, struct asio_rt *rt, const char *name, const lu
     lua_pushfstring(L, "asio.%s", name);
     lua_setfield(L, -2, "__name");
     lua_rawseti(L, LUA_REGISTRYINDEX, ref);
+}
+
+void *asio_api_to(lua_State *L, int index, int ref)
+{
+    void *p = lua_touserdata(L, index);
+    if (!p || !lua_getmetatable(L, index))
+        return NULL;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, ref);
+    bool same = lua_rawequal(L, -1, -2);
+    lua_pop(L, 2);
+    return same ? p : NULL;
+}
+
+void *asio_api_check(lua_State *L, int index, int ref, const char *fname, const char *what)
+{
+    void *p = asio_api_to(L, index, ref);
+    if (!p)
+        asio_error_misuse(L, "calling '%s' on something that is not a %s", fname, what);
+    return p;
 }

@@ -19,8 +19,26 @@ void asio_api_functions(lua_State *L, struct asio_rt *rt, const char *where, con
 void asio_api_class(lua_State *L, struct asio_rt *rt, const char *name, const luaL_Reg *methods,
     const luaL_Reg *meta, int ref);
 
+/* The userdata at a stack index if its metatable is the one under `ref`, else NULL. */
+void *asio_api_to(lua_State *L, int index, int ref);
+
+/* The same, or raises: self of the method `fname` of a `what` is something else. */
+void *asio_api_check(lua_State *L, int index, int ref, const char *fname, const char *what);
+
 /* Each file's part of opening the module; module.c calls them, in this order. */
 void asio_thread_open(lua_State *L, struct asio_rt *rt);
+void asio_report_open(lua_State *L, struct asio_rt *rt);
+void asio_timeout_open(lua_State *L, struct asio_rt *rt);
+void asio_nested_open(lua_State *L, struct asio_rt *rt);
+void asio_channel_open(lua_State *L, struct asio_rt *rt);
+void asio_lock_open(lua_State *L, struct asio_rt *rt);
+void asio_select_open(lua_State *L, struct asio_rt *rt);
+void asio_group_open(lua_State *L, struct asio_rt *rt);
+void asio_ticker_open(lua_State *L, struct asio_rt *rt);
+void asio_signal_open(lua_State *L, struct asio_rt *rt);
+void asio_poll_open(lua_State *L, struct asio_rt *rt);
+void asio_inspect_open(lua_State *L, struct asio_rt *rt);
+void asio_watchdog_open(lua_State *L, struct asio_rt *rt);
 void asio_run_open(lua_State *L, struct asio_rt *rt);
 void asio_address_open(lua_State *L, struct asio_rt *rt);
 void asio_conn_open(lua_State *L, struct asio_rt *rt);

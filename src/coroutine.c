@@ -23,6 +23,19 @@ void asio_slot_clear(struct asio_rt *rt, int slot, int key)
     asio_slot_set(rt->L, rt, slot, key);
 }
 
+static void make_keys(lua_State *L, struct asio_rt *rt, int slot)
+{
+    for (int key = 0; key < ASIO_SLOT_KEYS; key++) { /* upwards: the table stays an array */
+        lua_pushboolean(L, 0);
+        asio_slot_set(L, rt, slot, key);
+    }
+}
+
+void asio_slot_open(lua_State *L, struct asio_rt *rt)
+{
+    make_keys(L, rt, 0);
+}
+
 /* A new coroutine in a slot of its own. Free slots are chained through the table itself, under
  * the coroutine's key, as luaL_ref does. The coroutine comes first: making it may run finalizers,
  * which may spawn. Raises out of memory, and is then as before. */
@@ -35,10 +48,7 @@ static struct asio_coroutine coroutine_new(struct asio_rt *rt, lua_State *L)
         lua_pop(L, 1);
     } else {
         c.slot = rt->slot_top + 1;
-        for (int key = 0; key < ASIO_SLOT_KEYS; key++) { /* upwards: the table stays an array */
-            lua_pushboolean(L, 0);
-            asio_slot_set(L, rt, c.slot, key);
-        }
+        make_keys(L, rt, c.slot);
         rt->slot_top = c.slot;
     }
     asio_slot_set(L, rt, c.slot, ASIO_SLOT_COROUTINE);

@@ -2,15 +2,16 @@
  *
  * The coroutines that light threads run on: a pool of finished ones to use again, and the one
  * table (rt->ref_threads) that anchors what must not be collected while a light thread is alive.
- * Each coroutine has a slot in it, with three values: itself, the handle of the light thread
- * that runs on it, and what that thread owns. */
+ * Each coroutine has a slot in it, with four values: itself, the handle of the light thread
+ * that runs on it, what that thread owns, and what it gives or is given while it waits. Slot 0 is
+ * the main chunk's, which has the last of them only. */
 #ifndef ASIO_COROUTINE_H
 #define ASIO_COROUTINE_H
 
 #include "runtime.h"
 
 /* Keys in the table: ASIO_SLOT_KEYS * slot + one of these. */
-enum { ASIO_SLOT_COROUTINE, ASIO_SLOT_HANDLE, ASIO_SLOT_OWNED, ASIO_SLOT_KEYS };
+enum { ASIO_SLOT_COROUTINE, ASIO_SLOT_HANDLE, ASIO_SLOT_OWNED, ASIO_SLOT_ITEM, ASIO_SLOT_KEYS };
 
 /* Pushes a value of a slot. */
 void asio_slot_get(lua_State *L, struct asio_rt *rt, int slot, int key);
@@ -19,6 +20,9 @@ void asio_slot_get(lua_State *L, struct asio_rt *rt, int slot, int key);
  * this allocates nothing. */
 void asio_slot_set(lua_State *L, struct asio_rt *rt, int slot, int key);
 void asio_slot_clear(struct asio_rt *rt, int slot, int key);
+
+/* Makes the slot of the main chunk. */
+void asio_slot_open(lua_State *L, struct asio_rt *rt);
 
 /* Gives back a slot whose coroutine was dropped. */
 void asio_slot_give_back(struct asio_rt *rt, int slot);

@@ -42,10 +42,12 @@ struct asio_listener {
     struct sockaddr_storage address;
     struct asio_tcp_options options;
     int backlog;
-    uint8_t state;     /* enum handle_state */
-    bool paused;       /* accepting waits for the timer */
-    bool pending;      /* libuv holds a connection that was not taken */
-    unsigned accepted; /* in the turn `turn` */
+    struct asio_wait_list accepters; /* light threads in server:accept */
+    uint8_t state;                   /* enum handle_state */
+    bool handled;                    /* there is a handler */
+    bool paused;                     /* accepting waits for the timer */
+    bool pending;                    /* libuv holds a connection that was not taken */
+    unsigned accepted;               /* in the turn `turn` */
     uint64_t turn;
     double backoff;       /* seconds to wait after the next fault */
     uint64_t reported_at; /* uv_hrtime(); 0: never */
@@ -76,6 +78,10 @@ static void close_handle(struct asio_listener *l)
 
 static void close_listener(struct asio_listener *l)
 {
+    if (l->rt->closed)
+        l->accepters = (struct asio_wait_list){ 0 };
+    while (l->accepters.first)
+        asio_sched_abort(l->accepters.first, UV_ECANCELED);
     if (l->server)
         l->server->listener = NULL;
     l->server = NULL;
@@ -175,17 +181,9 @@ struct accept {
     struct asio_tcp *tcp; /* once taken */
     int ref;              /* anchor of its connection until the handler has it */
     int status;
-    bool spawned;
+    struct asio_wait *accepter; /* to be woken */
+    bool spawned;               /* somebody has it */
 };
-
-/* Pushes the holder of a listener; nil when it is being collected. */
-static void push_server(lua_State *L, struct asio_listener *l)
-{
-    lua_rawgeti(L, LUA_REGISTRYINDEX, l->rt->ref_listeners);
-    lua_pushlightuserdata(L, l);
-    lua_rawget(L, -2);
-    lua_remove(L, -2);
-}
 
 /* Takes the connection from libuv, once all that can run out of memory is there. */
 static int take(lua_State *L, struct accept *a)
@@ -207,6 +205,19 @@ static int take(lua_State *L, struct accept *a)
     return a->ref == LUA_NOREF ? UV_ENOMEM : 0;
 }
 
+/* To whoever waits in server:accept, if it still does. */
+static void hand_over(lua_State *L, struct accept *a)
+{
+    struct asio_wait *w = a->listener->accepters.first;
+    if (!w)
+        return;
+    asio_wait_list_remove(&a->listener->accepters, w);
+    asio_rt_push_anchored(L, a->listener->rt, a->ref);
+    asio_wait_item_set(L, w);
+    a->accepter = w;
+    a->spawned = true;
+}
+
 /* May be run again after an error: a finalizer that raises must not cost somebody a connection. */
 static void accept_body(lua_State *L, void *arg)
 {
@@ -216,7 +227,11 @@ static void accept_body(lua_State *L, void *arg)
         a->status = take(L, a);
     if (a->status < 0)
         return;
-    push_server(L, l);
+    if (!l->handled) {
+        hand_over(L, a);
+        return;
+    }
+    asio_rt_holder_push(L, l->rt, l);
     if (lua_isnil(L, -1))
         return;
     asio_rt_push_anchored(L, l->rt, a->ref);
@@ -225,7 +240,7 @@ static void accept_body(lua_State *L, void *arg)
     lua_remove(L, -2);
     lua_pushvalue(L, -2);
     a->spawned = true;
-    asio_sched_spawn(l->rt, L, 1, true);
+    asio_sched_spawn(l->rt, L, 1, ASIO_SPAWN_OWNER);
 }
 
 /* Takes the connection that libuv offers. The handler runs inside: afterwards the listener may be
@@ -241,6 +256,8 @@ static void accept_one(struct asio_listener *l)
         error = asio_rt_protect(l->rt, accept_body, &a);
     if (a.ref != LUA_NOREF)
         asio_rt_release(l->rt, a.ref);
+    if (a.accepter)
+        asio_sched_wake(a.accepter, 0);
     if (a.tcp && (error || !a.spawned) && a.tcp->stream.conn)
         asio_stream_close(&a.tcp->stream, true);
     if (!l->server)
@@ -259,6 +276,12 @@ static void accept_one(struct asio_listener *l)
         l->backoff = backoff_min;
 }
 
+/* Without a handler connections wait until somebody accepts them. */
+static bool wanted(const struct asio_listener *l)
+{
+    return l->handled || l->accepters.first;
+}
+
 static void on_connection(uv_stream_t *handle, int status)
 {
     struct asio_listener *l = handle->data;
@@ -273,7 +296,7 @@ static void on_connection(uv_stream_t *handle, int status)
         l->accepted = 0;
     }
     l->pending = true; /* not taking it makes libuv stop here */
-    if (l->paused)
+    if (l->paused || !wanted(l))
         return;
     if (l->accepted >= ACCEPTS_A_TURN)
         retry_later(l, 0);
@@ -334,7 +357,7 @@ static void on_timer(struct asio_timer *timer)
     int status = l->state == CLOSED ? reopen(l) : 0;
     if (status < 0)
         fault(l, status);
-    else if (l->pending)
+    else if (l->pending && wanted(l))
         accept_one(l); /* and libuv goes on listening */
 }
 
@@ -408,41 +431,67 @@ static int l_server(lua_State *L)
     if (lua_type(L, 1) != LUA_TSTRING)
         asio_error_type(L, 1, 1, "server", "address string");
     int port = asio_check_port(L, 2, 2, "server", 0);
-    if (!lua_isfunction(L, 3))
+    if (!lua_isnoneornil(L, 3) && !lua_isfunction(L, 3))
         asio_error_type(L, 3, 3, "server", "handler function");
+    if (lua_gettop(L) < 3)
+        lua_settop(L, 3);
     struct asio_tcp_options options = asio_tcp_check_options(L, 4, 4, "server");
     int backlog = check_backlog(L, 4);
     int status = rt->closed ? UV_EBADF : asio_address_parse(L, 1, port, &addr);
     if (status < 0)
         return asio_error_push(L, status);
     struct asio_server *server = push_holder(L, rt);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_listeners);
     status = open_listener(rt, server, &addr, options, backlog);
     if (status < 0)
         return asio_error_push(L, status);
-    lua_pushlightuserdata(L, server->listener);
-    lua_pushvalue(L, -3);
-    lua_rawset(L, -3); /* if this runs out of memory the holder is collected, and closes */
-    lua_pop(L, 1);
+    server->listener->handled = !lua_isnil(L, 3);
+    asio_rt_holder_add(L, rt, server->listener); /* out of memory: the holder is collected, and closes */
     return 1;
-}
-
-static struct asio_server *to_server(lua_State *L)
-{
-    if (!lua_touserdata(L, 1) || !lua_getmetatable(L, 1))
-        return NULL;
-    lua_rawgeti(L, LUA_REGISTRYINDEX, asio_rt_of(L)->ref_server_mt);
-    bool same = lua_rawequal(L, -1, -2);
-    lua_pop(L, 2);
-    return same ? lua_touserdata(L, 1) : NULL;
 }
 
 static struct asio_server *check_server(lua_State *L, const char *fname)
 {
-    struct asio_server *server = to_server(L);
-    if (!server)
-        asio_error_misuse(L, "calling '%s' on something that is not a server", fname);
-    return server;
+    return asio_api_check(L, 1, asio_rt_of(L)->ref_server_mt, fname, "server");
+}
+
+/* ---- accepting by hand -------------------------------------------------------------------- */
+
+static void abort_accept(struct asio_wait *w)
+{
+    asio_wait_list_remove(&((struct asio_listener *)w->source)->accepters, w);
+}
+
+static int push_accepted(lua_State *L, struct asio_wait *w)
+{
+    if (w->status < 0)
+        return asio_push_fail(L, w->status);
+    asio_push_ok(L, w->rt);
+    asio_wait_item_get(L, w);
+    return 2;
+}
+
+static const struct asio_wait_op accept_op = { "accept", true, abort_accept, push_accepted };
+
+/* core.accept(server, timeout) */
+static int l_accept(lua_State *L)
+{
+    struct asio_rt *rt = asio_rt_of(L);
+    struct asio_listener *l = check_server(L, "accept")->listener;
+    double timeout = asio_check_timeout(L, 2, 1, "accept");
+    if (l && l->handled)
+        asio_error_misuse(L, "accept: this server has a handler, which gets the connections");
+    if (asio_sched_interrupted(rt))
+        return asio_push_interrupt(L, rt);
+    if (!l)
+        return asio_push_fail(L, UV_EBADF);
+    struct asio_wait *w = asio_sched_claim(L, rt);
+    if (l->pending && !l->paused)
+        retry_later(l, 0);
+    if (!l->server)
+        return asio_push_fail(L, UV_ENOMEM);
+    w->source = l;
+    asio_wait_list_add(&l->accepters, w);
+    return asio_sched_park(L, w, &accept_op, timeout);
 }
 
 static int l_close(lua_State *L)
@@ -455,7 +504,7 @@ static int l_close(lua_State *L)
 
 static int l_gc(lua_State *L)
 {
-    struct asio_server *server = to_server(L);
+    struct asio_server *server = asio_api_to(L, 1, asio_rt_of(L)->ref_server_mt);
     if (server && server->listener)
         close_listener(server->listener);
     return 0;
@@ -487,11 +536,7 @@ void asio_listener_open(lua_State *L, struct asio_rt *rt)
     static const luaL_Reg methods[] = { { "close", l_close }, { "address", l_address }, { NULL, NULL } };
     static const luaL_Reg meta[] = { { "__gc", l_gc }, { "__tostring", l_tostring }, { NULL, NULL } };
     asio_api_functions(L, rt, "asio", module);
+    static const luaL_Reg core[] = { { "accept", l_accept }, { NULL, NULL } };
+    asio_api_functions(L, rt, "core", core);
     asio_api_class(L, rt, "server", methods, meta, rt->ref_server_mt);
-    lua_newtable(L);
-    lua_createtable(L, 0, 1);
-    lua_pushliteral(L, "v");
-    lua_setfield(L, -2, "__mode");
-    lua_setmetatable(L, -2);
-    lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_listeners);
 }

@@ -15,8 +15,8 @@ static void set_tokens(lua_State *L, struct asio_rt *rt)
     lua_setfield(L, ASIO_API_CORE, "INTERRUPT");
 }
 
-/* Runs one embedded part as chunk(core). Parts run in alphabetical order and must not depend on
- * one another while loading. */
+/* Runs one embedded part as chunk(core). shims.lua runs first; the other parts
+ * must not depend on one another while loading. */
 static void run_embedded(lua_State *L, const struct asio_embedded *part)
 {
     if (luaL_loadbuffer(L, part->source, part->length, ASIO_CHUNK_NAME) != 0)
@@ -33,7 +33,19 @@ static int open_parts(lua_State *L)
     asio_sched_open(L, rt);
     set_tokens(L, rt);
     asio_thread_open(L, rt);
+    asio_report_open(L, rt);
     asio_run_open(L, rt);
+    asio_timeout_open(L, rt);
+    asio_nested_open(L, rt);
+    asio_channel_open(L, rt);
+    asio_lock_open(L, rt);
+    asio_select_open(L, rt);
+    asio_group_open(L, rt);
+    asio_ticker_open(L, rt);
+    asio_inspect_open(L, rt);
+    asio_watchdog_open(L, rt);
+    asio_signal_open(L, rt);
+    asio_poll_open(L, rt);
     asio_address_open(L, rt);
     asio_conn_open(L, rt);
     asio_tcp_open(L, rt);

@@ -209,7 +209,6 @@ static int resolver_open(struct asio_rt *rt)
     wakeup->rt = rt;
     wakeup->async.data = wakeup;
     rt->resolver = v;
-    rt->resolver_close = resolver_close;
     return 0;
 }
 
@@ -298,4 +297,5 @@ void asio_resolver_open(lua_State *L, struct asio_rt *rt)
 {
     static const luaL_Reg core[] = { { "resolve", l_resolve }, { NULL, NULL } };
     asio_api_functions(L, rt, "core", core);
+    asio_rt_at_close(rt, resolver_close);
 }

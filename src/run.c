@@ -16,35 +16,61 @@ static void check_may_run(lua_State *L, struct asio_rt *rt, const char *fname)
         asio_error_misuse(L, "%s: called by a finalizer", fname);
 }
 
-/* run(fn) ends at once if fn fails. */
-static bool has_failed(const void *arg)
+/* run(fn) ends at once if fn fails, any run if a scope of the main chunk around it says so. */
+struct run {
+    struct asio_rt *rt;
+    struct asio_thread *main; /* fn's; NULL: without */
+};
+
+static bool has_failed(const struct run *r)
 {
-    const struct asio_thread *main = arg;
-    return main && main->state == ASIO_THREAD_FAILED;
+    return r->main && r->main->state == ASIO_THREAD_FAILED;
 }
 
-/* Returns to the shim the handle of the thread of run(fn), or nothing. */
+static bool is_over(const void *arg)
+{
+    const struct run *r = arg;
+    return has_failed(r) || asio_sched_interrupted(r->rt);
+}
+
+/* Token, nil, message, code. */
+static int push_deadlock(lua_State *L, struct asio_rt *rt)
+{
+    lua_pushnumber(L, rt->token_fail);
+    lua_pushnil(L);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_deadlock);
+    lua_call(L, 0, 1);
+    lua_pushliteral(L, "EDEADLK");
+    return 4;
+}
+
+/* core.run([fn, ...]) -> the handle of fn's light thread, or nil. */
 static int l_run(lua_State *L)
 {
     struct asio_rt *rt = asio_rt_of(L);
-    struct asio_thread *main = NULL;
+    struct run r = { rt, NULL };
     if (!lua_isnoneornil(L, 1) && !lua_isfunction(L, 1))
         asio_error_type(L, 1, 1, "run", "function");
     check_may_run(L, rt, "asio.run");
     rt->stop = false;
     if (lua_isfunction(L, 1)) {
-        asio_sched_spawn(rt, L, lua_gettop(L) - 1, false);
-        main = lua_touserdata(L, 1);
-        main->joined = true;
+        asio_sched_spawn(rt, L, lua_gettop(L) - 1, ASIO_SPAWN_PLAIN);
+        r.main = lua_touserdata(L, 1);
+        r.main->joined = true;
     }
-    asio_sched_loop(rt, true, has_failed, main);
-    if (rt->failed)
+    asio_sched_loop(rt, true, is_over, &r);
+    if (asio_sched_has_reports(rt))
         rt->turn_ended(rt);
     asio_sched_raise_interrupted(L, rt);
-    if (!has_failed(main) && !rt->stop && rt->threads > 0)
-        return asio_sched_deadlock(L, rt);
-    lua_settop(L, main && !main->co ? 1 : 0);
-    return lua_gettop(L);
+    if (!has_failed(&r) && asio_sched_interrupted(rt))
+        return asio_push_interrupt(L, rt);
+    if (!has_failed(&r) && !rt->stop && rt->threads > 0)
+        return push_deadlock(L, rt);
+    asio_push_ok(L, rt);
+    if (!r.main || r.main->co)
+        return 1;
+    lua_pushvalue(L, 1);
+    return 2;
 }
 
 static void on_limit(struct asio_timer *t)

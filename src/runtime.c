@@ -111,6 +111,23 @@ void asio_rt_release(void *p, int ref)
     lua_pop(rt->L, 1);
 }
 
+void asio_rt_holder_add(lua_State *L, struct asio_rt *rt, void *object)
+{
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_holders);
+    lua_pushlightuserdata(L, object);
+    lua_pushvalue(L, -3);
+    lua_rawset(L, -3);
+    lua_pop(L, 1);
+}
+
+void asio_rt_holder_push(lua_State *L, struct asio_rt *rt, void *object)
+{
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_holders);
+    lua_pushlightuserdata(L, object);
+    lua_rawget(L, -2);
+    lua_remove(L, -2);
+}
+
 /* ---- flushing ----------------------------------------------------------------------------- */
 
 void asio_rt_flush(struct asio_rt *rt)
@@ -294,7 +311,7 @@ static void on_sigint(uv_signal_t *handle, int signum)
 {
     (void)signum;
     struct asio_rt *rt = ASIO_CONTAINER(handle, struct asio_rt, sigint);
-    rt->interrupted = true;
+    rt->interrupted = rt->interrupted || rt->sigint_watchers == 0; /* else the script sees to it */
 }
 
 static void teardown_own(void *owner)
@@ -308,9 +325,11 @@ static const struct asio_handle_ops *own_owner = &own_ops;
 void asio_rt_enter(struct asio_rt *rt)
 {
     rt->looping = true;
-    rt->watches_sigint = asio_sys_sigint_enter();
-    if (!rt->watches_sigint)
+    rt->watches_sigint = asio_sys_signal_enter(SIGINT);
+    if (!rt->watches_sigint) {
+        asio_sys_signal_leave(SIGINT);
         return;
+    }
     if (!rt->sigint.data && uv_signal_init(&rt->loop, &rt->sigint) == 0)
         rt->sigint.data = &own_owner;
     if (rt->sigint.data)
@@ -322,11 +341,16 @@ void asio_rt_leave(struct asio_rt *rt)
     if (rt->sigint.data)
         uv_signal_stop(&rt->sigint);
     if (rt->watches_sigint)
-        asio_sys_sigint_leave();
+        asio_sys_signal_leave(SIGINT);
     rt->looping = false;
 }
 
 /* ---- opening and closing ------------------------------------------------------------------ */
+
+void asio_rt_at_close(struct asio_rt *rt, void (*fn)(struct asio_rt *rt))
+{
+    rt->closers[rt->closers_count++] = fn;
+}
 
 static void teardown_handle(uv_handle_t *handle, void *arg)
 {
@@ -353,8 +377,9 @@ static int l_gc(lua_State *L)
         rt->turn_ended(rt);
     rt->closed = true;
     rt->current = NULL;
-    if (rt->resolver_close)
-        rt->resolver_close(rt);
+    rt->self = rt->main_wait;
+    for (int i = 0; i < rt->closers_count; i++)
+        rt->closers[i](rt);
     if (rt->loop_open) {
         uv_walk(&rt->loop, teardown_handle, NULL);
         uv_run(&rt->loop, UV_RUN_DEFAULT);
@@ -373,6 +398,7 @@ static void open_loop(lua_State *L, struct asio_rt *rt)
     int status = uv_loop_init(&rt->loop);
     if (status == 0) {
         rt->loop_open = true;
+        uv_loop_configure(&rt->loop, UV_METRICS_IDLE_TIME);
         status = uv_timer_init(&rt->loop, &rt->clock);
     }
     if (status < 0) {
@@ -401,8 +427,11 @@ static void choose_tokens(struct asio_rt *rt)
 static void reserve_refs(lua_State *L, struct asio_rt *rt)
 {
     int *refs[] = { &rt->ref_thread_L, &rt->ref_protect, &rt->ref_anchors, &rt->ref_threads,
-        &rt->ref_thread_mt, &rt->ref_main_wait, &rt->ref_no_memory, &rt->ref_cancelled, &rt->ref_conn_mt,
-        &rt->ref_server_mt, &rt->ref_listeners, &rt->ref_buffer_mt };
+        &rt->ref_thread_mt, &rt->ref_main_wait, &rt->ref_no_memory, &rt->ref_cancelled, &rt->ref_interrupt_mt,
+        &rt->ref_conn_mt, &rt->ref_server_mt, &rt->ref_holders, &rt->ref_buffer_mt, &rt->ref_nested,
+        &rt->ref_nested_mt, &rt->ref_channel_mt, &rt->ref_semaphore_mt, &rt->ref_mutex_mt, &rt->ref_event_mt,
+        &rt->ref_group_mt, &rt->ref_ticker_mt, &rt->ref_signal_mt, &rt->ref_on_error, &rt->ref_reports,
+        &rt->ref_deadlock };
     for (size_t i = 0; i < sizeof refs / sizeof *refs; i++) {
         lua_pushboolean(L, 0);
         *refs[i] = luaL_ref(L, LUA_REGISTRYINDEX);
@@ -441,6 +470,12 @@ struct asio_rt *asio_rt_open(lua_State *L)
     lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_protect);
     lua_createtable(L, 8, 0);
     lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_anchors);
+    lua_newtable(L);
+    lua_createtable(L, 0, 1);
+    lua_pushliteral(L, "v");
+    lua_setfield(L, -2, "__mode");
+    lua_setmetatable(L, -2);
+    lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_holders);
     lua_pushlightuserdata(L, (void *)&rt_key);
     lua_insert(L, -2);
     lua_rawset(L, LUA_REGISTRYINDEX);

@@ -19,6 +19,8 @@
 
 struct asio_thread;
 struct asio_wait;
+struct asio_scope;
+struct asio_watchdog;
 
 /* Something that wants its output sent when the running light thread parks or ends. */
 struct asio_flush_node {
@@ -38,7 +40,21 @@ struct asio_coroutine {
     int slot; /* place in the table that anchors it */
 };
 
-enum { ASIO_POOL_MAX = 100, ASIO_SCRATCH_SIZE = 65536 };
+struct asio_thread_list {
+    struct asio_thread *first, *last;
+};
+
+/* What asio.stats tells. */
+struct asio_stats {
+    uint64_t spawned;     /* light threads, ever */
+    size_t threads_peak;  /* light threads alive at once, at most */
+    uint64_t connections; /* opened, ever */
+    size_t connections_open;
+    uint64_t bytes_in, bytes_out;
+    uint64_t longest_turn; /* ns that one turn kept the processor */
+};
+
+enum { ASIO_POOL_MAX = 100, ASIO_SCRATCH_SIZE = 65536, ASIO_CLOSERS_MAX = 8, ASIO_POLLER_BUCKETS = 64 };
 
 struct asio_rt {
     uv_loop_t loop;
@@ -50,10 +66,11 @@ struct asio_rt {
     char *scratch; /* where reads land; valid for one read callback */
     struct asio_flush_node *flush_list;
     struct asio_outbuf_env out_env;
-    size_t sending; /* transport writes on their way */
-    size_t alive;   /* reasons for asio.run to go on, beside ready light threads */
-    uint64_t turns; /* of the loop, since the start */
-    size_t gc_debt; /* bytes outside of Lua's heap the collector has not been driven for */
+    size_t sending;                   /* transport writes on their way */
+    size_t alive;                     /* reasons for asio.run to go on, beside ready light threads */
+    uint64_t turns;                   /* of the loop, since the start */
+    uint64_t turn_began, idle_before; /* for stats.longest_turn; turn_began 0: not measured */
+    size_t gc_debt;                   /* bytes outside of Lua's heap the collector has not been driven for */
 
     double token_ok, token_fail, token_interrupt; /* secrets between C and the shims, see wait.h */
     bool loop_open, closed;
@@ -73,12 +90,14 @@ struct asio_rt {
 
     /* the scheduler's (sched.c) */
     int ref_threads; /* table: [3*slot] coroutine, +1 its light thread's handle, +2 what that owns */
-    int ref_thread_mt, ref_main_wait, ref_no_memory, ref_cancelled;
+    int ref_thread_mt, ref_main_wait, ref_no_memory, ref_cancelled, ref_interrupt_mt;
     struct asio_thread *current;
-    struct asio_thread *ready_first, *ready_last;
-    struct asio_thread *failed;  /* to be reported at the end of the turn */
-    struct asio_wait *main_wait; /* the main chunk's one record; made at the start */
-    lua_State *main_L;           /* while it waits: where its results go */
+    struct asio_wait *self;          /* the record of the running light thread, or the main chunk's */
+    struct asio_thread_list ready;   /* to run */
+    struct asio_thread_list yielded; /* to run after the loop has looked for events */
+    struct asio_thread *failed;      /* to be reported at the end of the turn */
+    struct asio_wait *main_wait;     /* the main chunk's one record; made at the start */
+    lua_State *main_L;               /* while it waits: where its results go */
     int main_results;
     struct asio_coroutine pool[ASIO_POOL_MAX];
     int pool_count;
@@ -86,14 +105,27 @@ struct asio_rt {
     unsigned depth;          /* nested resumes */
     uint32_t last_id;
     size_t threads;                                          /* alive */
+    struct asio_watchdog *watchdog;                          /* NULL: none, see watchdog.c */
     void (*thread_ended)(struct asio_thread *t, int status); /* set by thread.c */
     void (*turn_ended)(struct asio_rt *rt);
 
-    /* others' registry references, each set by its owner's open function */
-    int ref_conn_mt, ref_server_mt, ref_listeners, ref_buffer_mt;
+    /* others' state, each set by its owner's open function */
+    int ref_conn_mt, ref_server_mt, ref_holders, ref_buffer_mt, ref_nested, ref_nested_mt, ref_channel_mt,
+        ref_semaphore_mt, ref_mutex_mt, ref_event_mt, ref_group_mt, ref_ticker_mt, ref_signal_mt,
+        ref_on_error, ref_reports, ref_deadlock;
     bool buffer_mt_known;
     void *resolver;
-    void (*resolver_close)(struct asio_rt *rt);
+    void *pollers[ASIO_POLLER_BUCKETS]; /* a hash table of descriptors, see poll.c */
+    struct asio_scope *spare_scopes;    /* see scope.c */
+    unsigned spare_scopes_count;
+    uint64_t last_scope;
+    unsigned groups_dropped; /* to be reported at the end of the turn */
+    int reports;             /* texts to be reported then, in ref_reports */
+    int sigint_watchers;     /* open asio.signal('SIGINT') */
+    struct asio_stats stats;
+    /* Called when the state closes, before the handles are closed; see asio_rt_at_close. */
+    void (*closers[ASIO_CLOSERS_MAX])(struct asio_rt *rt);
+    int closers_count;
 };
 
 /* The runtime of this Lua state; made at the first call. Raises. */
@@ -110,6 +142,9 @@ static inline struct asio_rt *asio_rt_of(lua_State *L)
  * be run again. For use from libuv callbacks. */
 int asio_rt_protect(struct asio_rt *rt, void (*body)(lua_State *L, void *arg), void *arg);
 
+/* Has fn called when the state closes. For a file's open function; the order is that of the calls. */
+void asio_rt_at_close(struct asio_rt *rt, void (*fn)(struct asio_rt *rt));
+
 /* True inside a finalizer: no light thread may run there, since LuaJIT takes its yields for those
  * of a debug hook. LuaJIT does not say so, but it stops its collector while a finalizer runs, and
  * then refuses to have its modes set: the first is cheap to ask and nearly always the answer. */
@@ -120,6 +155,11 @@ bool asio_rt_in_finalizer(struct asio_rt *rt);
 int asio_rt_anchor(struct asio_rt *rt, lua_State *L, int index);
 void asio_rt_push_anchored(lua_State *L, struct asio_rt *rt, int ref);
 void asio_rt_release(void *rt, int ref);
+
+/* A table from C objects to the userdata that hold them, which it does not keep alive. Adding: the
+ * userdata is at the top of L; may raise. Pushing: nil when it has been, or is being, collected. */
+void asio_rt_holder_add(lua_State *L, struct asio_rt *rt, void *object);
+void asio_rt_holder_push(lua_State *L, struct asio_rt *rt, void *object);
 
 static inline void asio_rt_flush_later(struct asio_rt *rt, struct asio_flush_node *node)
 {

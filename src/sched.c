@@ -4,6 +4,8 @@
 
 #include "coroutine.h"
 #include "error.h"
+#include "scope.h"
+#include "watchdog.h"
 
 #include <string.h>
 
@@ -18,12 +20,12 @@ static struct asio_thread *thread_of(struct asio_wait *w)
 
 void asio_sched_push_handle(lua_State *L, struct asio_thread *t)
 {
-    asio_slot_get(L, t->wait.rt, t->slot, ASIO_SLOT_HANDLE);
+    asio_slot_get(L, t->wait.rt, t->wait.slot, ASIO_SLOT_HANDLE);
 }
 
 void asio_sched_push_owned(lua_State *L, struct asio_thread *t)
 {
-    asio_slot_get(L, t->wait.rt, t->slot, ASIO_SLOT_OWNED);
+    asio_slot_get(L, t->wait.rt, t->wait.slot, ASIO_SLOT_OWNED);
 }
 
 void asio_sched_push_current(lua_State *L, struct asio_rt *rt)
@@ -36,7 +38,31 @@ void asio_sched_push_current(lua_State *L, struct asio_rt *rt)
 
 void asio_sched_forget(struct asio_thread *t)
 {
-    asio_slot_give_back(t->wait.rt, t->slot);
+    asio_slot_give_back(t->wait.rt, t->wait.slot);
+}
+
+/* ---- what is given while waiting ---------------------------------------------------------- */
+
+void asio_wait_item_set(lua_State *L, struct asio_wait *w)
+{
+    asio_slot_set(L, w->rt, w->slot, ASIO_SLOT_ITEM);
+}
+
+void asio_wait_item_get(lua_State *L, struct asio_wait *w)
+{
+    asio_slot_get(L, w->rt, w->slot, ASIO_SLOT_ITEM);
+    asio_wait_item_clear(w);
+}
+
+void asio_wait_item_clear(struct asio_wait *w)
+{
+    asio_slot_clear(w->rt, w->slot, ASIO_SLOT_ITEM);
+}
+
+void asio_wait_item_move(struct asio_wait *from, struct asio_wait *to)
+{
+    asio_wait_item_get(from->rt->L, from);
+    asio_wait_item_set(to->rt->L, to);
 }
 
 /* ---- resuming ----------------------------------------------------------------------------- */
@@ -49,34 +75,48 @@ static void ended(struct asio_thread *t, int status)
     struct asio_rt *rt = t->wait.rt;
     lua_State *co = t->co;
     asio_timer_remove(&rt->timers, &t->wait.timer);
+    asio_wait_item_clear(&t->wait);
+    for (struct asio_nested *n = t->wait.nested; n; n = n->outer)
+        n->wait = NULL; /* a stray yield: they will not be resumed any more */
+    t->wait.nested = NULL;
+    if (t->wait.scope)
+        asio_scope_drop(&t->wait, NULL);
     rt->threads--;
     rt->attention = true;
     rt->thread_ended(t, status);
     t->co = NULL;
     if (t->owns)
-        asio_slot_clear(rt, t->slot, ASIO_SLOT_OWNED);
+        asio_slot_clear(rt, t->wait.slot, ASIO_SLOT_OWNED);
     bool failed = t->state == ASIO_THREAD_FAILED;
     if (!failed) {
         lua_settop(co, 0); /* nothing on its stack: resuming it by hand finds it dead */
-        if (asio_coroutine_keep(rt, (struct asio_coroutine){ co, t->slot }))
+        if (!t->escaped && asio_coroutine_keep(rt, (struct asio_coroutine){ co, t->wait.slot }))
             return;
     }
-    asio_coroutine_drop(rt, t->slot);
+    asio_coroutine_drop(rt, t->wait.slot);
     if (!failed || t->joined)
-        asio_slot_give_back(rt, t->slot);
+        asio_slot_give_back(rt, t->wait.slot);
 }
 
 static void resume(struct asio_thread *t, int nargs)
 {
     struct asio_rt *rt = t->wait.rt;
     struct asio_thread *before = rt->current;
+    struct asio_wait *self_before = rt->self;
     t->state = ASIO_THREAD_RUNNING;
     t->wait.state = ASIO_WAIT_IDLE;
     rt->current = t;
+    rt->self = &t->wait;
     rt->depth++;
+    struct asio_watch watch = { 0 };
+    if (rt->watchdog)
+        watch = asio_watchdog_enter(rt, t);
     int status = lua_resume(t->co, nargs);
+    if (rt->watchdog) /* it may have come meanwhile */
+        asio_watchdog_leave(rt, watch);
     rt->depth--;
     rt->current = before;
+    rt->self = self_before;
     if (status == LUA_YIELD && t->wait.state != ASIO_WAIT_IDLE)
         t->state = ASIO_THREAD_WAITING;
     else
@@ -128,15 +168,27 @@ static int results_to(struct asio_wait *w, lua_State *to)
 
 /* ---- spawning ----------------------------------------------------------------------------- */
 
-static void ready_add(struct asio_thread *t)
+static void list_add(struct asio_thread_list *list, struct asio_thread *t)
 {
-    struct asio_rt *rt = t->wait.rt;
     t->next = NULL;
-    if (rt->ready_last)
-        rt->ready_last->next = t;
+    if (list->last)
+        list->last->next = t;
     else
-        rt->ready_first = t;
-    rt->ready_last = t;
+        list->first = t;
+    list->last = t;
+}
+
+/* Puts one list behind another. */
+static void list_join(struct asio_thread_list *list, struct asio_thread_list *added)
+{
+    if (!added->first)
+        return;
+    if (list->last)
+        list->last->next = added->first;
+    else
+        list->first = added->first;
+    list->last = added->last;
+    *added = (struct asio_thread_list){ 0 };
 }
 
 static int reserve_body(lua_State *L)
@@ -169,25 +221,19 @@ static void on_deadline(struct asio_timer *timer)
     asio_sched_wake(w, w->status);
 }
 
-static void wait_init(struct asio_wait *w, struct asio_rt *rt)
-{
-    memset(w, 0, sizeof *w);
-    w->rt = rt;
-    asio_timer_init(&w->timer, on_deadline);
-}
-
 static struct asio_thread *push_thread(lua_State *L, struct asio_rt *rt)
 {
     struct asio_thread *t = lua_newuserdata(L, sizeof *t);
     memset(t, 0, sizeof *t);
-    wait_init(&t->wait, rt);
+    asio_wait_init(&t->wait, rt, on_deadline);
     t->id = ++rt->last_id;
+    t->born = (uint32_t)uv_now(&rt->loop);
     lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_thread_mt);
     lua_setmetatable(L, -2);
     return t;
 }
 
-void asio_sched_spawn(struct asio_rt *rt, lua_State *L, int nargs, bool owns)
+void asio_sched_spawn(struct asio_rt *rt, lua_State *L, int nargs, enum asio_spawn how)
 {
     bool later = rt->depth >= DEPTH_MAX || asio_rt_in_finalizer(rt);
     int base = lua_gettop(L) - nargs; /* the function */
@@ -200,10 +246,11 @@ void asio_sched_spawn(struct asio_rt *rt, lua_State *L, int nargs, bool owns)
         luaL_error(L, "not enough memory");
     }
     t->co = c.L;
-    t->slot = c.slot;
+    t->wait.slot = c.slot;
     lua_pushvalue(L, -1);
     asio_slot_set(L, rt, c.slot, ASIO_SLOT_HANDLE);
-    if (owns) {
+    t->reports = how == ASIO_SPAWN_REPORTER;
+    if (how == ASIO_SPAWN_OWNER) {
         t->owns = true;
         lua_pushvalue(L, base - 1);
         asio_slot_set(L, rt, c.slot, ASIO_SLOT_OWNED);
@@ -211,10 +258,12 @@ void asio_sched_spawn(struct asio_rt *rt, lua_State *L, int nargs, bool owns)
     }
     lua_insert(L, base);
     lua_xmove(L, c.L, nargs + 1);
-    rt->threads++;
+    if (++rt->threads > rt->stats.threads_peak)
+        rt->stats.threads_peak = rt->threads;
+    rt->stats.spawned++;
     if (later) {
         t->nargs = nargs;
-        ready_add(t);
+        list_add(&rt->ready, t);
     } else {
         resume(t, nargs);
     }
@@ -229,21 +278,33 @@ static bool is_main(lua_State *L)
     return main;
 }
 
+bool asio_sched_owns(lua_State *L, struct asio_rt *rt)
+{
+    struct asio_nested *n = rt->self->nested;
+    if (n)
+        return n->co == L;
+    return rt->current ? rt->current->co == L : is_main(L);
+}
+
+const struct asio_wait_op asio_yield_op = { .name = "yield" };
+
+static const char cannot_suspend[] = "inside a call from C that cannot be suspended (table.sort, "
+                                     "string.gsub, a finalizer, require)";
+
 /* Why a call from L cannot wait; NULL: it can. */
 static const char *obstacle(lua_State *L, struct asio_rt *rt)
 {
-    struct asio_thread *t = rt->current;
+    struct asio_wait *w = rt->self;
     if (rt->closed)
         return "the Lua state is being closed";
-    if (t && t->co == L && t->wait.state != ASIO_WAIT_IDLE)
+    if (!asio_sched_owns(L, rt))
+        return "inside a coroutine of the script's own; asio.coroutine.install() lets waits pass through "
+               "such";
+    if (w->state != ASIO_WAIT_IDLE)
         return "the light thread waits already";
-    if (t && t->co == L)
-        return lua_isyieldable(L) ? NULL
-                                  : "inside a call from C that cannot be suspended (table.sort, "
-                                    "string.gsub, a finalizer, require)";
-    if (!is_main(L))
-        return "inside a coroutine that is not a light thread; let a light thread (asio.spawn) do it";
-    if (t || rt->looping)
+    if (rt->current)
+        return lua_isyieldable(L) && !(w->nested && w->nested->stuck) ? NULL : cannot_suspend;
+    if (rt->looping)
         return "the event loop is already running";
     if (asio_rt_in_finalizer(rt))
         return "inside a finalizer";
@@ -260,7 +321,7 @@ struct asio_wait *asio_sched_claim(lua_State *L, struct asio_rt *rt)
     const char *why = obstacle(L, rt);
     if (why)
         asio_error_misuse(L, "cannot wait here: %s", why);
-    return rt->current ? &rt->current->wait : rt->main_wait;
+    return rt->self;
 }
 
 static void settle(struct asio_wait *w, int status)
@@ -282,19 +343,25 @@ bool asio_sched_ready(struct asio_wait *w, int status)
 {
     if (!is_parked(w))
         return false;
+    if (w->relay) {
+        w->state = ASIO_WAIT_DONE;
+        w->status = status;
+        w->relay(w);
+        return true;
+    }
     settle(w, status);
     if (w->main) { /* at once: its source may be gone by the end of the turn */
         w->rt->main_results = results_to(w, w->rt->main_L);
         w->rt->attention = true;
     } else {
-        ready_add(thread_of(w));
+        list_add(w->op == &asio_yield_op ? &w->rt->yielded : &w->rt->ready, thread_of(w));
     }
     return true;
 }
 
 bool asio_sched_wake(struct asio_wait *w, int status)
 {
-    if (w->main || w->rt->depth > 0)
+    if (w->main || w->relay || w->rt->depth > 0)
         return asio_sched_ready(w, status);
     if (!is_parked(w))
         return false;
@@ -311,6 +378,31 @@ void asio_sched_abort(struct asio_wait *w, int status)
     if (w->op->abort)
         w->op->abort(w);
     asio_sched_ready(w, w->status);
+}
+
+/* The reasons for a waiting record to count as alive: something outside can end its wait, or a
+ * deadline will. */
+static void recount(struct asio_wait *w, bool reason)
+{
+    for (struct asio_scope *s = w->scope; s && !reason; s = s->outer)
+        reason = s->timer.at != ASIO_NEVER;
+    w->rt->alive += reason;
+    w->rt->alive -= w->counted;
+    w->counted = reason;
+}
+
+void asio_sched_interrupt(struct asio_wait *w)
+{
+    if (!is_parked(w))
+        return;
+    if (!asio_wait_interrupted(w)) { /* a shield's end, with nothing to let in */
+        recount(w, w->op->outside || w->timer.at != ASIO_NEVER);
+        return;
+    }
+    w->status = ASIO_INTERRUPTED;
+    if (w->op->abort)
+        w->op->abort(w);
+    asio_sched_wake(w, w->status);
 }
 
 static bool is_over(const void *arg)
@@ -355,6 +447,9 @@ int asio_sched_park(lua_State *L, struct asio_wait *w, const struct asio_wait_op
     }
     w->counted = op->outside || timeout >= 0;
     rt->alive += w->counted;
+    if (w->scope && !w->counted)
+        recount(w, false);
+    w->since = (uint32_t)uv_now(&rt->loop);
     w->state = ASIO_WAIT_PARKED;
     if (w->main)
         return drive(L, w);
@@ -369,30 +464,52 @@ int asio_sched_repark(lua_State *L)
 
 /* ---- the turn ----------------------------------------------------------------------------- */
 
-/* A snapshot: what becomes ready meanwhile runs in the next turn, after libuv was asked. */
-static void run_ready(struct asio_rt *rt)
+/* A snapshot: what becomes ready meanwhile comes after it. Returns how many have run. */
+static unsigned run_snapshot(struct asio_rt *rt)
 {
-    struct asio_thread *t = rt->ready_first;
-    rt->ready_first = rt->ready_last = NULL;
-    while (t) {
-        struct asio_thread *following = t->next;
-        if (rt->stop) { /* keep the rest for a later run */
-            struct asio_thread *added = rt->ready_first, *last = t;
-            while (last->next)
-                last = last->next;
-            last->next = added;
-            rt->ready_first = t;
-            if (!added)
-                rt->ready_last = last;
-            return;
-        }
+    struct asio_thread_list snapshot = rt->ready;
+    unsigned count = 0;
+    rt->ready = (struct asio_thread_list){ 0 };
+    while (snapshot.first && !rt->stop) {
+        struct asio_thread *t = snapshot.first;
+        snapshot.first = t->next;
+        if (!snapshot.first)
+            snapshot.last = NULL;
         t->next = NULL;
+        count++;
         if (t->state == ASIO_THREAD_NEW)
             resume(t, t->nargs);
         else
             resume(t, results_to(&t->wait, t->co));
-        t = following;
     }
+    list_join(&snapshot, &rt->ready);
+    if (snapshot.first) /* asio.stop: kept for a later run */
+        rt->ready = snapshot;
+    return count;
+}
+
+/* Light threads that wake one another run for a while before libuv is asked again: asking costs a
+ * system call, several times as much as a message over a channel. The while is short, so that
+ * they cannot starve I/O. */
+static void run_ready(struct asio_rt *rt)
+{
+    enum { BETWEEN_POLLS = 64 };
+    unsigned count = 0;
+    list_join(&rt->ready, &rt->yielded);
+    do
+        count += run_snapshot(rt);
+    while (rt->ready.first && count < BETWEEN_POLLS && !rt->stop);
+}
+
+/* What a turn kept the processor for: all but libuv's waiting. */
+static void note_turn(struct asio_rt *rt)
+{
+    uint64_t now = uv_hrtime(), idle = uv_metrics_idle_time(&rt->loop);
+    uint64_t busy = (now - rt->turn_began) - (idle - rt->idle_before);
+    if (busy > rt->stats.longest_turn)
+        rt->stats.longest_turn = busy;
+    rt->turn_began = now;
+    rt->idle_before = idle;
 }
 
 static void turn(struct asio_rt *rt, bool wait)
@@ -402,16 +519,21 @@ static void turn(struct asio_rt *rt, bool wait)
     run_ready(rt);
     asio_rt_flush(rt);
     if (!rt->stop)
-        asio_rt_poll(rt, wait && !rt->attention && !rt->failed && !rt->ready_first && rt->alive > 0);
-    if (rt->failed)
+        asio_rt_poll(rt,
+            wait && !rt->attention && !asio_sched_has_reports(rt) && !asio_sched_has_ready(rt) &&
+                rt->alive > 0);
+    if (asio_sched_has_reports(rt))
         rt->turn_ended(rt);
     asio_rt_flush(rt); /* what finalizers wrote: everybody else's was sent when they parked */
+    note_turn(rt);
 }
 
 void asio_sched_loop(struct asio_rt *rt, bool wait, bool (*over)(const void *arg), const void *arg)
 {
     asio_rt_flush(rt);
     asio_rt_enter(rt);
+    rt->turn_began = uv_hrtime();
+    rt->idle_before = uv_metrics_idle_time(&rt->loop);
     if (!over)
         turn(rt, wait);
     while (over && !over(arg) && !rt->stop && !rt->interrupted && asio_sched_alive(rt))
@@ -428,24 +550,11 @@ void asio_sched_raise_interrupted(lua_State *L, struct asio_rt *rt)
     lua_error(L);
 }
 
-/* Names every light thread that waits. */
+/* The report is made by a Lua part, which knows how to describe light threads. */
 int asio_sched_deadlock(lua_State *L, struct asio_rt *rt)
 {
-    luaL_Buffer b;
-    luaL_buffinit(L, &b);
-    luaL_addstring(&b, "deadlock: nothing can wake the waiting");
-    for (int slot = 1, shown = 0; slot <= rt->slot_top && shown < 20; slot++) {
-        asio_slot_get(L, rt, slot, ASIO_SLOT_HANDLE);
-        struct asio_thread *t = lua_touserdata(L, -1);
-        lua_pop(L, 1);
-        if (!t || t->state != ASIO_THREAD_WAITING)
-            continue;
-        lua_pushfstring(L, "%s light thread #%d (%s)", shown++ ? "," : "", (int)t->id, t->wait.op->name);
-        luaL_addvalue(&b);
-    }
-    if (rt->threads == 0)
-        luaL_addstring(&b, " main chunk");
-    luaL_pushresult(&b);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_deadlock);
+    lua_call(L, 0, 1);
     return lua_error(L);
 }
 
@@ -477,6 +586,20 @@ static void keep_no_memory(lua_State *L, struct asio_rt *rt)
     lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_no_memory);
 }
 
+/* What is parked goes without a word; its scopes are not Lua's memory. */
+static void sched_close(struct asio_rt *rt)
+{
+    for (int slot = 1; slot <= rt->slot_top; slot++) {
+        asio_slot_get(rt->L, rt, slot, ASIO_SLOT_HANDLE);
+        struct asio_thread *t = lua_touserdata(rt->L, -1);
+        lua_pop(rt->L, 1);
+        if (t)
+            asio_scope_drop(&t->wait, NULL);
+    }
+    asio_scope_drop(rt->main_wait, NULL);
+    asio_scope_close(rt);
+}
+
 void asio_sched_open(lua_State *L, struct asio_rt *rt)
 {
     if (rt->main_wait)
@@ -486,8 +609,10 @@ void asio_sched_open(lua_State *L, struct asio_rt *rt)
     keep_no_memory(L, rt);
     keep_cancelled(L, rt);
     struct asio_wait *w = lua_newuserdata(L, sizeof *w);
-    wait_init(w, rt);
+    asio_wait_init(w, rt, on_deadline);
     w->main = true;
     lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_main_wait);
-    rt->main_wait = w;
+    rt->main_wait = rt->self = w;
+    asio_slot_open(L, rt);
+    asio_rt_at_close(rt, sched_close);
 }

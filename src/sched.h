@@ -6,7 +6,7 @@
  * raises when this coroutine cannot wait; start the operation, link the record, and
  * `return asio_sched_park(...)`. Whoever completes it calls asio_sched_wake from a libuv callback
  * (the light thread runs at once: its data is still in the cache) or asio_sched_ready from Lua
- * (it runs in the next turn, so that two threads that wake each other cannot starve the loop). */
+ * (it is queued, so that two threads that wake each other cannot starve the loop). */
 #ifndef ASIO_SCHED_H
 #define ASIO_SCHED_H
 
@@ -27,30 +27,37 @@ enum asio_thread_state {
 struct asio_thread {
     struct asio_wait wait;
     lua_State *co; /* NULL once ended; anchored in its slot while not */
-    int slot;
-    int nargs;    /* NEW: arguments on co, above the function */
-    int nresults; /* DONE: results kept in the environment table */
+    int nargs;     /* NEW: arguments on co, above the function */
+    int nresults;  /* DONE: results kept in the environment table */
     uint32_t id;
     uint8_t state;            /* enum asio_thread_state */
     bool joined;              /* somebody took, or waits for, the outcome: no report */
+    bool by_cancel;           /* FAILED: by being cancelled, which is no error to report */
     bool kept;                /* has an environment table of its own: name, results, error */
     bool owns;                /* a server's handler: the connection to close on error is in the slot */
-    bool cancelled;           /* interrupted: every wait raises from now on */
+    bool escaped;             /* the script knows its coroutine: it is not used again */
+    bool reports;             /* runs the script's on_error: its own error goes to stderr */
+    uint32_t born;            /* uv_now() when it was spawned */
     struct asio_thread *next; /* ready list or failed list */
     struct asio_wait_list joiners;
 };
 
+enum asio_spawn {
+    ASIO_SPAWN_PLAIN,
+    ASIO_SPAWN_OWNER, /* the value below the function (popped too) is closed if the thread fails */
+    ASIO_SPAWN_REPORTER,
+};
+
 /* Makes a light thread of the function and its nargs arguments at the top of L (popped), pushes
- * its handle and runs it until it first waits. With `owns` the value below the function (popped
- * too) is something whose close method is called if the thread fails. Raises out of memory. */
-void asio_sched_spawn(struct asio_rt *rt, lua_State *L, int nargs, bool owns);
+ * its handle and runs it until it first waits. Raises out of memory. */
+void asio_sched_spawn(struct asio_rt *rt, lua_State *L, int nargs, enum asio_spawn how);
 
 /* The running light thread has an interrupt pending. Every waiting function asks after checking
  * its arguments and before its fast path, so that a busy peer cannot outrun a cancel, and then
  * `return asio_push_interrupt(L, rt)`. */
 static inline bool asio_sched_interrupted(const struct asio_rt *rt)
 {
-    return rt->current && rt->current->cancelled;
+    return asio_wait_interrupted(rt->self);
 }
 
 /* The wait record to use for a wait from L, or raises: not a light thread's coroutine, inside a
@@ -59,6 +66,10 @@ struct asio_wait *asio_sched_claim(lua_State *L, struct asio_rt *rt);
 
 bool asio_sched_can_wait(lua_State *L, struct asio_rt *rt);
 
+/* L is what the running light thread (or the main chunk) runs on, and not a coroutine that somebody
+ * made beside asio. */
+bool asio_sched_owns(lua_State *L, struct asio_rt *rt);
+
 /* Suspends the caller until the wait ends; use as `return asio_sched_park(...)`. The record must
  * be linked with its source. timeout in seconds: negative none, 0 only what is
  * there now. */
@@ -66,10 +77,23 @@ int asio_sched_park(lua_State *L, struct asio_wait *w, const struct asio_wait_op
 
 /* Ends a parked wait; false if it was over already. The source has unlinked it. */
 bool asio_sched_wake(struct asio_wait *w, int status);  /* from libuv callbacks: runs it now */
-bool asio_sched_ready(struct asio_wait *w, int status); /* from anywhere: runs it in the next turn */
+bool asio_sched_ready(struct asio_wait *w, int status); /* from anywhere: runs it soon */
+
+/* The wait that ends at once: lets the others run, and the loop look, before it runs again. */
+extern const struct asio_wait_op asio_yield_op;
 
 /* Ends a wait on somebody else's behalf: unlinks it, then as asio_sched_ready. */
 void asio_sched_abort(struct asio_wait *w, int status);
+
+/* Something that may interrupt this record has happened (from a timer: it then runs at once). */
+void asio_sched_interrupt(struct asio_wait *w);
+
+/* The value that a record gives, or is given, while it waits (struct asio_wait_op.push fetches it).
+ * Setting pops it from L. None of these allocates. */
+void asio_wait_item_set(lua_State *L, struct asio_wait *w);
+void asio_wait_item_get(lua_State *L, struct asio_wait *w); /* and clears it */
+void asio_wait_item_clear(struct asio_wait *w);
+void asio_wait_item_move(struct asio_wait *from, struct asio_wait *to);
 
 /* For the shims: the light thread was resumed by hand; goes on waiting. */
 int asio_sched_repark(lua_State *L);
@@ -94,10 +118,21 @@ void asio_sched_loop(struct asio_rt *rt, bool wait, bool (*over)(const void *arg
 /* Raises "interrupted!" if Ctrl-C came. */
 void asio_sched_raise_interrupted(lua_State *L, struct asio_rt *rt);
 
+static inline bool asio_sched_has_ready(const struct asio_rt *rt)
+{
+    return rt->ready.first || rt->yielded.first;
+}
+
+/* Something is to be told at the end of the turn. */
+static inline bool asio_sched_has_reports(const struct asio_rt *rt)
+{
+    return rt->failed || rt->reports > 0 || rt->groups_dropped > 0;
+}
+
 /* Something can still happen. */
 static inline bool asio_sched_alive(const struct asio_rt *rt)
 {
-    return rt->alive > 0 || rt->ready_first != NULL;
+    return rt->alive > 0 || asio_sched_has_ready(rt);
 }
 
 /* Raises the report that light threads wait and nothing can wake them. */

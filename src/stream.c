@@ -37,6 +37,9 @@ void asio_stream_attach(struct asio_stream *s, struct asio_conn *conn)
 {
     s->conn = conn;
     conn->stream = s;
+    s->counted = true;
+    s->rt->stats.connections++;
+    s->rt->stats.connections_open++;
 }
 
 static void detach(struct asio_stream *s)
@@ -174,6 +177,7 @@ void asio_stream_free(struct asio_stream *s)
     s->in.pinned = false; /* memory may have run out while it was */
     asio_inbuf_free(&s->in);
     asio_stream_drop_output(s);
+    s->rt->stats.connections_open -= s->counted;
     if (s->closing)
         s->rt->alive--;
 }

@@ -63,6 +63,7 @@ struct asio_stream {
     bool sending;                       /* a transport write is on its way */
     bool closing;                       /* orderly close in progress */
     bool finished;                      /* closing: everything is sent and half-closed */
+    bool counted;                       /* in rt->stats: it was a connection once */
     bool gone;                          /* the handle was given back */
     uint32_t discarded;                 /* closing: bytes that came after the half-close */
 };

@@ -34,6 +34,7 @@ static void wake_reader(struct asio_stream *s, int status)
 
 void asio_stream_received(struct asio_stream *s, char *bytes, size_t n)
 {
+    s->rt->stats.bytes_in += n;
     if (s->closing) {
         asio_stream_discard(s, n);
         return;

@@ -15,6 +15,12 @@ void asio_stream_drop_output(struct asio_stream *s)
     asio_outbuf_skip(&s->out, &s->rt->out_env, s->out.length);
 }
 
+static void drop_sent(struct asio_stream *s, size_t n)
+{
+    s->rt->stats.bytes_out += n;
+    asio_outbuf_skip(&s->out, &s->rt->out_env, n);
+}
+
 /* Wakes the writers whose target has been reached. */
 static void wake_writers(struct asio_stream *s)
 {
@@ -78,7 +84,7 @@ void asio_stream_flush(struct asio_stream *s)
             return;
         }
         if (n > 0)
-            asio_outbuf_skip(&s->out, &s->rt->out_env, (size_t)n);
+            drop_sent(s, (size_t)n);
         if (n < (ssize_t)bytes)
             hand_over(s);
     }
@@ -96,7 +102,7 @@ void asio_stream_sent(struct asio_stream *s, size_t bytes, int status)
         fail(s, status);
         return;
     }
-    asio_outbuf_skip(&s->out, &s->rt->out_env, bytes);
+    drop_sent(s, bytes);
     asio_stream_flush(s);
 }
 
@@ -114,7 +120,8 @@ static ssize_t send_large(struct asio_stream *s, const char *bytes, size_t n)
     if (sent < 0)
         return sent == UV_EAGAIN ? 0 : sent;
     size_t queued = (size_t)sent < before ? (size_t)sent : before;
-    asio_outbuf_skip(&s->out, &s->rt->out_env, queued);
+    s->rt->stats.bytes_out += (size_t)sent - queued;
+    drop_sent(s, queued);
     return sent - (ssize_t)queued;
 }
 

@@ -32,11 +32,15 @@ enum asio_sigpipe { ASIO_SIGPIPE_LEFT, ASIO_SIGPIPE_TAKE_OUT, ASIO_SIGPIPE_UNBLO
 enum asio_sigpipe asio_sys_sigpipe_block(void);
 void asio_sys_sigpipe_end(enum asio_sigpipe how);
 
-/* While a loop runs the process's SIGINT action is remembered; leaving puts it back. Calls nest
- * across threads. Entering returns false when the process ignores SIGINT: then do not watch it,
- * and do not call leave. */
-bool asio_sys_sigint_enter(void);
-void asio_sys_sigint_leave(void);
+/* Whoever watches a signal calls enter before and leave after: the first one to enter remembers what
+ * the process does with it, the last one to leave puts that back (libuv sets the default).
+ * Calls nest across threads. Entering returns false when the process ignores the signal. */
+bool asio_sys_signal_enter(int number);
+void asio_sys_signal_leave(int number);
+
+/* The modes of a descriptor that all who share it see (O_NONBLOCK); -1: unknown, and not set. */
+int asio_sys_file_flags(uv_os_sock_t fd);
+void asio_sys_set_file_flags(uv_os_sock_t fd, int flags);
 
 /* Closing carefully: bytes the peer's system has not acknowledged, bytes received and not read.
  * 0 where it cannot be known. */

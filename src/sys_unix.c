@@ -97,37 +97,47 @@ int asio_sys_thread(void (*fn)(void *arg), void *arg)
     return error ? uv_translate_sys_error(error) : 0;
 }
 
-/* libuv restores SIGINT to the default when its last watcher stops, so the first runtime that
- * starts remembers the process's own action and the last one that stops puts it back. Signal
- * actions belong to the process; this is the one piece of state that several runtimes share. */
+/* Signal actions belong to the process; this is the one piece of state that several runtimes share. */
 static struct {
     pthread_mutex_t lock;
-    int users;
-    struct sigaction action;
-} sigint = { .lock = PTHREAD_MUTEX_INITIALIZER };
+    struct {
+        int users;
+        struct sigaction action;
+    } of[NSIG];
+} signals = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 static bool ignored(const struct sigaction *action)
 {
     return !(action->sa_flags & SA_SIGINFO) && action->sa_handler == SIG_IGN;
 }
 
-bool asio_sys_sigint_enter(void)
+bool asio_sys_signal_enter(int number)
 {
-    pthread_mutex_lock(&sigint.lock);
-    if (sigint.users == 0)
-        sigaction(SIGINT, NULL, &sigint.action);
-    bool watch = !ignored(&sigint.action);
-    sigint.users += watch;
-    pthread_mutex_unlock(&sigint.lock);
+    pthread_mutex_lock(&signals.lock);
+    if (signals.of[number].users++ == 0)
+        sigaction(number, NULL, &signals.of[number].action);
+    bool watch = !ignored(&signals.of[number].action);
+    pthread_mutex_unlock(&signals.lock);
     return watch;
 }
 
-void asio_sys_sigint_leave(void)
+void asio_sys_signal_leave(int number)
 {
-    pthread_mutex_lock(&sigint.lock);
-    if (--sigint.users == 0)
-        sigaction(SIGINT, &sigint.action, NULL);
-    pthread_mutex_unlock(&sigint.lock);
+    pthread_mutex_lock(&signals.lock);
+    if (--signals.of[number].users == 0)
+        sigaction(number, &signals.of[number].action, NULL);
+    pthread_mutex_unlock(&signals.lock);
+}
+
+int asio_sys_file_flags(uv_os_sock_t fd)
+{
+    return fcntl(fd, F_GETFL);
+}
+
+void asio_sys_set_file_flags(uv_os_sock_t fd, int flags)
+{
+    if (flags >= 0)
+        fcntl(fd, F_SETFL, flags);
 }
 
 static sigset_t sigpipe_alone(void)

@@ -72,13 +72,15 @@ void asio_sys_sigpipe_end(enum asio_sigpipe how)
     (void)how;
 }
 
-bool asio_sys_sigint_enter(void)
+bool asio_sys_signal_enter(int number)
 {
+    (void)number;
     return true;
 }
 
-void asio_sys_sigint_leave(void)
+void asio_sys_signal_leave(int number)
 {
+    (void)number;
 }
 
 size_t asio_sys_unsent(uv_os_fd_t fd)
@@ -97,4 +99,15 @@ int asio_sys_original_dst(uv_os_fd_t fd, struct sockaddr_storage *addr)
 {
     (void)fd, (void)addr;
     return UV_ENOTSUP;
+}
+
+int asio_sys_file_flags(uv_os_sock_t fd)
+{
+    (void)fd;
+    return -1;
+}
+
+void asio_sys_set_file_flags(uv_os_sock_t fd, int flags)
+{
+    (void)fd, (void)flags;
 }

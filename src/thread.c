@@ -1,57 +1,117 @@
 /* SPDX-License-Identifier: MIT
  *
- * Light threads as Lua sees them: spawn, sleep, yield, join, status, name, and what becomes of
+ * Light threads as Lua sees them: spawn, sleep, yield, join, cancel, status, name, and what becomes of
  * their outcome. Results, or the error with its traceback, are kept in the environment table of
  * the handle, and go with it. */
 #include "error.h"
 #include "api.h"
-#include "sched.h"
+#include "select.h"
+#include "thread.h"
 
-#include <math.h>
-#include <stdio.h>
 #include <string.h>
 
-enum { KEPT_ERROR = 1, KEPT_TRACEBACK = 2 }; /* keys in a failed thread's table; results are 1..n */
+/* Text keys in the environment table. */
+static const char key_name[] = "name", key_trace_error[] = "trace_error", key_trace[] = "trace";
 
-/* ---- the end of a light thread ------------------------------------------------------------ */
-
-/* Pushes the environment table of the handle at the top of the stack, made at first use. */
-static void push_kept(lua_State *L, struct asio_thread *t)
+void asio_thread_push_kept(lua_State *L, int index, struct asio_thread *t)
 {
+    lua_pushvalue(L, index);
     if (!t->kept) {
         lua_newtable(L);
         lua_setfenv(L, -2);
         t->kept = true;
     }
     lua_getfenv(L, -1);
+    lua_remove(L, -2);
 }
+
+/* ---- where an error came from ------------------------------------------------------------- */
+
+void asio_thread_set_trace(lua_State *L, int index)
+{
+    struct asio_thread *t = asio_rt_of(L)->current;
+    int trace = lua_gettop(L);
+    asio_sched_push_handle(L, t);
+    asio_thread_push_kept(L, trace + 1, t);
+    lua_pushvalue(L, index);
+    lua_setfield(L, -2, key_trace_error);
+    lua_pushvalue(L, trace);
+    lua_setfield(L, -2, key_trace);
+    lua_settop(L, trace - 1);
+}
+
+/* The first function at the top of the stack that is not C. */
+static bool raised_by_us(lua_State *co)
+{
+    lua_Debug ar;
+    for (int level = 0; lua_getstack(co, level, &ar) && lua_getinfo(co, "S", &ar); level++)
+        if (*ar.what != 'C')
+            return strcmp(ar.source, ASIO_CHUNK_NAME) == 0;
+    return false;
+}
+
+static bool knows_trace(lua_State *L, int index, struct asio_thread *t, lua_State *co)
+{
+    bool same = false;
+    int top = lua_gettop(L);
+    if (!t->kept || !raised_by_us(co))
+        return false;
+    asio_sched_push_handle(L, t);
+    lua_getfenv(L, -1);
+    lua_getfield(L, -1, key_trace);
+    lua_getfield(L, -2, key_trace_error);
+    same = lua_isstring(L, -2) && lua_rawequal(L, -1, index);
+    lua_settop(L, top);
+    return same;
+}
+
+bool asio_thread_knows_trace(lua_State *L, int index, lua_State *co)
+{
+    return knows_trace(L, index, asio_rt_of(L)->current, co);
+}
+
+/* ---- the end of a light thread ------------------------------------------------------------ */
 
 static void keep_results(lua_State *L, void *arg)
 {
     struct asio_thread *t = arg;
     asio_sched_push_handle(L, t);
-    push_kept(L, t);
+    asio_thread_push_kept(L, lua_gettop(L), t);
     for (int i = t->nresults; i > 0; i--) {
         lua_xmove(t->co, L, 1);
         lua_rawseti(L, -2, i);
     }
 }
 
-/* The first traceback is the one that tells: an error that already carries one (it came through
- * a join or a scope) is a matter of those who re-raise. */
+/* Being cancelled is no failure to report, and costs no table. */
+static bool ended_by_cancel(lua_State *L, struct asio_thread *t)
+{
+    lua_rawgeti(L, LUA_REGISTRYINDEX, t->wait.rt->ref_cancelled);
+    t->by_cancel = lua_rawequal(L, -1, -2);
+    lua_pop(L, 1);
+    return t->by_cancel;
+}
+
+/* The first traceback is the one that tells: where an error was raised again by a function of ours
+ * is of no interest. */
 static void keep_error(lua_State *L, void *arg)
 {
+    enum { ERROR = 1, HANDLE, KEPT };
     struct asio_thread *t = arg;
-    asio_sched_push_handle(L, t);
-    push_kept(L, t);
+    lua_settop(L, 0);
     lua_xmove(t->co, L, 1);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, t->wait.rt->ref_cancelled);
-    if (lua_rawequal(L, -1, -2))
-        t->joined = true; /* being cancelled is no failure to report */
-    lua_pop(L, 1);
-    luaL_traceback(L, t->co, NULL, 0);
-    lua_rawseti(L, -3, KEPT_TRACEBACK);
-    lua_rawseti(L, -2, KEPT_ERROR);
+    if (ended_by_cancel(L, t))
+        return;
+    bool known = knows_trace(L, ERROR, t, t->co);
+    asio_sched_push_handle(L, t);
+    asio_thread_push_kept(L, HANDLE, t);
+    lua_pushvalue(L, ERROR);
+    lua_rawseti(L, KEPT, ASIO_KEPT_ERROR);
+    if (known)
+        lua_getfield(L, KEPT, key_trace);
+    else
+        luaL_traceback(L, t->co, NULL, 0);
+    lua_rawseti(L, KEPT, ASIO_KEPT_TRACEBACK);
 }
 
 static void keep_stray_yield(lua_State *L, void *arg)
@@ -70,11 +130,12 @@ static void keep_no_memory(lua_State *L, void *arg)
     struct asio_thread *t = arg;
     if (!t->kept)
         return; /* join then says it without the help of a table */
+    lua_settop(L, 0);
     asio_sched_push_handle(L, t);
-    push_kept(L, t);
+    lua_getfenv(L, 1);
     lua_rawgeti(L, LUA_REGISTRYINDEX, t->wait.rt->ref_no_memory);
     lua_rawgeti(L, -1, 1);
-    lua_rawseti(L, -3, KEPT_ERROR);
+    lua_rawseti(L, 2, ASIO_KEPT_ERROR);
 }
 
 static void close_owned(lua_State *L, void *arg)
@@ -86,85 +147,40 @@ static void close_owned(lua_State *L, void *arg)
     lua_call(L, 1, 0);
 }
 
-static void thread_ended(struct asio_thread *t, int status)
+static void fail(struct asio_thread *t, int status, int kept)
 {
     struct asio_rt *rt = t->wait.rt;
+    t->state = ASIO_THREAD_FAILED;
+    if (t->owns)
+        asio_rt_protect(rt, close_owned, t);
+    if (kept == 0)
+        kept = asio_rt_protect(rt, status == LUA_YIELD ? keep_stray_yield : keep_error, t);
+    if (kept != 0)
+        asio_rt_protect(rt, keep_no_memory, t);
+    if (t->by_cancel)
+        t->joined = true;
+    if (!t->joined)
+        asio_report_failed(t);
+}
+
+static void thread_ended(struct asio_thread *t, int status)
+{
     int kept = 0;
-    t->joined = t->joined || t->joiners.first;
+    for (struct asio_wait *w = t->joiners.first; w && !t->joined; w = w->next)
+        t->joined = w->op == &asio_join_op;
     if (status == 0) {
         t->state = ASIO_THREAD_DONE;
         t->nresults = lua_gettop(t->co);
         if (t->nresults)
-            kept = asio_rt_protect(rt, keep_results, t);
+            kept = asio_rt_protect(t->wait.rt, keep_results, t);
     }
-    if (status != 0 || kept != 0) {
-        t->state = ASIO_THREAD_FAILED;
-        if (t->owns)
-            asio_rt_protect(rt, close_owned, t);
-        if (kept == 0)
-            kept = asio_rt_protect(rt, status == LUA_YIELD ? keep_stray_yield : keep_error, t);
-        if (kept != 0)
-            asio_rt_protect(rt, keep_no_memory, t);
-        if (!t->joined) {
-            t->next = rt->failed;
-            rt->failed = t;
-        }
-    }
+    if (status != 0 || kept != 0)
+        fail(t, status, kept);
     while (t->joiners.first) {
         struct asio_wait *w = t->joiners.first;
         asio_wait_list_remove(&t->joiners, w);
         asio_sched_ready(w, 0);
     }
-}
-
-/* ---- reports ------------------------------------------------------------------------------ */
-
-static void report(lua_State *L, void *arg)
-{
-    struct asio_thread *t = arg;
-    if (!t->kept) {
-        fputs("asio: light thread failed: not enough memory\n", stderr);
-        return;
-    }
-    enum { HANDLE = 1, KEPT, NAME, ERROR, TRACEBACK };
-    lua_settop(L, 0);
-    asio_sched_push_handle(L, t);
-    lua_getfenv(L, HANDLE);
-    lua_getfield(L, KEPT, "name");
-    lua_rawgeti(L, KEPT, KEPT_ERROR);
-    lua_rawgeti(L, KEPT, KEPT_TRACEBACK);
-    const char *name = lua_tostring(L, NAME), *traceback = lua_tostring(L, TRACEBACK);
-    const char *text = lua_tostring(L, ERROR);
-    if (!name)
-        name = lua_pushfstring(L, "#%d", (int)t->id);
-    if (!text && luaL_callmeta(L, ERROR, "__tostring"))
-        text = lua_tostring(L, -1);
-    if (!text)
-        text = lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, ERROR));
-    fprintf(stderr, "asio: light thread %s failed: %s\n%s\n", name, text, traceback ? traceback : "");
-}
-
-/* Errors that nobody has joined by the end of the turn, in the order in which they came. */
-static void turn_ended(struct asio_rt *rt)
-{
-    struct asio_thread *t = rt->failed, *ordered = NULL;
-    rt->failed = NULL;
-    while (t) {
-        struct asio_thread *following = t->next;
-        t->next = ordered;
-        ordered = t;
-        t = following;
-    }
-    while (ordered) {
-        t = ordered;
-        ordered = t->next;
-        t->next = NULL;
-        if (!t->joined && asio_rt_protect(rt, report, t) != 0)
-            fputs("asio: light thread failed, and its report too\n", stderr);
-        t->joined = true;
-        asio_sched_forget(t);
-    }
-    fflush(stderr);
 }
 
 /* ---- spawn, sleep, yield ------------------------------------------------------------------ */
@@ -176,7 +192,7 @@ static int l_spawn(lua_State *L)
         asio_error_type(L, 1, 1, "spawn", "function");
     if (rt->closed)
         asio_error_misuse(L, "spawn: the Lua state is being closed");
-    asio_sched_spawn(rt, L, lua_gettop(L) - 1, false);
+    asio_sched_spawn(rt, L, lua_gettop(L) - 1, ASIO_SPAWN_PLAIN);
     return 1;
 }
 
@@ -193,7 +209,6 @@ static const struct asio_wait_op timed_sleep_op = { .name = "sleep", .outside = 
 static int l_yield(lua_State *L)
 {
     struct asio_rt *rt = asio_rt_of(L);
-    static const struct asio_wait_op op = { .name = "yield" };
     if (asio_sched_interrupted(rt))
         return asio_push_interrupt(L, rt);
     struct asio_wait *w = asio_sched_claim(L, rt);
@@ -203,7 +218,7 @@ static int l_yield(lua_State *L)
         asio_sched_raise_interrupted(L, rt);
         return asio_push_true(L);
     }
-    int n = asio_sched_park(L, w, &op, -1);
+    int n = asio_sched_park(L, w, &asio_yield_op, -1);
     asio_sched_ready(w, 0);
     return n;
 }
@@ -235,18 +250,14 @@ static int l_now(lua_State *L)
 
 /* ---- methods ------------------------------------------------------------------------------ */
 
-static struct asio_thread *check_thread(lua_State *L, const char *fname)
+struct asio_thread *asio_thread_to(lua_State *L, int index)
 {
-    struct asio_thread *t = lua_touserdata(L, 1);
-    if (t && lua_getmetatable(L, 1)) {
-        lua_rawgeti(L, LUA_REGISTRYINDEX, asio_rt_of(L)->ref_thread_mt);
-        bool same = lua_rawequal(L, -1, -2);
-        lua_pop(L, 2);
-        if (same)
-            return t;
-    }
-    asio_error_misuse(L, "calling '%s' on something that is not a light thread", fname);
-    return NULL;
+    return asio_api_to(L, index, asio_rt_of(L)->ref_thread_mt);
+}
+
+struct asio_thread *asio_thread_check(lua_State *L, int index, const char *fname)
+{
+    return asio_api_check(L, index, asio_rt_of(L)->ref_thread_mt, fname, "light thread");
 }
 
 static void abort_join(struct asio_wait *w)
@@ -255,13 +266,13 @@ static void abort_join(struct asio_wait *w)
     asio_wait_list_remove(&t->joiners, w);
 }
 
-static const struct asio_wait_op join_op = { .name = "join", .abort = abort_join };
+const struct asio_wait_op asio_join_op = { .name = "join", .abort = abort_join };
 
 /* Waits for the end; the shim then asks for the outcome, whose size nobody knows before. */
 static int l_join(lua_State *L)
 {
     struct asio_rt *rt = asio_rt_of(L);
-    struct asio_thread *t = check_thread(L, "join");
+    struct asio_thread *t = asio_thread_check(L, 1, "join");
     double timeout = asio_check_timeout(L, 2, 1, "join");
     if (t == rt->current)
         asio_error_misuse(L, "join: a light thread cannot join itself");
@@ -272,17 +283,35 @@ static int l_join(lua_State *L)
     struct asio_wait *w = asio_sched_claim(L, rt);
     w->source = t;
     asio_wait_list_add(&t->joiners, w);
-    return asio_sched_park(L, w, &join_op, timeout);
+    return asio_sched_park(L, w, &asio_join_op, timeout);
 }
+
+/* For asio.select, whose shim asks for the outcome too. */
+static int poll_thread(lua_State *L, void *object)
+{
+    return ((struct asio_thread *)object)->co ? 0 : asio_push_true(L);
+}
+
+static const struct asio_wait_op *join_thread(struct asio_wait *branch)
+{
+    asio_wait_list_add(&((struct asio_thread *)branch->source)->joiners, branch);
+    return &asio_join_op;
+}
+
+const struct asio_selectable asio_thread_selectable = { poll_thread, join_thread };
 
 static int l_outcome(lua_State *L)
 {
-    struct asio_thread *t = check_thread(L, "join");
+    struct asio_thread *t = asio_thread_check(L, 1, "join");
     bool done = t->state == ASIO_THREAD_DONE;
     int n = done ? t->nresults : 1;
     t->joined = true;
     luaL_checkstack(L, n + 2, "too many results");
     lua_pushboolean(L, done);
+    if (t->by_cancel) {
+        lua_rawgeti(L, LUA_REGISTRYINDEX, t->wait.rt->ref_cancelled);
+        return 2;
+    }
     if (!t->kept) { /* nothing was returned, or memory was out */
         if (!done)
             lua_pushliteral(L, "not enough memory");
@@ -296,7 +325,7 @@ static int l_outcome(lua_State *L)
     return n + 1;
 }
 
-static const char *status_name(struct asio_thread *t)
+const char *asio_thread_status(const struct asio_thread *t)
 {
     switch (t->state) {
     case ASIO_THREAD_NEW:
@@ -312,54 +341,83 @@ static const char *status_name(struct asio_thread *t)
     }
 }
 
+void asio_thread_cancel(struct asio_thread *t)
+{
+    if (!t->co)
+        return;
+    t->wait.cancelled = true;
+    if (asio_wait_interrupted(&t->wait))
+        asio_sched_abort(&t->wait, ASIO_INTERRUPTED);
+}
+
 /* Interrupts: the flag stays, so code that swallows the error is told again at its next wait. */
 static int l_cancel(lua_State *L)
 {
-    struct asio_thread *t = check_thread(L, "cancel");
-    if (t->co) {
-        t->cancelled = true;
-        asio_sched_abort(&t->wait, ASIO_INTERRUPTED);
-    }
+    struct asio_thread *t = asio_thread_check(L, 1, "cancel");
+    asio_thread_cancel(t);
     lua_pushboolean(L, t->co != NULL);
     return 1;
 }
 
 static int l_status(lua_State *L)
 {
-    lua_pushstring(L, status_name(check_thread(L, "status")));
+    lua_pushstring(L, asio_thread_status(asio_thread_check(L, 1, "status")));
+    return 1;
+}
+
+/* The handle at a stack index says it. */
+static const char *push_name(lua_State *L, int index, struct asio_thread *t)
+{
+    if (t->kept) {
+        lua_getfenv(L, index);
+        lua_getfield(L, -1, key_name);
+        lua_remove(L, -2);
+        if (!lua_isnil(L, -1))
+            return lua_tostring(L, -1);
+        lua_pop(L, 1);
+    }
+    return lua_pushfstring(L, "#%d", (int)t->id);
+}
+
+const char *asio_thread_push_name(lua_State *L, struct asio_thread *t)
+{
+    asio_sched_push_handle(L, t);
+    const char *name = push_name(L, lua_gettop(L), t);
+    lua_remove(L, -2);
+    return name;
+}
+
+/* core.traceback(thread): where its error was raised. */
+static int l_traceback(lua_State *L)
+{
+    struct asio_thread *t = asio_thread_check(L, 1, "traceback");
+    if (!t->kept || t->state != ASIO_THREAD_FAILED)
+        return 0;
+    lua_getfenv(L, 1);
+    lua_rawgeti(L, -1, ASIO_KEPT_TRACEBACK);
     return 1;
 }
 
 static int l_name(lua_State *L)
 {
-    struct asio_thread *t = check_thread(L, "name");
+    struct asio_thread *t = asio_thread_check(L, 1, "name");
     if (!lua_isnoneornil(L, 2)) {
         if (lua_type(L, 2) != LUA_TSTRING)
             asio_error_type(L, 2, 1, "name", "string");
+        asio_thread_push_kept(L, 1, t);
+        lua_pushvalue(L, 2);
+        lua_setfield(L, -2, key_name);
         lua_settop(L, 2);
-        lua_insert(L, 1);
-        push_kept(L, t);
-        lua_pushvalue(L, 1);
-        lua_setfield(L, -2, "name");
-        lua_settop(L, 1);
         return 1;
     }
-    if (t->kept) {
-        lua_getfenv(L, 1);
-        lua_getfield(L, -1, "name");
-        if (!lua_isnil(L, -1))
-            return 1;
-    }
-    lua_pushfstring(L, "#%d", (int)t->id);
+    push_name(L, 1, t);
     return 1;
 }
 
 static int l_tostring(lua_State *L)
 {
-    struct asio_thread *t = check_thread(L, "tostring");
-    lua_settop(L, 1);
-    l_name(L);
-    lua_pushfstring(L, "light thread %s (%s)", lua_tostring(L, -1), status_name(t));
+    struct asio_thread *t = asio_thread_check(L, 1, "tostring");
+    lua_pushfstring(L, "light thread %s (%s)", push_name(L, 1, t), asio_thread_status(t));
     return 1;
 }
 
@@ -368,12 +426,12 @@ void asio_thread_open(lua_State *L, struct asio_rt *rt)
     static const luaL_Reg module[] = { { "spawn", l_spawn }, { "current", l_current }, { "now", l_now },
         { NULL, NULL } };
     static const luaL_Reg waiting[] = { { "sleep", l_sleep }, { "yield", l_yield }, { "join", l_join },
-        { "outcome", l_outcome }, { "repark", asio_sched_repark }, { NULL, NULL } };
+        { "outcome", l_outcome }, { "repark", asio_sched_repark }, { "traceback", l_traceback },
+        { NULL, NULL } };
     static const luaL_Reg methods[] = { { "status", l_status }, { "name", l_name }, { "cancel", l_cancel },
         { NULL, NULL } };
     static const luaL_Reg meta[] = { { "__tostring", l_tostring }, { NULL, NULL } };
     rt->thread_ended = thread_ended;
-    rt->turn_ended = turn_ended;
     asio_api_functions(L, rt, "asio", module);
     asio_api_functions(L, rt, "core", waiting);
     lua_getfield(L, 1, "asio");

@@ -4,6 +4,25 @@
 
 #include "error.h"
 
+#include <string.h>
+
+void asio_wait_init(struct asio_wait *w, struct asio_rt *rt, void (*fire)(struct asio_timer *t))
+{
+    memset(w, 0, sizeof *w);
+    w->rt = rt;
+    asio_timer_init(&w->timer, fire);
+}
+
+void asio_relay_init(struct asio_wait *w, struct asio_rt *rt, const struct asio_wait_op *op, void *source,
+    void (*relay)(struct asio_wait *w))
+{
+    asio_wait_init(w, rt, NULL);
+    w->op = op;
+    w->source = source;
+    w->relay = relay;
+    w->state = ASIO_WAIT_PARKED;
+}
+
 int asio_push_true(lua_State *L)
 {
     asio_push_ok(L, asio_rt_of(L));
@@ -17,17 +36,69 @@ int asio_push_fail(lua_State *L, int status)
     return 1 + asio_error_push(L, status);
 }
 
+/* From the inside to the outside. The clock is asked too, since a light thread that finds its data
+ * there every time may not let the loop see to its deadlines. */
+bool asio_wait_interrupt(const struct asio_wait *w, struct asio_scope **which)
+{
+    bool found = false;
+    uint64_t now = 0;
+    for (struct asio_scope *s = w->scope; s; s = s->outer) {
+        bool tripped = s->tripped;
+        if (!tripped && s->timer.at != ASIO_NEVER && s->timer.at > 0) {
+            if (!now)
+                now = uv_hrtime();
+            tripped = now >= s->timer.at;
+        }
+        if (s->shield && !tripped)
+            return found;
+        if (!s->shield && tripped) {
+            found = true;
+            *which = s;
+        }
+    }
+    if (!w->cancelled)
+        return found;
+    *which = NULL;
+    return true;
+}
+
+/* The object by which a scope knows its own interrupt, made at the first one. Raises out of
+ * memory: the interrupt then comes again at the next wait. */
+static void push_interrupt_object(lua_State *L, struct asio_rt *rt, struct asio_scope *s)
+{
+    if (s->ref != LUA_NOREF) {
+        asio_rt_push_anchored(L, rt, s->ref);
+        return;
+    }
+    lua_newuserdata(L, 1);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_interrupt_mt);
+    lua_setmetatable(L, -2);
+    s->ref = asio_rt_anchor(rt, L, lua_gettop(L));
+    if (s->ref == LUA_NOREF)
+        luaL_error(L, "not enough memory");
+}
+
+static int push_interrupt(lua_State *L, const struct asio_wait *w)
+{
+    struct asio_scope *which = NULL;
+    asio_wait_interrupt(w, &which);
+    lua_pushnumber(L, w->rt->token_interrupt);
+    if (which)
+        push_interrupt_object(L, w->rt, which);
+    else
+        lua_rawgeti(L, LUA_REGISTRYINDEX, w->rt->ref_cancelled);
+    return 2;
+}
+
 int asio_push_interrupt(lua_State *L, struct asio_rt *rt)
 {
-    lua_pushnumber(L, rt->token_interrupt);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_cancelled);
-    return 2;
+    return push_interrupt(L, rt->self);
 }
 
 int asio_wait_push(lua_State *L, struct asio_wait *w)
 {
     if (w->status == ASIO_INTERRUPTED)
-        return asio_push_interrupt(L, w->rt);
+        return push_interrupt(L, w);
     if (w->op->push)
         return w->op->push(L, w);
     return w->status < 0 ? asio_push_fail(L, w->status) : asio_push_true(L);

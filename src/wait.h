@@ -5,6 +5,9 @@
  * is then ended exactly once: by its source (done), or by somebody else (deadline, cancel, the
  * end of a run), who has it unlinked through op->abort. The first to end it wins.
  *
+ * It also knows what interrupts its light thread: being cancelled, and the scopes it has entered
+ * (scope.h). Interrupts are level-triggered: every waiting function asks before its fast path.
+ *
  * What a waiting C function returns to its Lua shim starts with a token, so that the shim can
  * tell a completion from an interrupt to raise, and both from values that somebody passed to
  * coroutine.resume by hand. Tokens are random numbers of 52 bits, the runtime's own: nobody makes
@@ -18,6 +21,31 @@
 #include "runtime.h"
 
 struct asio_wait;
+
+/* A stretch of a light thread's run (asio.timeout, asio.shield, a group's function).
+ * Created by entering it; owned by the record it is entered on, or, while a user's own coroutine is
+ * suspended inside of it, by that coroutine's struct asio_nested; freed by leaving it, at the end
+ * of the light thread, or with the coroutine; if the state closes first, with the record. */
+struct asio_scope {
+    struct asio_timer timer; /* its deadline; at 0: when libuv has been asked once more */
+    struct asio_scope *outer;
+    struct asio_wait *wait;     /* whose; NULL: suspended with a coroutine */
+    struct asio_scope **holder; /* a pointer to it that is cleared when it goes, or NULL */
+    uint64_t id;                /* by which whoever entered it leaves it */
+    int ref;                    /* anchor of the object that it raises; LUA_NOREF: none yet */
+    bool shield;                /* keeps interrupts from outside out, until its deadline */
+    bool tripped;               /* the deadline has passed, or somebody has tripped it */
+};
+
+/* A user's own coroutine that asio.coroutine resumes, see nested.c. */
+struct asio_nested {
+    lua_State *co;
+    struct asio_wait *wait;       /* on whose behalf it runs; NULL: it does not */
+    struct asio_nested *outer;    /* the one that resumed it */
+    struct asio_scope *mark;      /* the scope its resumer was in */
+    struct asio_scope *suspended; /* innermost of the scopes it was in when it yielded */
+    bool stuck;                   /* a call that cannot be suspended lies below it */
+};
 
 struct asio_wait_op {
     const char *name; /* what a dump shows: "read" */
@@ -47,12 +75,27 @@ struct asio_wait {
         struct { /* writing: ends when this many bytes have ever been sent */
             uint64_t target, unsent;
         } out;
+        struct { /* wait_fd: UV_READABLE, UV_WRITABLE; wanted, then found */
+            int events;
+        } fd;
     } u;
-    int status;    /* 0 or a libuv error, once done */
-    uint8_t state; /* enum asio_wait_state */
-    bool main;     /* the main chunk's: its results are put on its own stack at once */
-    bool counted;  /* in rt->alive */
+    /* Nobody is parked on this record: its end is passed on (a branch of a select, a child of a group). */
+    void (*relay)(struct asio_wait *w);
+    struct asio_scope *scope;   /* innermost */
+    struct asio_nested *nested; /* innermost user's coroutine; NULL: the light thread itself runs */
+    int status;                 /* 0 or a libuv error, once done */
+    int slot;                   /* of its light thread, see coroutine.h; 0: the main chunk's */
+    uint32_t since;             /* uv_now() when it parked */
+    uint8_t state;              /* enum asio_wait_state */
+    bool main;                  /* the main chunk's: its results are put on its own stack at once */
+    bool counted;               /* in rt->alive */
+    bool cancelled;             /* interrupted for good: every wait raises from now on */
 };
+
+/* A record with nothing on it; with `relay` one that nobody parks on, and that can be ended at once. */
+void asio_wait_init(struct asio_wait *w, struct asio_rt *rt, void (*fire)(struct asio_timer *t));
+void asio_relay_init(struct asio_wait *w, struct asio_rt *rt, const struct asio_wait_op *op, void *source,
+    void (*relay)(struct asio_wait *w));
 
 static inline void asio_push_ok(lua_State *L, const struct asio_rt *rt)
 {
@@ -65,10 +108,20 @@ int asio_push_true(lua_State *L);
 /* Token, nil, message, code: returns 4. */
 int asio_push_fail(lua_State *L, int status);
 
-/* A wait's status when the light thread was cancelled; no libuv error has this number. */
+/* A wait's status when it was interrupted; no libuv error has this number. */
 enum { ASIO_INTERRUPTED = -1000000 };
 
-/* Token, the object to raise: returns 2. */
+/* Looks at the scopes of a record, which has some or was cancelled. With several interrupts the
+ * outermost that no shield keeps out is the one: *which, NULL for being cancelled. */
+bool asio_wait_interrupt(const struct asio_wait *w, struct asio_scope **which);
+
+static inline bool asio_wait_interrupted(const struct asio_wait *w)
+{
+    struct asio_scope *which;
+    return (w->cancelled || w->scope) && asio_wait_interrupt(w, &which);
+}
+
+/* Token, the object to raise in the running light thread (or main chunk): returns 2. */
 int asio_push_interrupt(lua_State *L, struct asio_rt *rt);
 
 /* Pushes what a done wait returns. */

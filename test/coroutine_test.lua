@@ -46,10 +46,10 @@ local function each_wait(words, inside)
 end
 
 function T.test_in_a_foreign_coroutine()
-  each_wait({ 'asio.spawn' }, function(wait)
+  each_wait({ 'asio.coroutine.install()' }, function(wait)
     return coroutine.resume(coroutine.create(wait))
   end)
-  each_wait({ 'asio.spawn' }, function(wait)
+  each_wait({ 'asio.coroutine.install()' }, function(wait)
     return pcall(coroutine.wrap(wait))
   end)
 end
@@ -102,7 +102,7 @@ end
 T.test_a_foreign_coroutine_in_the_main_chunk = t.main(function()
   local ok, err = coroutine.resume(coroutine.create(function() asio.sleep(0.001) end))
   lu.assertFalse(ok)
-  lu.assertStrContains(err, 'asio.spawn')
+  lu.assertStrContains(err, 'asio.coroutine.install()')
 end)
 
 function T.test_spawning_from_a_foreign_coroutine()

@@ -5,9 +5,10 @@
 -- coroutine by hand: then it goes on waiting.
 
 local core = ...
-local asio, conn, thread = core.asio, core.conn, core.thread
+local asio, conn, thread, server = core.asio, core.conn, core.thread, core.server
 local OK, FAIL, INTERRUPT = core.OK, core.FAIL, core.INTERRUPT
 local repark, outcome = core.repark, core.outcome
+local type = type
 local error = error -- a script that replaces it must not swallow interrupts
 
 local refusal = 'this light thread is waiting: only asio can resume it'
@@ -74,6 +75,17 @@ function conn.flush(self)
     return finish(self, c_flush(self))
 end
 
+local c_accept = core.accept
+
+--- Waits for the next connection of a server that was made without a handler.
+---@param timeout? number seconds
+---@return table? conn
+---@return string? message
+---@return string? code `ETIMEDOUT`, `EBADF` (closed), `ECANCELED` (closed meanwhile)
+function server.accept(self, timeout)
+    return finish(self, c_accept(self, timeout))
+end
+
 asio.spawn_light_thread = asio.spawn
 
 local c_join, c_sleep, c_yield, c_run = core.join, core.sleep, core.yield, core.run
@@ -106,13 +118,23 @@ local function results(ok, ...)
     error((...), 0)
 end
 
+local function ran(options, main, message, code)
+    if code == 'EDEADLK' then
+        if options and options.deadlock == 'return' then return nil, message, code end
+        error(message, 0)
+    end
+    if main then return results(outcome(main)) end
+end
+
 --- Runs the loop until nothing is left to wait for, `asio.stop()` is called, or Ctrl-C (which
 --- raises "interrupted!"). With a function, runs that first, as a light thread: its error
 --- ends the run at once and is raised here, its results are returned at the end.
----@param fn? function
+--- Light threads that wait for what can never come are a deadlock: raises, and says what each
+--- waits for and where; or returns that with `asio.run({ deadlock = 'return' }, fn, ...)`.
+---@param fn? function|{deadlock?: string} options may come first
 ---@param ... any arguments of fn
----@return any ... results of fn
+---@return any ... results of fn; or nil, message, "EDEADLK"
 function asio.run(fn, ...)
-    local main = c_run(fn, ...)
-    if main then return results(outcome(main)) end
+    if type(fn) == 'table' then return ran(fn, finish(nil, c_run(...))) end
+    return ran(nil, finish(nil, c_run(fn, ...)))
 end

@@ -1,0 +1,105 @@
+-- SPDX-License-Identifier: MIT
+-- asio.coroutine: coroutines of the script's own through which waits pass to the light thread at
+-- the base. A wait yields to the resumer like anything else; the resumer sees that it is one
+-- (core.passes) and yields on, with the values, which keeps them alive; what the light thread is
+-- resumed with goes back up the same way.
+
+local core = ...
+local asio = core.asio
+local enter, leave, passes = core.coroutine_enter, core.coroutine_leave, core.passes
+local active, at_base = core.coroutine_active, core.at_base
+local error, type = error, type
+
+local raw = {}
+for _, name in ipairs { 'create', 'resume', 'yield', 'status', 'running', 'isyieldable' } do
+    raw[name] = coroutine[name]
+end
+local raw_resume, raw_yield = raw.resume, raw.yield
+
+local M = {}
+
+---@class asio.coroutine
+asio.coroutine = M
+
+local function came_back(record, co, ok, ...)
+    if ok and passes(record) then
+        return came_back(record, co, raw_resume(co, raw_yield(...)))
+    end
+    leave(record)
+    return ok, ...
+end
+
+--- Starts or continues a coroutine. Waits inside of it pass through.
+---@param co thread
+---@param ... any
+---@return boolean ok
+---@return any ... what it yielded or returned; or the error
+function M.resume(co, ...)
+    local record = enter(co)
+    if not record then return false, 'cannot resume a coroutine that runs or waits' end
+    return came_back(record, co, raw_resume(co, ...))
+end
+local resume = M.resume
+
+--- Makes a coroutine. Those made by Lua's own `coroutine.create` are just as good.
+M.create = raw.create
+
+local function unwrap(co, ok, ...)
+    if ok then return ... end
+    local err = ...
+    if core.at_base() then core.set_trace(err, debug.traceback(co)) end
+    error(err, 0)
+end
+
+--- Makes a coroutine and returns a function that resumes it, and raises its errors.
+---@param fn function
+---@return function
+function M.wrap(fn)
+    if type(fn) ~= 'function' then
+        error(("bad argument #1 to 'wrap' (function expected, got %s)"):format(type(fn)), 2)
+    end
+    local co = raw.create(fn)
+    return function(...) return unwrap(co, resume(co, ...)) end
+end
+
+--- Gives values to whoever resumed this coroutine, waits for the next resume.
+---@param ... any
+---@return any ...
+function M.yield(...)
+    if at_base() then
+        error('coroutine.yield called by a light thread: nobody would resume it; '
+            .. 'use asio.yield() to let others run', 2)
+    end
+    return raw_yield(...)
+end
+
+--- `suspended`, `running`, `normal` (also while it waits for something) or `dead`.
+---@param co thread
+---@return string
+function M.status(co)
+    local status = raw.status(co)
+    return status == 'suspended' and active(co) and 'normal' or status
+end
+
+--- The running coroutine (a light thread is one, too), nil in the main chunk.
+---@return thread?
+function M.running()
+    at_base(true)
+    return raw.running()
+end
+
+--- Whether `yield` has somebody to yield to.
+---@return boolean
+function M.isyieldable()
+    return not at_base() and raw.isyieldable()
+end
+
+--- Replaces Lua's own functions by these, for the whole Lua state: then waits pass through the
+--- coroutines of other people's libraries, too. Those that copied the functions before are not
+--- reached.
+function M.install()
+    for name, fn in pairs(M) do
+        if name ~= 'install' then coroutine[name] = fn end
+    end
+end
+

@@ -1,0 +1,84 @@
+-- SPDX-License-Identifier: MIT
+-- Groups: light threads that end together. The first error cancels the others, and is raised by
+-- whoever waits for the group, when all have ended.
+
+local core = ...
+local asio, group = core.asio, core.group
+local new_group, c_wait, c_end, enter = core.new_group, core.group_wait, core.group_end, core.group_enter
+local leave, trace, set_trace, is_interrupt = core.leave, core.trace, core.set_trace, core.is_interrupt
+local outcome, finish = core.outcome, core.finish
+local cancel = group.cancel
+local error, pcall, type, xpcall = error, pcall, type, xpcall
+
+-- Until no child is left: true, or a failure of the wait itself.
+local function until_empty(self)
+    return finish(self, c_wait(self))
+end
+
+-- Raises the first child's error, with the traceback it had there.
+local function raise_failure(self)
+    local child = c_end(self)
+    if child then
+        local _, err = outcome(child)
+        set_trace(err, core.traceback(child))
+        error(err, 0)
+    end
+end
+
+local function report(child)
+    local _, err = outcome(child)
+    core.report(('light thread %s failed: %s\n%s'):format(
+        child:name(), tostring(err), core.traceback(child) or ''))
+end
+
+--- Waits until every light thread of the group has ended, and raises the error of the first that
+--- failed, which has cancelled the others. If this wait is interrupted, all are cancelled and
+--- waited for before the interrupt goes on.
+---@return true? ok
+---@return string? message
+---@return string? code `ECANCELED`: `asio.stop()` while the main chunk waits
+function group.wait(self)
+    local ok, done, message, code = pcall(until_empty, self)
+    if ok and not done then return nil, message, code end
+    if not ok then
+        if not is_interrupt(done) then error(done, 0) end
+        cancel(self)
+        asio.shield(nil, until_empty, self)
+    end
+    raise_failure(self)
+    if not ok then error(done, 0) end
+    return true
+end
+local wait = group.wait
+
+-- The function has ended in whatever way: nothing of the group outlives it.
+local function left(self, id, ok, ...)
+    local own = leave(id, (...))
+    if ok then
+        wait(self)
+        return ...
+    end
+    cancel(self)
+    asio.shield(nil, until_empty, self)
+    if own or is_interrupt((...)) then
+        raise_failure(self)
+    else
+        local child = c_end(self)
+        if child then report(child) end -- both have failed: one can be raised
+    end
+    error((...), 0)
+end
+
+--- A group of light threads: `g:spawn(fn, ...)`, `g:wait()`, `g:cancel()`. With a function, runs it
+--- here with the group as its argument and does not return before every light thread of the group has
+--- ended. If one fails, the others and the function are cancelled, and its error is raised.
+---@param fn? fun(g: table): any
+---@return any ... the group; or the function's results
+function asio.group(fn)
+    local g = new_group()
+    if fn == nil then return g end
+    if type(fn) ~= 'function' then
+        error(("bad argument #1 to 'group' (function expected, got %s)"):format(type(fn)), 2)
+    end
+    return left(g, enter(g), xpcall(fn, trace, g))
+end
