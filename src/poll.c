@@ -61,10 +61,16 @@ static int update(struct poller *p)
     return 0;
 }
 
-/* Those who are served run in the next turn: whoever waits again at once waits for new events. */
+/* Those who are served run in the next turn: whoever waits again at once waits for new events.
+ * libuv says EBADF for every error condition (a connection refused, a pipe without readers). That is
+ * for the owner to find out, who has to be told that there is something. */
 static void on_poll(uv_poll_t *handle, int status, int events)
 {
     struct poller *p = handle->data;
+    if (status == UV_EBADF && asio_sys_file_flags(p->fd) >= 0) {
+        status = 0;
+        events = UV_READABLE | UV_WRITABLE;
+    }
     struct asio_wait *w = p->waiters.first;
     while (w) {
         struct asio_wait *following = w->next;

@@ -59,12 +59,6 @@ void asio_wait_item_clear(struct asio_wait *w)
     asio_slot_clear(w->rt, w->slot, ASIO_SLOT_ITEM);
 }
 
-void asio_wait_item_move(struct asio_wait *from, struct asio_wait *to)
-{
-    asio_wait_item_get(from->rt->L, from);
-    asio_wait_item_set(to->rt->L, to);
-}
-
 /* ---- resuming ----------------------------------------------------------------------------- */
 
 /* The thread is over. Its outcome is taken over by rt->thread_ended (thread.c), then the
@@ -75,7 +69,6 @@ static void ended(struct asio_thread *t, int status)
     struct asio_rt *rt = t->wait.rt;
     lua_State *co = t->co;
     asio_timer_remove(&rt->timers, &t->wait.timer);
-    asio_wait_item_clear(&t->wait);
     for (struct asio_nested *n = t->wait.nested; n; n = n->outer)
         n->wait = NULL; /* a stray yield: they will not be resumed any more */
     t->wait.nested = NULL;

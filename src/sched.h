@@ -93,7 +93,6 @@ void asio_sched_interrupt(struct asio_wait *w);
 void asio_wait_item_set(lua_State *L, struct asio_wait *w);
 void asio_wait_item_get(lua_State *L, struct asio_wait *w); /* and clears it */
 void asio_wait_item_clear(struct asio_wait *w);
-void asio_wait_item_move(struct asio_wait *from, struct asio_wait *to);
 
 /* For the shims: the light thread was resumed by hand; goes on waiting. */
 int asio_sched_repark(lua_State *L);
