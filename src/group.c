@@ -6,7 +6,8 @@
  *
  * Lifetime: the userdata is anchored by who holds it; the records of its children, which are freed
  * when these end or the group is collected; its finalizer cancels those that are left. The child
- * that failed first is in the environment table. */
+ * that failed first keeps its slot, as one that is to be reported: by whoever waits for the group, or
+ * when the group is collected. */
 #include "api.h"
 #include "error.h"
 #include "scope.h"
@@ -25,13 +26,12 @@ struct child {
 struct group {
     struct asio_wait_list waiters;
     struct child *children;
-    struct asio_scope *scope; /* of the function form, while it runs */
+    struct asio_scope *scope;   /* of the function form, while it runs */
+    struct asio_thread *failed; /* first; NULL: none, or told of */
     int count;
-    bool failed, cancelled;
+    bool has_failed, cancelled;
     bool ended; /* waited for */
 };
-
-enum { KEPT_FAILED = 1 }; /* key in the environment table */
 
 static struct group *check(lua_State *L, const char *fname)
 {
@@ -61,25 +61,14 @@ static void cancel_all(struct group *g)
             asio_thread_cancel(c->thread);
 }
 
-static void keep_failed(lua_State *L, void *arg)
-{
-    struct child *c = arg;
-    asio_rt_holder_push(L, c->thread->wait.rt, c->group);
-    if (!lua_isuserdata(L, -1))
-        return; /* being collected */
-    lua_getfenv(L, -1);
-    asio_sched_push_handle(L, c->thread);
-    lua_rawseti(L, -2, KEPT_FAILED);
-}
-
 /* The first failure is the group's, and ends the others. What comes later is nobody's, and reported. */
 static bool takes_failure(struct group *g, struct child *c)
 {
-    struct asio_rt *rt = c->thread->wait.rt;
-    if (g->failed)
+    if (g->has_failed)
         return false;
-    g->failed = true;
-    asio_rt_protect(rt, keep_failed, c);
+    g->has_failed = true;
+    g->failed = c->thread;
+    g->failed->joined = false; /* its slot is ours */
     cancel_all(g);
     if (g->scope) {
         g->scope->tripped = true;
@@ -122,6 +111,7 @@ static struct child *new_child(lua_State *L, struct group *g)
         luaL_error(L, "not enough memory");
     asio_relay_init(&c->end, asio_rt_of(L), &child_op, g, on_child_end);
     c->group = g;
+    c->thread = NULL;
     c->prev = NULL;
     c->next = g->children;
     if (c->next)
@@ -133,11 +123,14 @@ static struct child *new_child(lua_State *L, struct group *g)
 
 static int spawn_body(lua_State *L)
 {
-    asio_sched_spawn(asio_rt_of(L), L, lua_gettop(L) - 1, ASIO_SPAWN_PLAIN);
+    bool cancelled = lua_toboolean(L, lua_upvalueindex(2));
+    asio_sched_spawn(
+        asio_rt_of(L), L, lua_gettop(L) - 1, cancelled ? ASIO_SPAWN_CANCELLED : ASIO_SPAWN_PLAIN);
     return 1;
 }
 
-/* It may have ended within its start: then its failure is on the list of those to be reported. */
+/* It may have ended within its start: then its failure is on the list of those to be reported,
+ * unless it is ours. */
 static void started(struct child *c, struct asio_thread *t)
 {
     struct group *g = c->group;
@@ -145,12 +138,12 @@ static void started(struct child *c, struct asio_thread *t)
     if (t->co) {
         t->joined = true;
         asio_wait_list_add(&t->joiners, &c->end);
-        if (g->cancelled)
+        if (g->cancelled) /* meanwhile */
             asio_thread_cancel(t);
         return;
     }
-    if (failed(t))
-        t->joined = takes_failure(g, c);
+    if (failed(t) && takes_failure(g, c))
+        asio_report_withdraw(t);
     unlink_child(c);
     wake_waiters(g);
 }
@@ -167,7 +160,8 @@ static int l_spawn(lua_State *L)
     if (g->ended)
         asio_error_misuse(L, "spawn: the group has ended");
     lua_pushlightuserdata(L, rt);
-    lua_pushcclosure(L, spawn_body, 1);
+    lua_pushboolean(L, g->cancelled);
+    lua_pushcclosure(L, spawn_body, 2);
     lua_insert(L, 2);
     struct child *c = new_child(L, g);
     if (lua_pcall(L, lua_gettop(L) - 2, 1, 0) != 0) {
@@ -205,15 +199,25 @@ static int l_wait(lua_State *L)
     return asio_sched_park(L, w, &wait_op, -1);
 }
 
-/* core.group_end(group) -> the child that failed first, or nil. Nothing can be spawned any more. */
+/* The failure is somebody else's from here on. */
+static void tell(struct group *g)
+{
+    g->failed->joined = true;
+    asio_sched_forget(g->failed);
+    g->failed = NULL;
+}
+
+/* core.group_end(group) -> the child that failed first, once; or nil. Nothing can be spawned any more. */
 static int l_end(lua_State *L)
 {
     struct group *g = check(L, "wait");
     g->ended = true;
-    lua_getfenv(L, 1);
-    lua_rawgeti(L, -1, KEPT_FAILED);
-    if (!g->failed)
+    if (!g->failed) {
         lua_pushnil(L);
+        return 1;
+    }
+    asio_sched_push_handle(L, g->failed);
+    tell(g);
     return 1;
 }
 
@@ -227,6 +231,7 @@ static int l_cancel(lua_State *L)
 static int l_enter(lua_State *L)
 {
     struct group *g = check(L, "group");
+    asio_sched_claim(L, asio_rt_of(L)); /* where it could not wait for its children none is to be started */
     g->scope = asio_timeout_enter(L, ASIO_NEVER, "group");
     g->scope->holder = &g->scope;
     lua_pushnumber(L, (double)g->scope->id);
@@ -244,13 +249,16 @@ static int l_gc(lua_State *L)
         return 0;
     if (g->scope)
         g->scope->holder = NULL;
+    if (g->failed && !rt->closed)
+        asio_report_failed(g->failed);
+    g->failed = NULL;
     if (g->count > 0 && !rt->closed)
         rt->groups_dropped++;
     while (g->children) {
         struct child *c = g->children;
         if (!rt->closed && c->thread) {
             asio_wait_list_remove(&c->thread->joiners, &c->end);
-            c->thread->joined = c->thread->joiners.first != NULL;
+            c->thread->joined = false; /* unless somebody else joins */
             asio_thread_cancel(c->thread);
         }
         unlink_child(c);
@@ -270,11 +278,6 @@ static int l_group(lua_State *L)
     struct asio_rt *rt = asio_rt_of(L);
     struct group *g = lua_newuserdata(L, sizeof *g);
     *g = (struct group){ .count = 0 };
-    lua_createtable(L, KEPT_FAILED, 0);
-    lua_pushboolean(L, 0);
-    lua_rawseti(L, -2, KEPT_FAILED); /* keeping one allocates nothing then */
-    lua_setfenv(L, -2);
-    asio_rt_holder_add(L, rt, g);
     lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_group_mt);
     lua_setmetatable(L, -2);
     return 1;

@@ -16,6 +16,16 @@ void asio_report_failed(struct asio_thread *t)
     rt->failed = t;
 }
 
+void asio_report_withdraw(struct asio_thread *t)
+{
+    struct asio_thread **link = &t->wait.rt->failed;
+    while (*link && *link != t)
+        link = &(*link)->next;
+    if (*link)
+        *link = t->next;
+    t->next = NULL;
+}
+
 void asio_report_text(lua_State *L, struct asio_rt *rt)
 {
     lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_reports);

@@ -173,7 +173,9 @@ uint64_t asio_rt_deadline(double seconds)
 {
     double ns = seconds * 1e9;
     uint64_t now = uv_hrtime();
-    return ns < 9e18 && now < UINT64_MAX / 2 ? now + (uint64_t)ns : ASIO_NEVER;
+    if (seconds <= 0)
+        return now | 1;
+    return ns < 9e18 && now < UINT64_MAX / 2 ? (now + (uint64_t)ns) & ~(uint64_t)1 : ASIO_NEVER;
 }
 
 /* Only ends libuv's waiting (it runs timers first, and waits then): what is due is seen to
@@ -186,15 +188,19 @@ static void on_clock(uv_timer_t *clock)
 }
 
 /* Only what was due at the beginning is fired: what user code adds meanwhile waits for the next
- * turn, so that short sleeps cannot keep I/O from being looked at. */
+ * turn, so that short sleeps cannot keep I/O from being looked at. Likewise a deadline of 0 seconds
+ * that was set after libuv was asked; what comes behind it is as good as not yet due. */
 static void fire_timers(struct asio_rt *rt)
 {
-    struct asio_timer *t;
-    if (asio_timers_next(&rt->timers) == ASIO_NEVER)
+    uint64_t next = asio_timers_next(&rt->timers);
+    if (next == ASIO_NEVER)
         return;
     uint64_t now = uv_hrtime();
-    while ((t = asio_timers_pop(&rt->timers, now)) != NULL)
+    while (next <= now && !(asio_rt_is_soon(next) && next > rt->asked)) {
+        struct asio_timer *t = asio_timers_pop(&rt->timers, now);
         t->fire(t);
+        next = asio_timers_next(&rt->timers);
+    }
 }
 
 /* Armed for the first deadline, rounded up to libuv's milliseconds, so that it never fires early
@@ -296,6 +302,7 @@ void asio_rt_poll(struct asio_rt *rt, bool wait)
     arm_clock(rt);
     if (wait)
         keep_waiting(rt);
+    rt->asked = rt->timers.count ? uv_hrtime() : 0;
     rt->polling = true;
     if (rt->sending)
         block_sigpipe(rt);

@@ -66,9 +66,10 @@ struct asio_rt {
     char *scratch; /* where reads land; valid for one read callback */
     struct asio_flush_node *flush_list;
     struct asio_outbuf_env out_env;
-    size_t sending;                   /* transport writes on their way */
-    size_t alive;                     /* reasons for asio.run to go on, beside ready light threads */
-    uint64_t turns;                   /* of the loop, since the start */
+    size_t sending; /* transport writes on their way */
+    size_t alive;   /* reasons for asio.run to go on, beside ready light threads */
+    uint64_t turns; /* of the loop, since the start */
+    uint64_t asked; /* uv_hrtime() before libuv was asked last, if there were any deadlines */
     uint64_t turn_began, idle_before; /* for stats.longest_turn; turn_began 0: not measured */
     size_t gc_debt;                   /* bytes outside of Lua's heap the collector has not been driven for */
 
@@ -177,8 +178,14 @@ void asio_rt_flush_soon(struct asio_rt *rt);
 /* Takes a node out of the list, before its memory goes. */
 void asio_rt_flush_forget(struct asio_rt *rt, struct asio_flush_node *node);
 
-/* The deadline that lies `seconds` ahead; ASIO_NEVER beyond what the clock can hold. */
+/* The deadline that lies `seconds` ahead; ASIO_NEVER beyond what the clock can hold. With 0 seconds what
+ * is there now still counts: it is odd (all others are even), and passes once libuv has been asked. */
 uint64_t asio_rt_deadline(double seconds);
+
+static inline bool asio_rt_is_soon(uint64_t deadline)
+{
+    return deadline != ASIO_NEVER && (deadline & 1);
+}
 
 /* The loop's scratch buffer, or an empty one when memory is short. */
 uv_buf_t asio_rt_scratch(struct asio_rt *rt);

@@ -243,6 +243,7 @@ void asio_sched_spawn(struct asio_rt *rt, lua_State *L, int nargs, enum asio_spa
     lua_pushvalue(L, -1);
     asio_slot_set(L, rt, c.slot, ASIO_SLOT_HANDLE);
     t->reports = how == ASIO_SPAWN_REPORTER;
+    t->wait.cancelled = how == ASIO_SPAWN_CANCELLED;
     if (how == ASIO_SPAWN_OWNER) {
         t->owns = true;
         lua_pushvalue(L, base - 1);
@@ -421,18 +422,11 @@ static int drive(lua_State *L, struct asio_wait *w)
     return asio_sched_deadlock(L, rt);
 }
 
-/* What a time-out of 0 asks for is what is there now: one turn is made to look, since a deadline
- * that has passed is seen to after libuv was asked. */
-static uint64_t deadline(double timeout)
-{
-    return timeout > 0 ? asio_rt_deadline(timeout) : 0;
-}
-
 int asio_sched_park(lua_State *L, struct asio_wait *w, const struct asio_wait_op *op, double timeout)
 {
     struct asio_rt *rt = w->rt;
     w->op = op;
-    w->status = timeout < 0 ? 0 : asio_timer_set(&rt->timers, &w->timer, deadline(timeout));
+    w->status = timeout < 0 ? 0 : asio_timer_set(&rt->timers, &w->timer, asio_rt_deadline(timeout));
     if (w->status < 0) {
         if (op->abort)
             op->abort(w);

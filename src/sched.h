@@ -44,8 +44,9 @@ struct asio_thread {
 
 enum asio_spawn {
     ASIO_SPAWN_PLAIN,
-    ASIO_SPAWN_OWNER, /* the value below the function (popped too) is closed if the thread fails */
-    ASIO_SPAWN_REPORTER,
+    ASIO_SPAWN_OWNER,     /* the value below the function (popped too) is closed if the thread fails */
+    ASIO_SPAWN_REPORTER,  /* runs the script's on_error */
+    ASIO_SPAWN_CANCELLED, /* from the start */
 };
 
 /* Makes a light thread of the function and its nargs arguments at the top of L (popped), pushes

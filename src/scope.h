@@ -7,8 +7,8 @@
 
 #include "wait.h"
 
-/* Enters a scope. `at`: uv_hrtime() of its deadline, ASIO_NEVER for none, 0 for after the loop
- * has looked once; `fire` is called when it has passed. NULL: out of memory. */
+/* Enters a scope. `at`: its deadline, ASIO_NEVER for none; `fire` is called when it has passed. NULL:
+ * out of memory. */
 struct asio_scope *asio_scope_enter(
     struct asio_wait *w, uint64_t at, bool shield, void (*fire)(struct asio_timer *t));
 

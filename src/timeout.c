@@ -20,9 +20,7 @@ static void on_deadline(struct asio_timer *timer)
 
 static uint64_t deadline(double seconds)
 {
-    if (seconds < 0)
-        return ASIO_NEVER;
-    return seconds > 0 ? asio_rt_deadline(seconds) : 0;
+    return seconds < 0 ? ASIO_NEVER : asio_rt_deadline(seconds);
 }
 
 static struct asio_scope *enter(lua_State *L, uint64_t at, bool shield, const char *fname)

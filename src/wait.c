@@ -36,6 +36,19 @@ int asio_push_fail(lua_State *L, int status)
     return 1 + asio_error_push(L, status);
 }
 
+/* Has its deadline passed, though the loop has not seen to it yet? One of 0 seconds waits for the
+ * loop, but not for ever. */
+static bool is_late(const struct asio_scope *s, uint64_t *now)
+{
+    enum { MILLISECOND = 1000000 };
+    uint64_t at = s->timer.at;
+    if (at == ASIO_NEVER)
+        return false;
+    if (!*now)
+        *now = uv_hrtime();
+    return *now >= (asio_rt_is_soon(at) ? at + MILLISECOND : at);
+}
+
 /* From the inside to the outside. The clock is asked too, since a light thread that finds its data
  * there every time may not let the loop see to its deadlines. */
 bool asio_wait_interrupt(const struct asio_wait *w, struct asio_scope **which)
@@ -43,12 +56,7 @@ bool asio_wait_interrupt(const struct asio_wait *w, struct asio_scope **which)
     bool found = false;
     uint64_t now = 0;
     for (struct asio_scope *s = w->scope; s; s = s->outer) {
-        bool tripped = s->tripped;
-        if (!tripped && s->timer.at != ASIO_NEVER && s->timer.at > 0) {
-            if (!now)
-                now = uv_hrtime();
-            tripped = now >= s->timer.at;
-        }
+        bool tripped = s->tripped || is_late(s, &now);
         if (s->shield && !tripped)
             return found;
         if (!s->shield && tripped) {

@@ -27,7 +27,7 @@ struct asio_wait;
  * suspended inside of it, by that coroutine's struct asio_nested; freed by leaving it, at the end
  * of the light thread, or with the coroutine; if the state closes first, with the record. */
 struct asio_scope {
-    struct asio_timer timer; /* its deadline; at 0: when libuv has been asked once more */
+    struct asio_timer timer; /* its deadline */
     struct asio_scope *outer;
     struct asio_wait *wait;     /* whose; NULL: suspended with a coroutine */
     struct asio_scope **holder; /* a pointer to it that is cleared when it goes, or NULL */

@@ -15,9 +15,18 @@ local function until_empty(self)
     return finish(self, c_wait(self))
 end
 
--- Raises the first child's error, with the traceback it had there.
+-- The first child that failed: kept for those who wait later.
+local failures = setmetatable({}, { __mode = 'k' })
+
+local function first_failure(self)
+    local child = c_end(self) or failures[self]
+    failures[self] = child
+    return child
+end
+
+-- Raises its error, with the traceback it had there.
 local function raise_failure(self)
-    local child = c_end(self)
+    local child = first_failure(self)
     if child then
         local _, err = outcome(child)
         set_trace(err, core.traceback(child))
@@ -55,15 +64,18 @@ local wait = group.wait
 local function left(self, id, ok, ...)
     local own = leave(id, (...))
     if ok then
-        wait(self)
-        return ...
+        local done, message, code = wait(self)
+        if done then return ... end
+        cancel(self) -- asio.stop() while the main chunk waited
+        asio.shield(nil, until_empty, self)
+        return nil, message, code
     end
     cancel(self)
     asio.shield(nil, until_empty, self)
     if own or is_interrupt((...)) then
         raise_failure(self)
     else
-        local child = c_end(self)
+        local child = first_failure(self)
         if child then report(child) end -- both have failed: one can be raised
     end
     error((...), 0)

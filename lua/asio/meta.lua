@@ -1,0 +1,344 @@
+---@meta asio
+-- SPDX-License-Identifier: MIT
+-- luacheck: ignore 241
+--
+-- For editors: the types of the module, and what its C core provides. This file is not part of the
+-- module. What is written in Lua is named here by type alone; its text stands where it is defined, in
+-- the files beside this one.
+--
+-- Unless said otherwise, times are seconds and sizes bytes. Failures are nil, message, code. A call that
+-- waits says so; in a light thread it may raise an interrupt (`asio.timeout`, `thread:cancel`).
+
+-- Light threads -----------------------------------------------------------------------------------
+
+---@class asio
+---@field cancelled userdata what a cancelled light thread's waits raise; known by its identity
+---@field coroutine asio.coroutine coroutines through which waits pass
+---@field spawn_light_thread fun(fn: function, ...: any): asio.thread the same as `spawn`
+---@field run fun(fn?: function|{deadlock?: string}, ...: any): ...
+---@field sleep fun(seconds: number): true waits
+---@field yield fun(): true lets the others run
+---@field timeout fun(seconds?: number, fn: function, ...: any): ...
+---@field shield fun(seconds?: number, fn: function, ...: any): ...
+---@field group (fun(): asio.group)|(fun(fn: (fun(g: asio.group): any), ...: any): any)
+---@field select fun(list: asio.select_list): integer?, ...
+---@field connect fun(host: string, port?: asio.port, opts?: asio.connect_opts): asio.conn?, string?, string?
+---@field signal fun(name: string): asio.signal?, string?, string?
+---@field wait_fd fun(fd: integer, events: "r"|"w"|"rw", timeout?: number): string?, string?, string?
+---@field dump fun(stream?: {write: function})
+---@field dump_on fun(name: string, on?: boolean): true?, string?, string?
+local asio = {}
+
+---@alias asio.port integer|string
+---@alias asio.select_list {timeout?: number, [integer]: asio.channel|asio.thread|asio.event|asio.semaphore}
+
+---@class asio.thread a light thread
+---@field join fun(self: asio.thread, timeout?: number): boolean?, ... waits
+local thread = {}
+
+---@class asio.coroutine
+---@field create fun(fn: function): thread
+---@field resume fun(co: thread, ...: any): boolean, ...
+---@field wrap fun(fn: function): fun(...: any): ...
+---@field yield fun(...: any): ...
+---@field status fun(co: thread): string
+---@field running fun(): thread?
+---@field isyieldable fun(): boolean
+---@field install fun()
+
+--- Runs a function in a new light thread, at once, until it first waits. An error in it that nobody has
+--- joined by the end of the turn is reported. The handle need not be kept.
+---@param fn function
+---@param ... any arguments of fn
+---@return asio.thread
+function asio.spawn(fn, ...) end
+
+--- The running light thread, nil in the main chunk.
+---@return asio.thread?
+function asio.current() end
+
+--- A clock that only goes forward, from an arbitrary start.
+---@return number seconds
+function asio.now() end
+
+--- One turn of the loop, for programs that have a loop of their own. Main chunk only.
+---@param seconds? number to wait for something to happen; 0: not at all, nil: as long as it takes
+---@return boolean left whether something is left to wait for
+function asio.run_once(seconds) end
+
+--- Ends `run` after this turn. Light threads that wait stay as they are. A wait of the main chunk ends
+--- with `ECANCELED`.
+function asio.stop() end
+
+--- Makes its wait, and each one after that, raise `asio.cancelled`. Returns at once: join it to know
+--- when it has ended.
+---@return boolean active false: it has ended already
+function thread:cancel() end
+
+---@return "running"|"ready"|"waiting"|"done"|"failed"
+function thread:status() end
+
+--- The name that reports show; without one `#` and a number.
+---@param name? string the new name
+---@return string name
+function thread:name(name) end
+
+-- Groups ------------------------------------------------------------------------------------------
+
+---@class asio.group light threads that end together
+---@field wait fun(self: asio.group): true?, string?, string? waits
+local group = {}
+
+--- Runs a function in a new light thread of the group. Its error cancels the others. Raises when the
+--- group has ended.
+---@param fn function
+---@param ... any arguments of fn
+---@return asio.thread
+function group:spawn(fn, ...) end
+
+--- Cancels the light threads that are in the group, which is no error for `wait`. Those spawned later
+--- are cancelled at their first wait.
+function group:cancel() end
+
+-- Channels, locks, events -------------------------------------------------------------------------
+
+---@class asio.channel
+---@field send fun(self: asio.channel, value: any, timeout?: number): true?, string?, string? waits
+---@field recv fun(self: asio.channel, timeout?: number): any, string?, string? waits
+---@field iter fun(self: asio.channel): fun(): any
+local channel = {}
+
+---@class asio.semaphore
+---@field acquire fun(self: asio.semaphore, timeout?: number): true?, string?, string? waits
+---@field with fun(self: asio.semaphore, fn: function, ...: any): ... waits
+local semaphore = {}
+
+---@class asio.mutex
+---@field lock fun(self: asio.mutex, timeout?: number): true?, string?, string? waits
+---@field with fun(self: asio.mutex, fn: function, ...: any): ... waits
+local mutex = {}
+
+---@class asio.event
+---@field wait fun(self: asio.event, timeout?: number): true?, string?, string? waits
+local event = {}
+
+--- Makes a channel, to hand values over between light threads. First come, first served.
+---@param capacity? integer values that it holds before `send` waits; 0 (the default): `send` waits for
+--- the receiver; `math.huge`: `send` never waits
+---@return asio.channel
+function asio.channel(capacity) end
+
+--- Ends it for both sides: what it holds can still be received, then `recv` and at once `send` give
+--- `nil, "closed", "EBADF"`. Senders that wait take their values back. Closing twice is fine.
+function channel:close() end
+
+--- Makes a semaphore: at most so many at a time.
+---@param n integer how many are free at the start; may be 0
+---@return asio.semaphore
+function asio.semaphore(n) end
+
+--- Gives back; those who wait longest have it first. Anybody may do it.
+---@param n? integer how many (1)
+function semaphore:release(n) end
+
+--- How many are free.
+---@return integer
+function semaphore:count() end
+
+--- Makes a mutex. It belongs to the light thread that has locked it; if that ends, it is passed on, with
+--- a report.
+---@return asio.mutex
+function asio.mutex() end
+
+--- Hands it to the first who waits. Raises unless this light thread holds it.
+function mutex:unlock() end
+
+--- Makes an event, which is not set.
+---@return asio.event
+function asio.event() end
+
+--- Wakes all who wait; until `clear`, those who come later do not wait.
+function event:set() end
+
+function event:clear() end
+
+---@return boolean
+function event:is_set() end
+
+-- Timers, signals ---------------------------------------------------------------------------------
+
+---@class asio.timer goes on whether it is held or not, and keeps `run` going while it is active
+local timer = {}
+
+--- Calls a function later, in a light thread of its own.
+---@param seconds number
+---@param fn fun()
+---@return asio.timer
+function asio.after(seconds, fn) end
+
+--- Calls a function again and again, in a light thread of its own each time. It never overlaps itself:
+--- ticks that come while it is still at it are left out.
+---@param seconds number from tick to tick
+---@param fn fun()
+---@return asio.timer
+function asio.every(seconds, fn) end
+
+--- Ends the timer, not a call that is at it.
+---@return boolean active false: it had ended already
+function timer:stop() end
+
+---@class asio.signal
+---@field wait fun(self: asio.signal, timeout?: number): true?, string?, string? waits
+---@field iter fun(self: asio.signal): fun(): true?
+local signal = {}
+
+--- Watches no more: the signal does again what it did before. Those who wait get `ECANCELED`.
+function signal:close() end
+
+-- Seeing what goes on -----------------------------------------------------------------------------
+
+--- Who is told of errors that nobody joins: `fn(err, traceback, thread)`, in a light thread of its own.
+--- Reports that concern no failed light thread have neither traceback nor thread.
+---@param fn? fun(err: any, traceback?: string, thread?: asio.thread) nil: standard error, as at the start
+---@return function? before the function that was set
+function asio.on_error(fn) end
+
+---@class asio.thread_info
+---@field thread asio.thread
+---@field name string
+---@field id integer
+---@field status "running"|"ready"|"waiting"
+---@field age number seconds since it was spawned
+---@field wait? string what it waits for; only while it waits
+---@field waiting? number seconds
+---@field traceback string where, the coroutines inside of it first
+
+--- Every light thread that has not ended.
+---@return asio.thread_info[]
+function asio.threads() end
+
+---@class asio.stats
+---@field threads integer light threads now
+---@field threads_peak integer at most at a time
+---@field threads_spawned integer ever
+---@field connections integer open now
+---@field connections_opened integer ever
+---@field bytes_in integer from the kernel
+---@field bytes_out integer to the kernel
+---@field turns integer of the loop
+---@field longest_turn number seconds for which one turn kept the processor
+
+--- Counters.
+---@return asio.stats
+function asio.stats() end
+
+--- Tells on standard error when a light thread keeps the processor for longer, and then where it
+--- next waits.
+---@param seconds? number a millisecond at least; nil: no more
+---@return true? ok
+---@return string? message
+---@return string? code
+function asio.watchdog(seconds) end
+
+-- Servers and connections -------------------------------------------------------------------------
+
+---@class asio.opts
+---@field linger? number how long `close` goes on in the background for a peer that does not read (30)
+---@field nodelay? boolean TCP_NODELAY (true)
+
+---@class asio.server_opts: asio.opts
+---@field backlog? integer connections that the kernel holds until they are taken (511)
+
+---@class asio.connect_opts: asio.opts
+---@field timeout? number for everything together
+
+---@class asio.server closes when it is collected
+---@field accept fun(self: asio.server, timeout?: number): asio.conn?, string?, string? waits
+local server = {}
+
+---@class asio.conn
+---@field read fun(self: asio.conn, size: integer): string?, string?, string? waits
+---@field read_some fun(self: asio.conn, max?: integer): string?, string?, string? waits
+---@field write fun(self: asio.conn, ...: string|number|table): true?, string?, string?, integer?
+---@field flush fun(self: asio.conn): true?, string?, string?, integer? waits
+local conn = {}
+
+--- Listens. Hold the result: a server that is collected closes.
+---@param ip string numeric address
+---@param port asio.port 0: any that is free
+---@param handler? fun(conn: asio.conn) runs in a light thread of its own for each connection, which is
+--- closed if it raises; nil: for `server:accept`
+---@param opts? asio.server_opts
+---@return asio.server?
+---@return string? message
+---@return string? code `EADDRINUSE`, `EACCES`, `EINVAL` (not an address), ...
+function asio.server(ip, port, handler, opts) end
+
+--- Stops listening; connections go on. The first version's name (sic) of `server:close()`.
+---@param self asio.server
+function asio.destory_server(self) end
+
+--- Stops listening; connections go on. Those who wait in `accept` get `ECANCELED`.
+function server:close() end
+
+---@return string? ip
+---@return integer|string port or message
+---@return string? code
+function server:address() end
+
+--- Two connected ends.
+---@return asio.conn?
+---@return asio.conn|string other_end_or_message
+---@return string? code
+function asio.socketpair() end
+
+--- A raw address (`conn:get_original_dst`) as text.
+---@param addr string
+---@return string
+function asio.addr_to_str(addr) end
+
+--- Closes in the background: what was written still arrives. Those who wait get `ECANCELED`. Never waits,
+--- never raises; closing twice is fine.
+function conn:close() end
+
+--- Time-outs for each later read, and each later write or flush. They give
+--- `nil, "operation timed out", "ETIMEDOUT"`; a write adds how many bytes are still queued, and will be
+--- sent.
+---@param read? number nil: none
+---@param write? number left out: as for reading
+---@return true? ok
+---@return string? message
+---@return string? code
+function conn:set_timeout(read, write) end
+
+--- Of the other end.
+---@return string? ip
+---@return integer|string port or message
+---@return string? code
+function conn:peer() end
+
+--- Of this end.
+---@return string? ip
+---@return integer|string port or message
+---@return string? code
+function conn:address() end
+
+--- The descriptor's number. It stays the connection's own.
+---@return integer? fd
+---@return string? message
+---@return string? code
+function conn:fd() end
+
+--- Bytes received and not read, bytes written and not taken by the kernel.
+---@return integer? received
+---@return integer|string unsent or message
+---@return string? code
+function conn:pending() end
+
+--- Linux: where a redirected connection was meant to go; for `asio.connect` and `asio.addr_to_str`.
+---@return string? addr
+---@return string? message
+---@return string? code
+function conn:get_original_dst() end
+
+return asio
