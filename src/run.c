@@ -58,9 +58,13 @@ static int l_run(lua_State *L)
         r.main = lua_touserdata(L, 1);
         r.main->joined = true;
     }
-    asio_sched_loop(rt, true, is_over, &r);
-    if (asio_sched_has_reports(rt))
-        rt->turn_ended(rt);
+    bool again;
+    do { /* the script's on_error may have begun something */
+        asio_sched_loop(rt, true, is_over, &r);
+        again = asio_sched_has_reports(rt);
+        if (again)
+            rt->turn_ended(rt);
+    } while (again && !is_over(&r) && !rt->stop && !rt->interrupted);
     asio_sched_raise_interrupted(L, rt);
     if (!has_failed(&r) && asio_sched_interrupted(rt))
         return asio_push_interrupt(L, rt);

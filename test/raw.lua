@@ -25,6 +25,8 @@ int setsockopt(int, int, int, const void *, unsigned);
 int getsockopt(int, int, int, void *, unsigned *);
 ssize_t send(int, const void *, size_t, int);
 ssize_t recv(int, void *, size_t, int);
+ssize_t recvfrom(int, void *, size_t, int, void *, unsigned *);
+ssize_t sendto(int, const void *, size_t, int, const void *, unsigned);
 int shutdown(int, int);
 int poll(struct asio_test_poll *, unsigned long, int);
 int close(int);
@@ -49,7 +51,7 @@ void _exit(int);
 
 local M = { linux = ffi.os == 'Linux' }
 
-M.SIGINT, M.SIGPIPE = 2, 13
+M.SIGINT, M.SIGUSR2, M.SIGPIPE = 2, 12, 13
 
 -- Linux, every architecture that LuaJIT runs on except MIPS, which nobody tests on.
 local AF_INET, SOCK_STREAM, SOCK_DGRAM = 2, 1, 2
@@ -138,6 +140,30 @@ function socket:recv(max, seconds)
   local n = C.recv(self.fd, buffer, max, MSG_DONTWAIT)
   if n < 0 then return false end
   return ffi.string(buffer, n)
+end
+
+--- A question that came to this datagram socket, if it is a name server's: the name, and a
+--- function that answers with 127.0.0.1 (which has no IPv6 address), or that there is no such
+--- name. nil when there is none.
+function socket:question()
+  if not wait(self, POLLIN, 0) then return nil end
+  local buffer, from = ffi.new 'uint8_t[512]', ffi.new 'struct asio_test_in[1]'
+  local size = ffi.new('unsigned[1]', 16)
+  local n = check(C.recvfrom(self.fd, buffer, 512, MSG_DONTWAIT, from, size), 'recvfrom')
+  local query, labels, at = ffi.string(buffer, n), {}, 13 -- behind the header
+  while query:byte(at) ~= 0 do
+    labels[#labels + 1] = query:sub(at + 1, at + query:byte(at))
+    at = at + 1 + query:byte(at)
+  end
+  local question, kind = query:sub(13, at + 4), query:byte(at + 2)
+  return table.concat(labels, '.'), function(exists)
+    local has_address = exists and kind == 1
+    local reply = table.concat {
+      query:sub(1, 2), '\129', exists and '\128' or '\131', '\0\1\0', has_address and '\1' or '\0',
+      '\0\0\0\0', question, has_address and '\192\12\0\1\0\1\0\0\0\60\0\4\127\0\0\1' or '',
+    }
+    check(C.sendto(self.fd, reply, #reply, 0, from, 16), 'sendto')
+  end
 end
 
 --- Half-close: the other side reads the end of the stream.

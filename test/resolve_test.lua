@@ -9,26 +9,9 @@ local t = require 'support'
 
 local T = {}
 
--- Files of /etc for the child alone.
-local function slow_names(seconds)
-  local conf, hosts = os.tmpname(), os.tmpname()
-  local file = io.open(conf, 'w')
-  file:write(('nameserver 127.0.0.1\noptions timeout:%d attempts:1\n'):format(seconds))
-  file:close()
-  file = io.open(hosts, 'w')
-  file:write '127.0.0.1 localhost\n127.0.0.1 twice\n127.0.0.2 twice\n'
-  file:close()
-  local wrap = t.network(('mount --bind %s /etc/resolv.conf && mount --bind %s /etc/hosts')
-    :format(conf, hosts))
-  return wrap, function()
-    os.remove(conf)
-    os.remove(hosts)
-  end
-end
-
 local function run(child, options)
   options = options or {}
-  local wrap, clean = slow_names(options.gives_up_after or 1)
+  local wrap, clean = t.slow_names(options.gives_up_after or 1)
   options.wrap = wrap
   local ok, result = pcall(t.quiet_child, child, options)
   clean()

@@ -432,4 +432,22 @@ function M.network(setup)
   return ('%s sh -c %s sh'):format(unshare, quote(commands))
 end
 
+--- A wrapper for `child` in whose network the name server 127.0.0.1 is asked for every name but
+--- localhost and twice, and given up after so many seconds; and what removes it afterwards.
+function M.slow_names(seconds)
+  local conf, hosts = os.tmpname(), os.tmpname()
+  local file = io.open(conf, 'w')
+  file:write(('nameserver 127.0.0.1\noptions timeout:%d attempts:1\n'):format(seconds))
+  file:close()
+  file = io.open(hosts, 'w')
+  file:write '127.0.0.1 localhost\n127.0.0.1 twice\n127.0.0.2 twice\n'
+  file:close()
+  local wrap = M.network(('mount --bind %s /etc/resolv.conf && mount --bind %s /etc/hosts')
+    :format(conf, hosts))
+  return wrap, function()
+    os.remove(conf)
+    os.remove(hosts)
+  end
+end
+
 return M

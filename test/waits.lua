@@ -1,19 +1,74 @@
 -- Every operation that waits, as data: how to begin it and all the ways in which it can end.
--- Each entry is a function that prepares the operation and returns
---   wait     begins it; called in a light thread of its own
---   <how>    makes it end in this way
---   expect   what `wait` returns then, by way; a code stands for a failure triple
+--
+-- M.operations[name]:
+--   ends      a set of the ways in which it can end by itself: done; the_end, its other side has
+--             gone; closed, its own object was closed
+--   limited   it takes a time-out of its own
+--   network   it needs a network of its own, see support.slow_names
+--   slow      ending it takes a second
+--   reports   texts that an end leaves on standard error, by way
+--   prepare   a function that prepares one, to be called where one can wait, and returns
+--     wait      begins it
+--     <way>     makes it end in this way; does not wait
+--     limit     sets its own time-out
+--     expect    what `wait` returns then, by way; a code stands for a failure triple, a set of
+--               codes for one of several
+--     agree     (optional) after `done` met an interrupt: raises unless the object knows as well as
+--               the waiter which came first; gets whether `wait` was done
+--     spent     (optional) once it was interrupted the next wait is done at once
+--     finish    (optional) gives up everything
+--     held      what must not be collected
+--
+-- M.surroundings: what may be around a waiting call, from the outermost on.
 --
 -- SPDX-License-Identifier: MIT
 
 local asio = require 'asio'
 local raw = require 'raw'
 
-local M = {}
+local M = { operations = {}, surroundings = {} }
 
-local TOO_MUCH = 16 * 2 ^ 20
+-- Surroundings --------------------------------------------------------------------------------
 
-local GONE = { EPIPE = true, ECONNRESET = true }
+--- Makes fn run in a scope that ends after so many seconds.
+function M.in_scope(seconds, fn)
+  return function() return asio.timeout(seconds, fn) end
+end
+local in_scope = M.in_scope
+
+local function in_coroutine(fn)
+  return function() return asio.coroutine.wrap(fn)() end
+end
+
+local function surrounding(name, enter)
+  table.insert(M.surroundings, { name = name, enter = enter })
+end
+
+surrounding('alone', function(fn) return fn end)
+surrounding('in a scope', function(fn) return in_scope(60, fn) end)
+surrounding('in a coroutine', in_coroutine)
+surrounding('in a scope in a coroutine', function(fn) return in_coroutine(in_scope(60, fn)) end)
+surrounding('in a coroutine in a scope', function(fn) return in_scope(60, in_coroutine(fn)) end)
+
+-- Helpers -------------------------------------------------------------------------------------
+
+local function set(...)
+  local members = {}
+  for _, member in ipairs { ... } do members[member] = true end
+  return members
+end
+
+local function operation(name, about)
+  M.operations[name] = about
+end
+
+local TOO_MUCH = ('s'):rep(16 * 2 ^ 20)
+
+local GONE = set('EPIPE', 'ECONNRESET')
+
+local function agreed(same)
+  if not same then error('done for one side and not for the other', 0) end
+end
 
 -- A connection whose queue is full and whose peer does nothing by itself.
 local function stuck()
@@ -24,9 +79,18 @@ local function stuck()
   while not accepted do asio.sleep(0) end
   server:close()
   accepted:set_timeout(nil, 0)
-  accepted:write(('s'):rep(TOO_MUCH))
+  accepted:write(TOO_MUCH)
   accepted:set_timeout(nil, nil)
   return accepted, peer
+end
+
+-- The same without the library.
+local function raw_pair()
+  local listener = raw.listen()
+  local near = raw.connect(listener:port())
+  local far = assert(listener:accept(5))
+  listener:close()
+  return near, far
 end
 
 local function drain(peer)
@@ -42,115 +106,504 @@ local function drain(peer)
   end
 end
 
-local function reading(operation)
-  return function()
-    local a, b = asio.socketpair()
-    return {
-      wait = function() return a[operation](a, 4) end,
-      done = function() b:write 'data' end,
-      the_end = function() b:close() end,
-      time_out = function() end,
-      limit = function(seconds) a:set_timeout(seconds) end,
-      closed = function() a:close() end,
-      expect = { done = { 'data' }, the_end = 'EOF', time_out = 'ETIMEDOUT', closed = 'ECANCELED' },
-      held = { a, b },
-    }
-  end
+-- A light thread that ends with one byte and fails at the end of the stream.
+local function read_one(conn)
+  local data, _, code = conn:read(1)
+  if not data then error(code, 0) end
+  return 'read'
 end
 
-M.read = reading 'read'
-M.read_some = reading 'read_some'
-
-local function writing(operation)
-  return function()
-    local conn, peer = stuck()
-    return {
-      wait = function() return conn[operation](conn, operation == 'write' and 'more' or nil) end,
-      done = drain(peer),
-      the_end = function() peer:reset() end,
-      time_out = function() end,
-      limit = function(seconds) conn:set_timeout(nil, seconds) end,
-      closed = function() conn:close() end,
-      finish = function()
-        conn:close()
-        peer:reset()
-      end,
-      expect = { done = { true }, the_end = GONE, time_out = 'ETIMEDOUT', closed = 'ECANCELED' },
-      held = { conn, peer },
-    }
-  end
+-- The error of a child as a value; an interrupt goes on.
+local function caught(fn, ...)
+  local ok, err = pcall(fn, ...)
+  if ok then return true end
+  if type(err) == 'string' then return false, err end
+  error(err, 0)
 end
 
-M.write = writing 'write'
-M.flush = writing 'flush'
+-- Connections ---------------------------------------------------------------------------------
 
-function M.connect()
-  local listener, fillers = raw.full_listener()
-  local options = {}
-  local function make_room()
-    for _, filler in ipairs(fillers) do filler:close() end
-    while listener:accept(0) do end -- luacheck: ignore 542
-  end
+local function reading(method)
   return {
-    wait = function()
-      local conn, message, code = asio.connect('127.0.0.1', listener:port(), options)
+    ends = set('done', 'the_end', 'closed'),
+    limited = true,
+    prepare = function()
+      local a, b = asio.socketpair()
+      local written = false
+      return {
+        wait = function() return a[method](a, 4) end,
+        done = function()
+          b:write 'data'
+          written = true
+        end,
+        the_end = function() b:close() end,
+        limit = function(seconds) a:set_timeout(seconds) end,
+        closed = function() a:close() end,
+        agree = function(ended)
+          a:set_timeout(5)
+          agreed(ended or not written or a:read(4) == 'data')
+        end,
+        expect = { done = { 'data' }, the_end = 'EOF', closed = 'ECANCELED' },
+        held = { a, b },
+      }
+    end,
+  }
+end
+
+operation('read', reading 'read')
+operation('read_some', reading 'read_some')
+
+local function writing(method)
+  return {
+    ends = set('done', 'the_end', 'closed'),
+    limited = true,
+    prepare = function()
+      local conn, peer = stuck()
+      return {
+        wait = function() return conn[method](conn, method == 'write' and 'more' or nil) end,
+        done = drain(peer),
+        the_end = function() peer:reset() end,
+        limit = function(seconds) conn:set_timeout(nil, seconds) end,
+        closed = function() conn:close() end,
+        finish = function()
+          conn:close()
+          peer:reset()
+        end,
+        expect = { done = { true }, the_end = GONE, closed = 'ECANCELED' },
+        held = { conn, peer },
+      }
+    end,
+  }
+end
+
+operation('write', writing 'write')
+operation('flush', writing 'flush')
+
+operation('connect', {
+  ends = set('done', 'the_end'),
+  limited = true,
+  slow = true,
+  prepare = function()
+    local listener, fillers = raw.full_listener()
+    local options = {}
+    local function give_up()
+      for _, filler in ipairs(fillers) do filler:reset() end
+      listener:close()
+    end
+    return {
+      wait = function()
+        local conn, message, code = asio.connect('127.0.0.1', listener:port(), options)
+        if not conn then return conn, message, code end
+        conn:close()
+        return true
+      end,
+      -- The kernel tries again after a second, and finds room.
+      done = function()
+        for _, filler in ipairs(fillers) do filler:close() end
+        while listener:accept(0) do end -- luacheck: ignore 542
+      end,
+      -- Or finds that the listener is gone.
+      the_end = give_up,
+      limit = function(seconds) options.timeout = seconds end,
+      finish = give_up,
+      expect = { done = { true }, the_end = 'ECONNREFUSED' },
+      held = { listener, fillers },
+    }
+  end,
+})
+
+-- One for all: there is only one port for name servers. It answers what it has been told to answer,
+-- and keeps all other questions until it is.
+local name_server
+
+local function serve_names(server)
+  local kept = {}
+  while server.users > 0 do
+    local name, answer = server.socket:question()
+    while name do
+      table.insert(kept, { name = name:match '^[^.]*', answer = answer })
+      name, answer = server.socket:question()
+    end
+    for i = #kept, 1, -1 do
+      local exists = server.exists[kept[i].name]
+      if exists ~= nil then table.remove(kept, i).answer(exists) end
+    end
+    asio.sleep(0.001)
+  end
+  server.socket:close()
+  if name_server == server then name_server = nil end
+end
+
+operation('name', {
+  ends = set('done', 'the_end'),
+  limited = true,
+  network = true,
+  prepare = function()
+    if not name_server then
+      name_server = { socket = raw.udp('127.0.0.1', 53), exists = {}, users = 0, names = 0 }
+    end
+    local server, listener, options = name_server, raw.listen(), {}
+    server.users, server.names = server.users + 1, server.names + 1
+    if server.users == 1 then asio.spawn(serve_names, server) end
+    local name = 'name' .. server.names
+    return {
+      wait = function()
+        local conn, message, code = asio.connect(name .. '.example', listener:port(), options)
+        if not conn then return conn, message, code end
+        conn:close()
+        return true
+      end,
+      done = function() server.exists[name] = true end,
+      the_end = function() server.exists[name] = false end,
+      limit = function(seconds) options.timeout = seconds end,
+      finish = function()
+        server.exists[name] = false
+        server.users = server.users - 1
+        listener:close()
+      end,
+      expect = { done = { true }, the_end = 'EAI_NONAME' },
+      held = { listener },
+    }
+  end,
+})
+
+operation('accept', {
+  ends = set('done', 'closed'),
+  limited = true,
+  prepare = function()
+    local server = assert(asio.server('127.0.0.1', 0))
+    local _, port = server:address()
+    local limit, peer
+    local function accept(seconds)
+      local conn, message, code = server:accept(seconds)
       if not conn then return conn, message, code end
       conn:close()
       return true
+    end
+    return {
+      wait = function() return accept(limit) end,
+      done = function() peer = raw.connect(port) end,
+      limit = function(seconds) limit = seconds end,
+      closed = function() server:close() end,
+      agree = function(ended) agreed(ended or accept(5)) end,
+      finish = function()
+        server:close()
+        if peer then peer:close() end
+      end,
+      expect = { done = { true }, closed = 'ECANCELED' },
+      held = { server },
+    }
+  end,
+})
+
+-- Light threads -------------------------------------------------------------------------------
+
+operation('join', {
+  ends = set('done', 'the_end', 'closed'),
+  limited = true,
+  prepare = function()
+    local a, b = asio.socketpair()
+    local limit
+    local goal = asio.spawn(read_one, a)
+    return {
+      wait = function() return goal:join(limit) end,
+      done = function() b:write '!' end,
+      the_end = function() b:close() end,
+      closed = function() a:close() end,
+      limit = function(seconds) limit = seconds end,
+      finish = function()
+        a:close()
+        goal:join()
+      end,
+      expect = {
+        done = { true, 'read' }, the_end = { false, 'EOF' }, closed = { false, 'ECANCELED' },
+      },
+      held = { a, b },
+    }
+  end,
+})
+
+operation('sleep', {
+  ends = set 'done',
+  prepare = function()
+    return {
+      wait = function() return asio.sleep(0.03) end,
+      done = function() end,
+      expect = { done = { true } },
+    }
+  end,
+})
+
+-- Two children: one whose end comes from outside, one that is let go by `done`.
+local function grouped(closed_way, make)
+  return {
+    ends = set('done', 'the_end', 'closed'),
+    prepare = function()
+      local a, b = asio.socketpair()
+      local gate = asio.event()
+      local what = {
+        done = function()
+          b:write '!'
+          gate:set()
+        end,
+        the_end = function() b:close() end,
+        closed = function() a:close() end,
+        finish = function() a:close() end,
+        expect = { done = { true }, the_end = { false, 'EOF' }, closed = closed_way },
+        held = { a, b },
+      }
+      make(what, function(g)
+        g:spawn(read_one, a)
+        g:spawn(gate.wait, gate)
+      end)
+      return what
     end,
-    -- The kernel tries again after a second, and finds room.
-    done = make_room,
-    -- Or finds that the listener is gone.
-    the_end = function()
-      for _, filler in ipairs(fillers) do filler:reset() end
-      listener:close()
-    end,
-    time_out = function() end,
-    limit = function(seconds) options.timeout = seconds end,
-    finish = function()
-      for _, filler in ipairs(fillers) do filler:close() end
-      listener:close()
-    end,
-    expect = { done = { true }, the_end = 'ECONNREFUSED', time_out = 'ETIMEDOUT' },
-    held = { listener, fillers },
   }
 end
 
--- What a join waits for is ended by a byte or by the end of a stream.
-function M.join()
-  local a, b = asio.socketpair()
-  local limit
-  local goal = asio.spawn(function()
-    local data, _, code = a:read(1)
-    if not data then error(code, 0) end
-    return 'joined'
-  end)
+-- Its wait cancels the children when it is interrupted: there is nothing to wait for afterwards.
+operation('group_wait', grouped({ true }, function(what, fill)
+  local g = asio.group()
+  fill(g)
+  what.wait = function() return caught(g.wait, g) end
+  what.closed = function() g:cancel() end
+  what.spent = true
+end))
+
+operation('group', grouped({ false, 'ECANCELED' }, function(what, fill)
+  what.wait = function() return caught(asio.group, fill) end
+end))
+
+-- Channels, locks -----------------------------------------------------------------------------
+
+local function sending(capacity)
   return {
-    wait = function() return goal:join(limit) end,
-    done = function() b:write '!' end,
-    the_end = function() b:close() end,
-    time_out = function() end,
-    closed = function() a:close() end,
-    limit = function(seconds) limit = seconds end,
-    finish = function() a:close() end,
-    quiet = function() pcall(goal.join, goal) end,
-    expect = {
-      done = { true, 'joined' }, the_end = { false, 'EOF' }, time_out = 'ETIMEDOUT',
-      closed = { false, 'ECANCELED' },
-    },
-    held = { a, b },
+    ends = set('done', 'closed'),
+    limited = true,
+    prepare = function()
+      local channel = asio.channel(capacity)
+      for i = 1, capacity do channel:send(i) end
+      local limit
+      local function received()
+        local values = {}
+        for value in function() return (channel:recv(0)) end do table.insert(values, value) end
+        return values
+      end
+      local taken
+      return {
+        wait = function() return channel:send('sent', limit) end,
+        done = function() taken = channel:recv(0) end,
+        closed = function() channel:close() end,
+        limit = function(seconds) limit = seconds end,
+        agree = function(ended)
+          local values = received()
+          table.insert(values, 1, taken)
+          agreed((values[capacity + 1] == 'sent') == ended)
+        end,
+        -- Whoever was interrupted has taken his value back.
+        finish = function() assert(#received() <= capacity, 'more than was sent') end,
+        expect = { done = { true }, closed = 'EBADF' },
+      }
+    end,
   }
 end
 
-function M.sleep()
+operation('send', sending(0))
+operation('send_full', sending(3))
+
+operation('recv', {
+  ends = set('done', 'closed'),
+  limited = true,
+  prepare = function()
+    local channel = asio.channel()
+    local limit, sent
+    return {
+      wait = function() return channel:recv(limit) end,
+      done = function() sent = channel:send('value', 0) end,
+      closed = function() channel:close() end,
+      limit = function(seconds) limit = seconds end,
+      agree = function(ended) agreed((sent == true) == ended) end,
+      expect = { done = { 'value' }, closed = 'EBADF' },
+    }
+  end,
+})
+
+operation('acquire', {
+  ends = set 'done',
+  limited = true,
+  prepare = function()
+    local semaphore = asio.semaphore(0)
+    local limit
+    return {
+      wait = function() return semaphore:acquire(limit) end,
+      done = function() semaphore:release() end,
+      limit = function(seconds) limit = seconds end,
+      agree = function(ended) agreed(semaphore:count() == (ended and 0 or 1)) end,
+      finish = function() assert(semaphore:count() <= 1, 'more than was released') end,
+      expect = { done = { true } },
+    }
+  end,
+})
+
+operation('lock', {
+  ends = set('done', 'the_end'),
+  limited = true,
+  reports = { the_end = 'while it held a mutex' },
+  prepare = function()
+    local mutex, gate = asio.mutex(), asio.event()
+    local limit
+    local holder = asio.spawn(function()
+      mutex:lock()
+      gate:wait()
+      mutex:unlock()
+    end)
+    return {
+      wait = function()
+        local ok, message, code = mutex:lock(limit)
+        if not ok then return ok, message, code end
+        mutex:unlock()
+        return true
+      end,
+      done = function() gate:set() end,
+      the_end = function() holder:cancel() end,
+      limit = function(seconds) limit = seconds end,
+      agree = function() assert(mutex:lock(5) and not mutex:unlock()) end,
+      finish = function()
+        gate:set()
+        holder:join()
+        assert(mutex:lock(0), 'not free')
+        mutex:unlock()
+      end,
+      expect = { done = { true }, the_end = { true } },
+    }
+  end,
+})
+
+operation('event', {
+  ends = set 'done',
+  limited = true,
+  prepare = function()
+    local event = asio.event()
+    local limit
+    return {
+      wait = function() return event:wait(limit) end,
+      done = function() event:set() end,
+      limit = function(seconds) limit = seconds end,
+      expect = { done = { true } },
+    }
+  end,
+})
+
+-- Select --------------------------------------------------------------------------------------
+
+-- One of each kind; `make` says which of them ends the wait, and how.
+local function selecting(ends, make)
   return {
-    wait = function()
-      asio.sleep(0.02)
-      return true
+    ends = ends,
+    limited = true,
+    prepare = function()
+      local a, b = asio.socketpair()
+      local goal = asio.spawn(read_one, a)
+      local list = { asio.channel(), goal, asio.event(), asio.semaphore(0) }
+      local what = {
+        wait = function() return asio.select(list) end,
+        limit = function(seconds) list.timeout = seconds end,
+        finish = function()
+          a:close()
+          goal:join()
+          assert(list[4]:count() <= 1, 'more than was released')
+        end,
+        held = { a, b },
+      }
+      make(what, list, a, b)
+      return what
     end,
-    done = function() end,
-    expect = { done = { true } },
   }
 end
+
+operation('select_channel', selecting(set('done', 'closed'), function(what, list)
+  local sent
+  what.done = function() sent = list[1]:send('value', 0) end
+  what.closed = function() list[1]:close() end
+  what.agree = function(ended) agreed((sent == true) == ended) end
+  what.expect = { done = { 1, 'value' }, closed = { 1, nil, 'closed', 'EBADF' } }
+end))
+
+operation('select_thread', selecting(set('done', 'the_end', 'closed'), function(what, _, a, b)
+  what.done = function() b:write '!' end
+  what.the_end = function() b:close() end
+  what.closed = function() a:close() end
+  what.expect = {
+    done = { 2, true, 'read' }, the_end = { 2, false, 'EOF' }, closed = { 2, false, 'ECANCELED' },
+  }
+end))
+
+operation('select_event', selecting(set 'done', function(what, list)
+  what.done = function() list[3]:set() end
+  what.expect = { done = { 3, true } }
+end))
+
+operation('select_semaphore', selecting(set 'done', function(what, list)
+  what.done = function() list[4]:release() end
+  what.agree = function(ended) agreed(list[4]:count() == (ended and 0 or 1)) end
+  what.expect = { done = { 4, true } }
+end))
+
+-- What comes from the system ------------------------------------------------------------------
+
+operation('signal', {
+  ends = set('done', 'closed'),
+  limited = true,
+  prepare = function()
+    local signal = assert(asio.signal 'SIGUSR2')
+    local limit
+    return {
+      wait = function() return signal:wait(limit) end,
+      -- Everybody who watches gets it.
+      done = function() raw.kill(raw.SIGUSR2) end,
+      closed = function() signal:close() end,
+      limit = function(seconds) limit = seconds end,
+      agree = function(ended) agreed(ended or signal:wait(5)) end,
+      finish = function() signal:close() end,
+      expect = { done = { true }, closed = 'ECANCELED' },
+    }
+  end,
+})
+
+local function polling(events, make)
+  return {
+    ends = set('done', 'the_end'),
+    limited = true,
+    prepare = function()
+      local near, far = raw_pair()
+      local limit
+      local what = {
+        wait = function() return asio.wait_fd(near.fd, events, limit) end,
+        limit = function(seconds) limit = seconds end,
+        -- An event that nobody has taken is still there.
+        agree = function() agreed(asio.wait_fd(near.fd, events, 5)) end,
+        finish = function()
+          near:close()
+          far:close()
+        end,
+        expect = { done = { events }, the_end = { events } },
+        held = { near, far },
+      }
+      make(what, near, far)
+      return what
+    end,
+  }
+end
+
+operation('wait_fd_r', polling('r', function(what, _, far)
+  what.done = function() far:send 'x' end
+  what.the_end = function() far:close() end
+end))
+
+operation('wait_fd_w', polling('w', function(what, near, far)
+  near:send(TOO_MUCH, 0)
+  what.done = drain(far)
+  what.the_end = function() far:reset() end
+end))
 
 return M

@@ -99,7 +99,7 @@ end
 --- reached.
 function M.install()
     for name, fn in pairs(M) do
-        if name ~= 'install' then coroutine[name] = fn end
+        if name ~= 'install' then coroutine[name] = fn end -- luacheck: ignore 122
     end
 end
 

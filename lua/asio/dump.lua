@@ -65,7 +65,7 @@ end
 function asio.dump(stream)
     stream = stream or io.stderr
     local list = threads()
-    local text = ('asio: %d light threads\n\n'):format(#list)
+    local text = ('asio: %d light thread%s\n\n'):format(#list, #list == 1 and '' or 's')
     if #list > 0 then text = text .. describe_all(list, math.huge) .. '\n\n' end
     stream:write(text)
 end

@@ -87,7 +87,8 @@ local function make_with(take, give_back)
         if type(fn) ~= 'function' then
             error(("bad argument #1 to 'with' (function expected, got %s)"):format(type(fn)), 2)
         end
-        take(self)
+        local taken, message, code = take(self)
+        if not taken then return nil, message, code end -- asio.stop() while the main chunk waits
         return done_with(self, give_back, xpcall(fn, trace, ...))
     end
 end
@@ -109,6 +110,12 @@ semaphore.with = make_with(semaphore.acquire, semaphore.release)
 
 local c_select, is_thread = core.select, core.is_thread
 
+local function selected(objects, index, ...)
+    local object = index and objects[index]
+    if object and is_thread(object) then return index, outcome(object) end
+    return index, ...
+end
+
 --- Waits for the first of several channels, light threads, events and semaphores that is ready, in
 --- the order of the list if more than one is; takes from that one alone.
 ---@param list table the objects; `timeout` in it: seconds
@@ -121,8 +128,5 @@ function asio.select(list)
         objects, timeout = {}, list.timeout -- copied: the list may be changed while this waits
         for i = 1, #list do objects[i] = list[i] end
     end
-    local index, a, b, c = finish(nil, c_select(objects, timeout))
-    local thread = index and objects[index]
-    if thread and is_thread(thread) then return index, outcome(thread) end
-    return index, a, b, c
+    return selected(objects, finish(nil, c_select(objects, timeout)))
 end

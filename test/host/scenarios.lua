@@ -428,4 +428,174 @@ scenario('collected', function(asio)
   end)
 end)
 
+-- Scopes, and what light threads talk with ---------------------------------------------------------
+
+scenario('scopes', function(asio)
+  asio.run(function()
+    local got, _, code = asio.timeout(0.002, asio.sleep, 10)
+    assert(got == nil and code == 'ETIMEDOUT')
+    assert(asio.timeout(10, function(...) return asio.shield(1, select, 2, ...) end, 1, 2) == 2)
+    local ok, err = pcall(asio.timeout, 10, error, { 'a table' })
+    assert(not ok and err[1] == 'a table')
+    local thread = asio.spawn(asio.timeout, 10, asio.sleep, 10)
+    assert(thread:cancel())
+    local joined, why = thread:join()
+    assert(joined == false and why == asio.cancelled)
+  end)
+end)
+
+scenario('channels', function(asio)
+  asio.run(function()
+    local channel = asio.channel(3)
+    local sender = asio.spawn(function()
+      for i = 1, 40 do assert(channel:send(i)) end
+      channel:close()
+    end)
+    local sum = 0
+    for i in channel:iter() do sum = sum + i end
+    assert(sum == 820)
+    all_of(sender)
+    local wide = asio.channel(math.huge)
+    for i = 1, 40 do assert(wide:send(i)) end
+    for i = 1, 40 do assert(wide:recv() == i) end
+    local direct, index, value = asio.channel(), nil, nil
+    asio.spawn(function()
+      index, value = asio.select { asio.event(), direct, asio.semaphore(0), asio.current() and wide }
+    end)
+    -- Nobody may be there any more to take it: memory was out.
+    if not direct:send('hand to hand', 0) then error 'the receiver is gone' end
+    asio.yield()
+    assert(index == 2 and value == 'hand to hand')
+  end)
+end)
+
+scenario('locks', function(asio)
+  asio.run(function()
+    local mutex, semaphore, event = asio.mutex(), asio.semaphore(1), asio.event()
+    local turns = 0
+    local function turn()
+      semaphore:with(asio.yield)
+      event:wait()
+      turns = turns + 1
+    end
+    local one, two = asio.spawn(mutex.with, mutex, turn), asio.spawn(mutex.with, mutex, turn)
+    asio.after(0.001, function() event:set() end)
+    all_of(one)
+    all_of(two)
+    assert(turns == 2)
+  end)
+end)
+
+scenario('groups', function(asio)
+  asio.run(function()
+    assert(asio.group(function(g)
+      for _ = 1, 3 do g:spawn(asio.sleep, 0.001) end
+      return 'results'
+    end) == 'results')
+    local ok = pcall(asio.group, function(g)
+      g:spawn(asio.sleep, 10)
+      g:spawn(error, 'one failed')
+      asio.sleep(10)
+    end)
+    assert(not ok)
+  end)
+end)
+
+scenario('timers', function(asio)
+  asio.run(function()
+    local ticks, done = 0, asio.event()
+    local timer
+    timer = asio.every(0.001, function()
+      ticks = ticks + 1
+      if ticks == 3 then
+        timer:stop()
+        done:set()
+      end
+    end)
+    done:wait(1) -- when memory is out for good there are no ticks
+    assert(ticks == 3)
+  end)
+end)
+
+scenario('coroutines', function(asio)
+  asio.run(function()
+    local inner = asio.coroutine.wrap(function()
+      for i = 1, 3 do
+        asio.timeout(10, asio.sleep, 0.0005)
+        asio.timeout(10, asio.coroutine.yield, i)
+      end
+    end)
+    local outer = asio.coroutine.wrap(function()
+      for _ = 1, 3 do asio.coroutine.yield(inner()) end
+    end)
+    for i = 1, 3 do assert(outer() == i) end
+  end)
+end)
+
+-- Functions that are there before memory runs out: a closure that cannot be made closes nothing.
+local function send_ping(conn)
+  assert(conn:write 'ping')
+  return assert(conn:read(4))
+end
+
+local function send_back(conn)
+  return assert(conn:write(assert(conn:read(4))))
+end
+
+local function connect_and_ping(asio, port)
+  then_close(assert(asio.connect('127.0.0.1', port)), send_ping)
+end
+
+local function client_of(asio, server, port)
+  local ok, err = pcall(connect_and_ping, asio, port)
+  if ok then return end
+  server:close() -- it need not wait any longer
+  error(err, 0)
+end
+
+local function accept_one(server)
+  then_close(assert(server:accept()), send_back)
+end
+
+scenario('accepting', function(asio)
+  asio.run(function()
+    local server = assert(asio.server('127.0.0.1', 0))
+    local _, port = assert(server:address())
+    local client = asio.spawn(client_of, asio, server, port)
+    local ok, err = pcall(accept_one, server)
+    server:close()
+    assert(ok, err)
+    all_of(client)
+  end)
+end)
+
+scenario('inspection', function(asio)
+  local thread = asio.spawn(function() asio.channel():recv() end)
+  local parts = {}
+  asio.dump { write = function(_, text) parts[#parts + 1] = text end }
+  assert(table.concat(parts):find('receive', 1, true))
+  assert(asio.stats().threads >= 1)
+  local result, _, code = asio.run { deadlock = 'return' }
+  assert(result == nil and code == 'EDEADLK')
+  thread:cancel()
+  asio.run()
+end)
+
+scenario('system', function(asio)
+  asio.run(function()
+    local signal = assert(asio.signal 'SIGUSR1')
+    local got, _, code = signal:wait(0.001)
+    local waiter = asio.spawn(function() return (select(3, signal:wait())) end)
+    signal:close()
+    assert(got == nil and code == 'ETIMEDOUT')
+    assert(all_of(waiter) == 'ECANCELED')
+    local a, b = assert(asio.socketpair())
+    local _, _, taken = asio.wait_fd(a:fd(), 'r', 0.001)
+    b:close()
+    a:close()
+    assert(taken)
+    asio.wait_fd(0, 'r', 0.001)
+  end)
+end)
+
 return M

@@ -1,0 +1,43 @@
+-- A server that stops gracefully: on SIGTERM it takes no more connections, lets those that it has
+-- finish for some seconds, then cancels what is left.
+--     luajit graceful_shutdown.lua [port [seconds]]
+local asio = require 'asio'
+
+local port = arg[1] or 0 -- 0: any that is free
+local grace = tonumber(arg[2]) or 10
+
+-- What the server is for. This one says everything back until the client has no more to say.
+local function serve(conn)
+    local data = conn:read_some()
+    while data do
+        conn:write(data)
+        data = conn:read_some()
+    end
+end
+
+-- The first error in a group cancels the others, so one client's goes no further than this.
+local function handle(conn)
+    local ok, err = xpcall(serve, debug.traceback, conn)
+    conn:close() -- what was written still arrives
+    if not ok and err ~= asio.cancelled then io.stderr:write(tostring(err), '\n') end
+end
+
+local connections = asio.group()
+local server = assert(asio.server('127.0.0.1', port, function(conn)
+    connections:spawn(handle, conn)
+end, { linger = 5 })) -- seconds that close gives a client that does not read
+
+-- From here to the end of the program SIGTERM does nothing but this, however often it comes.
+local term = assert(asio.signal 'SIGTERM')
+
+asio.run(function()
+    print('listening', server:address())
+    io.flush()
+    term:wait()
+
+    print 'stopping'
+    io.flush()
+    server:close()
+    asio.timeout(grace, connections.wait, connections) -- when time is up, the group cancels the rest
+end)
+print 'stopped'
