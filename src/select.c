@@ -129,9 +129,8 @@ static int poll_all(lua_State *L, struct asio_rt *rt, int count)
     return 0;
 }
 
-static struct select *join_all(lua_State *L, struct asio_rt *rt, struct asio_wait *w, int count)
+static void join_all(lua_State *L, struct asio_rt *rt, struct select *s, struct asio_wait *w, int count)
 {
-    struct select *s = lua_newuserdata(L, sizeof *s + (size_t)count * sizeof *s->branches);
     s->parked = w;
     s->count = count;
     s->won = 0;
@@ -144,7 +143,6 @@ static struct select *join_all(lua_State *L, struct asio_rt *rt, struct asio_wai
         b->wait.op = kind_of(L, rt, -1)->join(&b->wait);
         lua_pop(L, 1);
     }
-    return s;
 }
 
 /* core.select(list, timeout) -> index, results */
@@ -165,7 +163,12 @@ static int l_select(lua_State *L)
     if (timeout == 0)
         return asio_push_fail(L, UV_ETIMEDOUT);
     struct asio_wait *w = asio_sched_claim(L, rt);
-    w->source = join_all(L, rt, w, count);
+    struct select *s = lua_newuserdata(L, sizeof *s + (size_t)count * sizeof *s->branches);
+    n = poll_all(L, rt, count); /* once more: making that may have run finalizers, which send */
+    if (n > 0)
+        return n;
+    join_all(L, rt, s, w, count);
+    w->source = s;
     return asio_sched_park(L, w, &select_op, timeout);
 }
 
