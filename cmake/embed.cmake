@@ -1,8 +1,8 @@
 # Writes the Lua files named in LIST into the C file OUTPUT, as the array that HEADER
 # (src/embedded.h) declares: lua/asio/connect.lua becomes { "asio.connect", bytes, length }.
 #
-# Lines that begin with `---` are annotations for editors; they are blanked, not removed, so that
-# tracebacks name the right line. A file marked `---@meta` is nothing but annotations: left out.
+# Lines of comment are blanked, not removed, so that tracebacks name the right line. A file marked
+# `---@meta` is nothing but annotations: left out.
 # Bytes, not string literals, since MSVC takes no literal over 64 KB.
 
 file(STRINGS ${LIST} files)
@@ -16,7 +16,7 @@ foreach(file ${files})
     endif()
 
     string(REPLACE "\r\n" "\n" text "\n${text}")
-    string(REGEX REPLACE "\n[ \t]*---[^\n]*" "\n" text "${text}")
+    string(REGEX REPLACE "\n[ \t]*--[^\n]*" "\n" text "${text}")
     string(REGEX REPLACE "[ \t\n]+$" "\n" text "${text}")
     string(SUBSTRING "${text}" 1 -1 text)
 

@@ -472,6 +472,23 @@ static int push_accepted(lua_State *L, struct asio_wait *w)
 
 static const struct asio_wait_op accept_op = { "accept", true, abort_accept, push_accepted };
 
+/* The one that libuv holds: pushes token and connection. */
+static bool take_pending(lua_State *L, struct asio_listener *l)
+{
+    struct accept a = { .listener = l, .ref = LUA_NOREF };
+    asio_push_ok(L, l->rt);
+    l->pending = false;
+    a.status = take(L, &a);
+    if (a.ref != LUA_NOREF)
+        asio_rt_release(l->rt, a.ref);
+    if (a.tcp)
+        return true;
+    l->pending = true;
+    lua_pop(L, 2);
+    back_off(l);
+    return false;
+}
+
 /* core.accept(server, timeout) */
 static int l_accept(lua_State *L)
 {
@@ -484,9 +501,9 @@ static int l_accept(lua_State *L)
         return asio_push_interrupt(L, rt);
     if (!l)
         return asio_push_fail(L, UV_EBADF);
+    if (l->pending && !l->paused && take_pending(L, l))
+        return 2;
     struct asio_wait *w = asio_sched_claim(L, rt);
-    if (l->pending && !l->paused)
-        retry_later(l, 0);
     if (!l->server)
         return asio_push_fail(L, UV_ENOMEM);
     w->source = l;

@@ -111,9 +111,34 @@ static struct poller *find(struct asio_rt *rt, uv_os_sock_t fd)
     return p;
 }
 
+struct search {
+    uv_os_sock_t fd;
+    bool found;
+};
+
+static void compare(uv_handle_t *handle, void *arg)
+{
+    struct search *s = arg;
+    uv_os_fd_t fd;
+    if (!uv_is_closing(handle) && uv_fileno(handle, &fd) == 0 && (uv_os_sock_t)fd == s->fd)
+        s->found = true;
+}
+
+/* libuv takes a descriptor that one of its handles has, as long as that does not read, and aborts when
+ * it does. Asked once per poller; it is the descriptors of others that are waited for often. */
+static bool is_ours(struct asio_rt *rt, uv_os_sock_t fd)
+{
+    struct search s = { fd, false };
+    uv_walk(&rt->loop, compare, &s);
+    return s.found;
+}
+
 /* libuv makes what it polls non-blocking, which is for the owner to decide. */
 static struct poller *open_poller(struct asio_rt *rt, uv_os_sock_t fd, int *status)
 {
+    *status = is_ours(rt, fd) ? UV_EEXIST : 0;
+    if (*status < 0)
+        return NULL;
     struct poller *p = asio_mem.malloc(sizeof *p);
     *status = UV_ENOMEM;
     if (!p)

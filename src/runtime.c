@@ -192,10 +192,12 @@ static void on_clock(uv_timer_t *clock)
  * that was set after libuv was asked; what comes behind it is as good as not yet due. */
 static void fire_timers(struct asio_rt *rt)
 {
-    uint64_t next = asio_timers_next(&rt->timers);
-    if (next == ASIO_NEVER)
+    if (rt->timers.count == 0)
         return;
     uint64_t now = uv_hrtime();
+    if (asio_timers_bound(&rt->timers) > now)
+        return;
+    uint64_t next = asio_timers_next(&rt->timers);
     while (next <= now && !(asio_rt_is_soon(next) && next > rt->asked)) {
         struct asio_timer *t = asio_timers_pop(&rt->timers, now);
         t->fire(t);
@@ -208,6 +210,8 @@ static void fire_timers(struct asio_rt *rt)
  * the old time costs less than re-arming at every read that has a time-out. */
 static void arm_clock(struct asio_rt *rt)
 {
+    if (rt->timers.count > 0 && asio_timers_bound(&rt->timers) / 1000000 + 1 >= rt->clock_at)
+        return;
     uint64_t next = asio_timers_next(&rt->timers);
     if (next == ASIO_NEVER) {
         if (rt->clock_at != ASIO_NEVER)
@@ -380,9 +384,9 @@ static int l_gc(lua_State *L)
     struct asio_rt *rt = asio_rt_of(L);
     if (rt->closed)
         return 0;
-    if (rt->turn_ended && rt->failed)
-        rt->turn_ended(rt);
     rt->closed = true;
+    if (rt->turn_ended)
+        rt->turn_ended(rt); /* what is still to be told: on standard error now */
     rt->current = NULL;
     rt->self = rt->main_wait;
     for (int i = 0; i < rt->closers_count; i++)

@@ -48,6 +48,12 @@ struct asio_timer *asio_timers_pop(struct asio_timers *ts, uint64_t now);
 /* The earliest deadline, or ASIO_NEVER. */
 uint64_t asio_timers_next(struct asio_timers *ts);
 
+/* No deadline is earlier than this. Costs nothing, where asio_timers_next puts moved timers right. */
+static inline uint64_t asio_timers_bound(const struct asio_timers *ts)
+{
+    return ts->count ? ts->heap[0].key : ASIO_NEVER;
+}
+
 void asio_timers_free(struct asio_timers *ts);
 
 #endif

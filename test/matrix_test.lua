@@ -12,6 +12,8 @@ local waits = require 'waits'
 
 local T = {}
 
+local SOON = 0.01 * t.patience -- after a wait has begun, and before a sleep of the matrix ends
+
 -- Phases of a case: each is done for all surroundings before the next ---------------------------
 
 -- Says in which surrounding something went wrong.
@@ -52,7 +54,7 @@ local function start(one)
 end
 
 local function begin(one)
-  one.thread = asio.spawn(one.wait)
+  start(one)
   lu.assertEquals(one.thread:status(), 'waiting')
 end
 
@@ -140,7 +142,7 @@ end
 
 local function times_out(operation)
   local all = prepare(operation)
-  each(all, limit, 0.02)
+  each(all, limit, SOON)
   each(all, begin)
   each(all, has_timed_out)
   next_is_served(all, operation)
@@ -230,25 +232,28 @@ local function races_with(kind, operation, way)
   end
 end
 
--- The main chunk drives the loop itself while it waits.
+-- The main chunk drives the loop itself while it waits. One surrounding after the other.
 local function ends_in_the_main_chunk(operation, way)
-  for _, surrounding in ipairs(waits.surroundings) do
+  local surroundings = waits.surroundings
+  for i = waits.operations[operation].slow and #surroundings or 1, #surroundings do
     local what
     local function here()
       what = waits.operations[operation].prepare()
     end
     lu.assertTrue(asio.spawn(here):join())
-    local wait = surrounding.enter(what.wait)
+    local wait = surroundings[i].enter(what.wait)
+    local served = way
     if way == 'scope' then
-      same('ETIMEDOUT', asio.timeout(0.01, wait))
-      way = 'done' -- and then serves the next
+      same('ETIMEDOUT', asio.timeout(SOON, wait))
+      served = 'done' -- as if nothing had been
     end
-    asio.spawn(function()
+    local other = asio.spawn(function()
       asio.yield()
-      what[way]()
+      what[served]()
     end)
-    if what.spent then pcall(wait) else same(what.expect[way], wait()) end
-    finish({ { name = surrounding.name, what = what } }, operation, way)
+    same(what.expect[served], wait())
+    other:join()
+    finish({ { name = surroundings[i].name, what = what } }, operation, served)
   end
 end
 
@@ -334,8 +339,8 @@ local function cases(operation, about)
     end
   end
   if about.limited then case(operation, 'time_out', times_out, operation) end
-  case(operation, 'deadline_of_a_scope_around', scope_times_out, operation, scope_around(0.01))
-  case(operation, 'deadline_of_a_scope_inside', scope_times_out, operation, scope_inside(0.01))
+  case(operation, 'deadline_of_a_scope_around', scope_times_out, operation, scope_around(SOON))
+  case(operation, 'deadline_of_a_scope_inside', scope_times_out, operation, scope_inside(SOON))
   case(operation, 'is_cancelled', is_cancelled, operation)
   case(operation, 'is_cancelled_for_good', is_cancelled_for_good, operation)
 end

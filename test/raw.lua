@@ -16,6 +16,7 @@ struct asio_test_linger { int on; int seconds; };
 struct asio_test_limit { unsigned long soft, hard; };
 struct asio_test_time { long seconds, nanoseconds; };
 int socket(int, int, int);
+int socketpair(int, int, int, int *);
 int bind(int, const void *, unsigned);
 int listen(int, int);
 int connect(int, const void *, unsigned);
@@ -54,9 +55,10 @@ local M = { linux = ffi.os == 'Linux' }
 M.SIGINT, M.SIGUSR2, M.SIGPIPE = 2, 12, 13
 
 -- Linux, every architecture that LuaJIT runs on except MIPS, which nobody tests on.
-local AF_INET, SOCK_STREAM, SOCK_DGRAM = 2, 1, 2
+local AF_UNIX, AF_INET, SOCK_STREAM, SOCK_DGRAM = 1, 2, 1, 2
 local SOL_SOCKET, SO_REUSEADDR, SO_SNDBUF, SO_RCVBUF, SO_LINGER = 1, 2, 7, 8, 13
 local SOCK_CLOEXEC, MSG_NOSIGNAL, MSG_DONTWAIT = 0x80000, 0x4000, 0x40
+local EAGAIN = 11
 local POLLIN, POLLOUT, RLIMIT_NOFILE, F_GETFD = 1, 4, 7, 1
 
 local function check(result, what)
@@ -142,6 +144,15 @@ function socket:recv(max, seconds)
   return ffi.string(buffer, n)
 end
 
+local scratch = ffi.new 'char[65536]'
+
+--- Throws away what has come and says whether more may follow.
+function socket:discard()
+  local n
+  repeat n = C.recv(self.fd, scratch, ffi.sizeof(scratch), MSG_DONTWAIT) until n <= 0
+  return n < 0 and ffi.errno() == EAGAIN
+end
+
 --- A question that came to this datagram socket, if it is a name server's: the name, and a
 --- function that answers with 127.0.0.1 (which has no IPv6 address), or that there is no such
 --- name. nil when there is none.
@@ -213,6 +224,13 @@ function M.connect(port, options)
   if options.from then check(C.bind(self.fd, sockaddr(options.from, 0), 16), 'bind') end
   check(C.connect(self.fd, sockaddr(options.ip or '127.0.0.1', port), 16), 'connect')
   return self
+end
+
+--- Two connected ends of a Unix socket.
+function M.pair()
+  local ends = ffi.new 'int[2]'
+  check(C.socketpair(AF_UNIX, SOCK_STREAM + SOCK_CLOEXEC, 0, ends), 'socketpair')
+  return new_socket(ends[0]), new_socket(ends[1])
 end
 
 --- A listener whose queue is full: the kernel drops further SYNs, so that connecting to it

@@ -3,33 +3,13 @@
 local machine = require 'machine'
 local proc = require 'proc'
 local report = require 'report'
+local runs = require 'runs'
 
 local M = {}
 
+local micro, column = runs.micro, runs.column
+
 local REQUIRE_RUNS = 20
-
--- Runs micro.lua; returns a list of its lines as tables of figures, nil when it failed.
-local function micro(ctx, interpreter, what, ...)
-    local script = machine.root .. '/bench/micro.lua'
-    local text, status = proc.run({ interpreter, script, what, ... }, { cpu = ctx.server_cpu, limit = 300 })
-    if status ~= 0 then
-        report.note('micro.lua %s failed: %s', what, status)
-        return nil
-    end
-    local lines = {}
-    for line in text:gmatch '[^\n]+' do
-        local figures = {}
-        for key, value in line:gmatch '([%w_]+)=(%S+)' do figures[key] = tonumber(value) end
-        lines[#lines + 1] = figures
-    end
-    return lines[1] and lines
-end
-
-local function column(lines, key)
-    local values = {}
-    for round, line in ipairs(lines or {}) do values[round] = line[key] end
-    return values
-end
 
 function M.spawn(ctx)
     report.heading 'Light threads that do nothing'
@@ -59,28 +39,9 @@ function M.sleepers(ctx)
     report.limit('1,000,000 light threads asleep, bytes each', each, 1536, '%.0f')
 end
 
--- The heap of deadlines by itself, in C: the program is there when it has been built.
-local function heap_figures(ctx)
-    local program = machine.build and machine.build .. '/bench/timers'
-    if not machine.exists(program) then
-        report.note 'timers: no program for the heap alone'
-        return {}
-    end
-    local text, status = proc.run({ program }, { cpu = ctx.server_cpu, limit = 120 })
-    if status ~= 0 then
-        report.note('timers failed: %s', status)
-        return {}
-    end
-    return {
-        insert_ns = tonumber(text:match 'insert_ns=(%S+)'),
-        fire_ns = tonumber(text:match 'fire_ns=(%S+)'),
-        disorder = tonumber(text:match 'disorder=(%S+)'),
-    }
-end
-
 function M.timers(ctx)
     report.heading '1,000,000 random deadlines'
-    local heap = heap_figures(ctx)
+    local heap = runs.heap(ctx)
     local lines = ctx.ours and micro(ctx, machine.launcher, 'timers', 1000000)
     local sleeping = lines and lines[1] or {}
     report.table({ 'what', 'set, ns each', 'fired, ns of CPU each' }, {

@@ -2,37 +2,13 @@
 -- the figures that the load prints, and writes a table and its bounds.
 -- SPDX-License-Identifier: MIT
 local machine = require 'machine'
-local proc = require 'proc'
 local report = require 'report'
+local runs = require 'runs'
 local servers = require 'servers'
 
 local M = {}
 
-local function parse(text)
-    local result = {}
-    for key, value in text:gmatch '([%w_]+)=(%S+)' do result[key] = tonumber(value) or value end
-    return result
-end
-
--- Runs the load against a running server; returns its figures, or nil and what went wrong.
-local function run_load(ctx, process, limit, cpu, ...)
-    local argv = { ctx.load, '--port', process.port, '--pid', process.pid, ... }
-    local text, status = proc.run(argv, { cpu = cpu, limit = limit })
-    if status ~= 0 then return nil, 'the load failed: ' .. tostring(status) end
-    return parse(text)
-end
-
--- Starts one server, runs the load once, stops the server.
-local function measure(ctx, server, size, limit, ...)
-    local process, reason = servers.start(server.command(size), ctx.server_cpu)
-    local result
-    if process then
-        result, reason = run_load(ctx, process, limit, ctx.load_cpu, '--size', size, ...)
-        process:stop()
-    end
-    if not result then report.note('%s: %s', server.key, reason) end
-    return result
-end
+local run_load, measure = runs.load, runs.server
 
 -- results[server.key][figure][round], for every server in turn, round after round.
 local function rounds_of(ctx, title, rounds, one)

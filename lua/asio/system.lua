@@ -41,7 +41,7 @@ local c_wait_fd = core.wait_fd
 ---@param timeout? number seconds
 ---@return string? ready `r`, `w` or `rw`
 ---@return string? message
----@return string? code `ETIMEDOUT`, `EPERM` (a regular file: always ready)
+---@return string? code `ETIMEDOUT`, `EPERM` (a regular file: always ready), `EEXIST` (asio's own)
 function asio.wait_fd(fd, events, timeout)
     return finish(nil, c_wait_fd(fd, events, timeout))
 end

@@ -1,0 +1,73 @@
+-- One measurement at a time: the load against a server, a part of micro.lua, the heap of deadlines.
+-- Each returns the figures that the program printed as key=value, nil when it failed.
+-- SPDX-License-Identifier: MIT
+local machine = require 'machine'
+local proc = require 'proc'
+local report = require 'report'
+local servers = require 'servers'
+
+local M = {}
+
+local function parse(text)
+    local result = {}
+    for key, value in text:gmatch '([%w_]+)=(%S+)' do result[key] = tonumber(value) or value end
+    return result
+end
+
+-- Runs the load against a running server; returns its figures, or nil and what went wrong.
+function M.load(ctx, process, limit, cpu, ...)
+    local argv = { ctx.load, '--port', process.port, '--pid', process.pid, ... }
+    local text, status = proc.run(argv, { cpu = cpu, limit = limit })
+    if status ~= 0 then return nil, 'the load failed: ' .. tostring(status) end
+    return parse(text)
+end
+
+-- Starts one server, runs the load once, stops the server.
+function M.server(ctx, server, size, limit, ...)
+    local process, reason = servers.start(server.command(size), ctx.server_cpu)
+    local result
+    if process then
+        result, reason = M.load(ctx, process, limit, ctx.load_cpu, '--size', size, ...)
+        process:stop()
+    end
+    if not result then report.note('%s: %s', server.key, reason) end
+    return result
+end
+
+-- Runs micro.lua; returns a list of its lines as tables of figures.
+function M.micro(ctx, interpreter, what, ...)
+    local script = machine.root .. '/bench/micro.lua'
+    local text, status = proc.run({ interpreter, script, what, ... }, { cpu = ctx.server_cpu, limit = 300 })
+    if status ~= 0 then
+        report.note('micro.lua %s failed: %s', what, status)
+        return nil
+    end
+    local lines = {}
+    for line in text:gmatch '[^\n]+' do lines[#lines + 1] = parse(line) end
+    return lines[1] and lines
+end
+
+-- One figure of such lines: a value a round.
+function M.column(lines, key)
+    local values = {}
+    for round, line in ipairs(lines or {}) do values[round] = line[key] end
+    return values
+end
+
+-- The heap of deadlines by itself, in C: the program is there when it has been built. Gives an
+-- empty table when it is not.
+function M.heap(ctx)
+    local program = machine.build and machine.build .. '/bench/timers'
+    if not machine.exists(program) then
+        report.note 'timers: no program for the heap alone'
+        return {}
+    end
+    local text, status = proc.run({ program }, { cpu = ctx.server_cpu, limit = 120 })
+    if status ~= 0 then
+        report.note('timers failed: %s', status)
+        return {}
+    end
+    return parse(text)
+end
+
+return M
