@@ -385,6 +385,7 @@ static int l_gc(lua_State *L)
     if (rt->closed)
         return 0;
     rt->closed = true;
+    rt->groups_dropped = 0; /* dropped by the end itself */
     if (rt->turn_ended)
         rt->turn_ended(rt); /* what is still to be told: on standard error now */
     rt->current = NULL;

@@ -272,12 +272,35 @@ static bool is_main(lua_State *L)
     return main;
 }
 
+static bool is_base(lua_State *L, const struct asio_rt *rt)
+{
+    return rt->current ? rt->current->co == L : is_main(L);
+}
+
+/* The users' coroutines that run above L do so no more if L itself asks: an error (a stack that
+ * overflowed) has gone through the function that resumed them. */
+static void forget_above(lua_State *L, struct asio_rt *rt)
+{
+    struct asio_wait *w = rt->self;
+    struct asio_nested *n = w->nested;
+    while (n && n->co != L)
+        n = n->outer;
+    if (!n && !is_base(L, rt))
+        return; /* a coroutine that is not known */
+    while (w->nested != n) {
+        struct asio_nested *gone = w->nested;
+        w->nested = gone->outer;
+        gone->suspended = asio_scope_suspend(w, gone->mark);
+        gone->wait = NULL;
+    }
+}
+
 bool asio_sched_owns(lua_State *L, struct asio_rt *rt)
 {
-    struct asio_nested *n = rt->self->nested;
-    if (n)
-        return n->co == L;
-    return rt->current ? rt->current->co == L : is_main(L);
+    const struct asio_wait *w = rt->self;
+    if (w->nested && w->nested->co != L)
+        forget_above(L, rt);
+    return w->nested ? w->nested->co == L : is_base(L, rt);
 }
 
 const struct asio_wait_op asio_yield_op = { .name = "yield" };

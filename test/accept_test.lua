@@ -15,7 +15,7 @@ local function listen(options)
   return server, (select(2, server:address()))
 end
 
--- Found broken ----------------------------------------------------------------------------------
+-- Once broken -----------------------------------------------------------------------------------
 
 -- Connections that came while nobody accepted are there: asking for what is there has to find them.
 function T.test_a_deadline_of_nothing_finds_what_is_there()

@@ -22,7 +22,7 @@ local function nested(depth, fn, between)
   return co.wrap(between and between(level) or level)()
 end
 
--- Found broken ----------------------------------------------------------------------------------
+-- Once broken -----------------------------------------------------------------------------------
 
 -- A resume that the stack was too full for left its record behind: the light thread was told at every
 -- later wait that it was inside a coroutine.
@@ -31,7 +31,7 @@ function T.test_the_stack_overflowing_around_resume()
     resume = function() co.resume(co.create(function() end)) end,
     wrap = function() co.wrap(function() end)() end,
   } do
-    for pad = 1, 20 do
+    for pad = 1, t.stress and 1 or 20 do
       local function deep()
         call()
         return 1 + deep()

@@ -48,13 +48,13 @@ function T.test_a_scope_goes_along_to_another_light_thread()
 end
 
 function T.test_scopes_of_several_generators_interleaved()
-  local slow, quick = inside_scope(60, asio.yield), inside_scope(0.005, asio.yield)
-  t.failure('ETIMEDOUT', asio.timeout(0.02, function()
+  local slow, quick = inside_scope(60, asio.yield), inside_scope(0.3, asio.yield)
+  t.failure('ETIMEDOUT', asio.timeout(0.6, function()
     for i = 1, 3 do
       lu.assertEquals({ co.resume(slow) }, { true, i })
       lu.assertEquals({ co.resume(quick) }, { true, i })
     end
-    asio.sleep(0.008)
+    asio.sleep(0.31)
     local _, _, _, code = co.resume(quick)
     lu.assertEquals(code, 'ETIMEDOUT')
     lu.assertEquals({ co.resume(slow) }, { true, 4 })

@@ -30,7 +30,7 @@ local function stubborn(seen, seconds)
   end
 end
 
--- Found broken ----------------------------------------------------------------------------------
+-- Once broken -----------------------------------------------------------------------------------
 
 -- A group that nobody waits for any more counted as joining its children when something else stood
 -- among their joiners: a mutex that the child held, somebody whose join timed out later.

@@ -30,7 +30,7 @@ local function with_handler(handler, fn)
   lu.assertIs(own, handler)
 end
 
--- Found broken ----------------------------------------------------------------------------------
+-- Once broken -----------------------------------------------------------------------------------
 
 -- What was still to be reported when the Lua state was closed went to a light thread that was
 -- never run.

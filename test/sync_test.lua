@@ -11,7 +11,7 @@ local T = {}
 
 local function count(...) return select('#', ...), ... end
 
--- Found broken ----------------------------------------------------------------------------------
+-- Once broken -----------------------------------------------------------------------------------
 
 -- select looked at its objects, then made its branches, which may run a finalizer that sends; what
 -- came in between woke nobody.

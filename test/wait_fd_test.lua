@@ -48,7 +48,7 @@ local function fill(fd)
   C.fcntl(fd, 4, ffi.cast('int', flags))
 end
 
--- Found broken ----------------------------------------------------------------------------------
+-- Once broken -----------------------------------------------------------------------------------
 
 -- One that libuv has not registered at that moment was taken, and the connection's own reads and
 -- writes then came to nothing, or to an assertion in libuv that ends the process.
