@@ -78,13 +78,13 @@ static void close_handle(struct asio_listener *l)
 
 static void close_listener(struct asio_listener *l)
 {
-    if (l->rt->closed)
-        l->accepters = (struct asio_wait_list){ 0 };
-    while (l->accepters.first)
-        asio_sched_abort(l->accepters.first, UV_ECANCELED);
     if (l->server)
         l->server->listener = NULL;
     l->server = NULL;
+    if (l->rt->closed)
+        l->accepters = (struct asio_wait_list){ 0 };
+    while (l->accepters.first) /* may run finalizers: they find a server that is closed */
+        asio_sched_abort(l->accepters.first, UV_ECANCELED);
     l->rt->alive--;
     asio_timer_remove(&l->rt->timers, &l->timer);
     if (l->spare != NO_SOCKET)

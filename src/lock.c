@@ -259,8 +259,9 @@ static void report_death(lua_State *L, void *arg)
 static void owner_died(struct asio_wait *death)
 {
     struct mutex *m = death->source;
-    asio_rt_protect(death->rt, report_death, thread_of(m->owner));
+    struct asio_thread *t = thread_of(m->owner);
     pass_on(m);
+    asio_rt_protect(t->wait.rt, report_death, t); /* last: it may collect the mutex */
 }
 
 static const struct asio_wait_op lock_op = { .name = "lock", .abort = abort_wait };

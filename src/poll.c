@@ -73,15 +73,17 @@ static void on_poll(uv_poll_t *handle, int status, int events)
     }
     struct asio_wait *w = p->waiters.first;
     while (w) {
-        struct asio_wait *following = w->next;
-        if (status < 0 || (w->u.fd.events & events)) {
-            asio_wait_list_remove(&p->waiters, w);
-            w->u.fd.events &= events;
-            asio_sched_ready(w, status);
+        if (status == 0 && !(w->u.fd.events & events)) {
+            w = w->next;
+            continue;
         }
-        w = following;
+        asio_wait_list_remove(&p->waiters, w);
+        w->u.fd.events &= events;
+        asio_sched_ready(w, status);
+        w = p->waiters.first; /* making the main chunk's results may have run finalizers */
     }
-    update(p);
+    if (!uv_is_closing((uv_handle_t *)handle))
+        update(p);
 }
 
 static void abort_poll(struct asio_wait *w)

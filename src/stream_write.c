@@ -27,12 +27,13 @@ static void wake_writers(struct asio_stream *s)
     uint64_t sent = s->queued - s->out.length;
     struct asio_wait *w = s->writers.first;
     while (w) {
-        struct asio_wait *following = w->next;
-        if (w->u.out.target <= sent) {
-            asio_wait_list_remove(&s->writers, w);
-            asio_sched_ready(w, 0);
+        if (w->u.out.target > sent) {
+            w = w->next;
+            continue;
         }
-        w = following;
+        asio_wait_list_remove(&s->writers, w);
+        asio_sched_ready(w, 0);
+        w = s->writers.first; /* making the main chunk's results may have run finalizers */
     }
 }
 
