@@ -247,6 +247,7 @@ static int l_gc(lua_State *L)
     struct group *g = asio_api_to(L, 1, rt->ref_group_mt);
     if (!g)
         return 0;
+    g->ended = true; /* a finalizer of the script's may still have it, and spawn */
     if (g->scope)
         g->scope->holder = NULL;
     if (g->failed && !rt->closed)

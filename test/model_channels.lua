@@ -14,7 +14,7 @@ local steps = m.steps
 -- A channel where at most one waits to receive shows the order of all items, not only of those that
 -- one light thread gets.
 function M.new_channel()
-  local capacity = pick { 0, 0, 1, 2, 7, math.huge }
+  local capacity = pick { 0, 0, 1, 2, 7, 50, math.huge }
   return {
     it = asio.channel(capacity), capacity = capacity, single = chance(2), closed = false,
     ticket = 0, last = 0, sent = 0, received = 0, senders = 0, receivers = 0,
@@ -50,18 +50,31 @@ function M.check_no_item(channel, timeout, code)
 end
 local check_no_item = M.check_no_item
 
-function steps.send(me)
-  local channel, timeout = pick(m.world.channels), moment_or_never()
+local function send(me, channel, timeout)
   local item = offer(channel)
   local ok, sent, _, code = attempt(me, channel, 'senders', channel.it.send, channel.it, item, timeout)
   if ok and sent then
     channel.sent = channel.sent + 1
     if item.state == 'offered' then item.state = 'sent' end
-    return
+    return true
   end
   withdraw(item)
   if not ok then error(sent, 0) end
   check_no_item(channel, timeout, code)
+  return false
+end
+
+function steps.send(me)
+  send(me, pick(m.world.channels), moment_or_never())
+end
+
+-- As many as there is room for, now and then, so that buffers grow and shrink.
+function steps.flood(me)
+  local channel = pick(m.world.channels)
+  if channel.sent - channel.received > 20 then return end
+  for _ = 1, 40 do
+    if not send(me, channel, 0) then return end
+  end
 end
 
 function M.may_receive(channel)

@@ -177,10 +177,10 @@ end
 
 -- The cases ---------------------------------------------------------------------------------------
 
-local AROUND = { scope = 3, shield = 1, swallow = 1, coroutine = 1, spawn = 1, group = 1 }
-local CHANNELS = { send = 6, receive = 4, iterate = 1, select = 3, sleep = 1, yield = 1 }
-local LOCKS = { acquire = 4, lock = 4, wait = 3, select = 2, sleep = 1, yield = 1 }
-local LINKS = { write = 4, flush = 1, read = 5, sleep = 1 }
+local AROUND = { scope = 6, shield = 2, swallow = 2, coroutine = 2, spawn = 2, group = 2 }
+local CHANNELS = { send = 10, flood = 1, receive = 8, iterate = 3, select = 5, sleep = 2, yield = 2 }
+local LOCKS = { acquire = 8, lock = 8, wait = 6, select = 4, sleep = 2, yield = 2 }
+local LINKS = { write = 8, flush = 2, read = 10, sleep = 2 }
 
 -- The names of steps, as often as their weights say, in the same order in every process.
 local function choices(...)
