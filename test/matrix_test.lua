@@ -58,6 +58,17 @@ local function begin(one)
   lu.assertEquals(one.thread:status(), 'waiting')
 end
 
+-- One that goes on when its time is over, to wait for something else.
+local function begin_and_go_on(one)
+  one.told, one.gate = asio.event(), asio.event()
+  one.first = asio.spawn(function()
+    one.results = { one.wait() }
+    one.told:set()
+    return one.gate:wait()
+  end)
+  lu.assertEquals(one.first:status(), 'waiting')
+end
+
 local function make_end(one, way)
   one.what[way]()
 end
@@ -86,7 +97,15 @@ local function has_ended(one, way)
 end
 
 local function has_timed_out(one)
-  joined('ETIMEDOUT', one.thread:join())
+  lu.assertTrue(one.told:wait(10 * t.patience))
+  same('ETIMEDOUT', unpack(one.results, 1, 3))
+end
+
+-- What would have ended its first wait has not ended the next.
+local function was_left_alone(one)
+  lu.assertEquals(one.first:status(), 'waiting')
+  one.gate:set()
+  lu.assertEquals({ one.first:join() }, { true, true })
 end
 
 local function was_cancelled(one)
@@ -143,16 +162,18 @@ end
 local function times_out(operation)
   local all = prepare(operation)
   each(all, limit, SOON)
-  each(all, begin)
+  each(all, begin_and_go_on)
   each(all, has_timed_out)
   next_is_served(all, operation)
+  each(all, was_left_alone)
 end
 
 local function scope_times_out(operation, where)
   local all = prepare(operation, where)
-  each(all, begin)
+  each(all, begin_and_go_on)
   each(all, has_timed_out)
   next_is_served(all, operation)
+  each(all, was_left_alone)
 end
 
 local function is_cancelled(operation)

@@ -199,6 +199,7 @@ function M.suite(cases, dir)
   capture.path, capture.current = dir .. '/stderr', dir .. '/current'
   note 'loading'
   if M.stress then
+    jit.off() -- compiled code that collects all the time was seen to spin in the collector
     collectgarbage('setpause', 0)
     collectgarbage('setstepmul', 10000)
   end

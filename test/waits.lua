@@ -220,9 +220,11 @@ local function serve_names(server)
       table.insert(kept, { name = name:match '^[^.]*', answer = answer })
       name, answer = server.socket:question()
     end
-    for i = #kept, 1, -1 do
-      local exists = server.exists[kept[i].name]
-      if exists ~= nil then table.remove(kept, i).answer(exists) end
+    local asked = kept
+    kept = {}
+    for _, question in ipairs(asked) do
+      local exists = server.exists[question.name]
+      if exists == nil then table.insert(kept, question) else question.answer(exists) end
     end
     asio.sleep(0.001)
   end
