@@ -67,16 +67,18 @@ static int l_enter(lua_State *L)
     return 1;
 }
 
+/* With those that are still above it: an error has gone through their resumers. Nothing to do
+ * when the light thread is over. */
+static void take_off(struct asio_nested *n)
+{
+    while (n->wait)
+        asio_scope_pop_nested(n->wait);
+}
+
 /* core.coroutine_leave(record): it yielded to its resumer, or has ended. */
 static int l_leave(lua_State *L)
 {
-    struct asio_nested *n = lua_touserdata(L, 1);
-    struct asio_wait *w = n->wait;
-    if (!w)
-        return 0; /* the light thread is over */
-    w->nested = n->outer;
-    n->suspended = asio_scope_suspend(w, n->mark);
-    n->wait = NULL;
+    take_off(lua_touserdata(L, 1));
     return 0;
 }
 
@@ -118,6 +120,7 @@ static int l_gc(lua_State *L)
     struct asio_nested *n = asio_api_to(L, 1, rt->ref_nested_mt);
     if (!n)
         return 0;
+    take_off(n); /* one whose resumer was left by an error; a record must not outlive its userdata */
     asio_scope_free(rt, n->suspended);
     n->suspended = NULL;
     return 0;

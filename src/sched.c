@@ -287,12 +287,8 @@ static void forget_above(lua_State *L, struct asio_rt *rt)
         n = n->outer;
     if (!n && !is_base(L, rt))
         return; /* a coroutine that is not known */
-    while (w->nested != n) {
-        struct asio_nested *gone = w->nested;
-        w->nested = gone->outer;
-        gone->suspended = asio_scope_suspend(w, gone->mark);
-        gone->wait = NULL;
-    }
+    while (w->nested != n)
+        asio_scope_pop_nested(w);
 }
 
 bool asio_sched_owns(lua_State *L, struct asio_rt *rt)
@@ -596,6 +592,13 @@ static void keep_no_memory(lua_State *L, struct asio_rt *rt)
     lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_no_memory);
 }
 
+static void drop_scopes(struct asio_wait *w)
+{
+    while (w->nested)
+        asio_scope_pop_nested(w);
+    asio_scope_drop(w, NULL);
+}
+
 /* What is parked goes without a word; its scopes are not Lua's memory. */
 static void sched_close(struct asio_rt *rt)
 {
@@ -604,9 +607,9 @@ static void sched_close(struct asio_rt *rt)
         struct asio_thread *t = lua_touserdata(rt->L, -1);
         lua_pop(rt->L, 1);
         if (t)
-            asio_scope_drop(&t->wait, NULL);
+            drop_scopes(&t->wait);
     }
-    asio_scope_drop(rt->main_wait, NULL);
+    drop_scopes(rt->main_wait);
     asio_scope_close(rt);
 }
 

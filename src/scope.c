@@ -106,6 +106,14 @@ void asio_scope_resume(struct asio_wait *w, struct asio_scope *innermost)
     w->scope = innermost;
 }
 
+void asio_scope_pop_nested(struct asio_wait *w)
+{
+    struct asio_nested *n = w->nested;
+    w->nested = n->outer;
+    n->suspended = asio_scope_suspend(w, n->mark);
+    n->wait = NULL;
+}
+
 void asio_scope_close(struct asio_rt *rt)
 {
     while (rt->spare_scopes) {

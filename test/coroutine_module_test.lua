@@ -50,6 +50,24 @@ function T.test_the_stack_overflowing_around_resume()
   end
 end
 
+-- The record was collected with its coroutine, and still referred to.
+function T.test_the_stack_overflowing_in_a_scope_and_then_collected()
+  local function deep()
+    co.wrap(function() return asio.timeout(60, co.yield) end)()
+    return 1 + deep()
+  end
+  for _ = 1, t.stress and 1 or 20 do
+    local thread = asio.spawn(function()
+      lu.assertFalse((pcall(deep)))
+      t.collect()
+      for _ = 1, 200 do newproxy() end -- takes the place of what has gone
+      local _, _, code = asio.timeout(0.001, asio.sleep, 60)
+      return code
+    end)
+    lu.assertEquals({ thread:join() }, { true, 'ETIMEDOUT' })
+  end
+end
+
 -- Passing through -------------------------------------------------------------------------------
 
 local function every_kind_of_wait()
