@@ -226,8 +226,7 @@ static void queue_all(lua_State *L, struct asio_conn *c)
         status = queue_data(L, s, i);
 }
 
-static inline int queue_string(
-    lua_State *L, struct asio_stream *s, int index, const char *bytes, size_t n)
+static inline int queue_string(lua_State *L, struct asio_stream *s, int index, const char *bytes, size_t n)
 {
     if (!asio_outbuf_fit(&s->out, bytes, n))
         return asio_stream_queue(L, s, index, bytes, n);
@@ -401,9 +400,8 @@ void asio_conn_open(lua_State *L, struct asio_rt *rt)
         { "check_lines", l_check_lines }, { "peek", l_peek }, { "write", l_write }, { "flush", l_flush },
         { NULL, NULL } };
     static const luaL_Reg methods[] = { { "close", l_close }, { "shutdown", l_shutdown },
-        { "abort", l_abort }, { "set_timeout", l_set_timeout },
-        { "peer", l_peer }, { "address", l_address }, { "fd", l_fd }, { "pending", l_pending },
-        { "get_original_dst", l_original_dst }, { NULL, NULL } };
+        { "abort", l_abort }, { "set_timeout", l_set_timeout }, { "peer", l_peer }, { "address", l_address },
+        { "fd", l_fd }, { "pending", l_pending }, { "get_original_dst", l_original_dst }, { NULL, NULL } };
     static const luaL_Reg meta[] = { { "__gc", l_gc }, { "__tostring", l_tostring }, { NULL, NULL } };
     asio_api_functions(L, rt, "core", core);
     asio_api_class(L, rt, "conn", methods, meta, rt->ref_conn_mt);
