@@ -1,4 +1,5 @@
--- Server of ours for a protocol of lines, each of which is answered by itself: asio_lines.lua read_line|lines
+-- Server of ours for a protocol of lines: each line is read, and answered with itself, by itself.
+--     asio_lines.lua read_line|lines
 local asio = require 'asio'
 
 local handlers = {}
