@@ -9,20 +9,22 @@ local c_read_until, c_read_line, c_read_all = core.read_until, core.read_line, c
 local c_check_lines, c_peek = core.check_lines, core.peek
 local error = error
 
---- Reads up to a delimiter and returns what comes before it; the delimiter is taken too. Waits until it is there.
+--- Reads up to a delimiter and returns what comes before it; the delimiter is taken too. Waits until it
+--- is there.
 ---@param delim string one byte or more
 ---@param max? integer at most so many bytes before it (1 MiB); `math.huge`: no limit
 ---@return string? data
 ---@return string? message
----@return string? code `EMSGSIZE` (more than max; nothing is taken), `EOF` (before the delimiter), or as for `read`
+---@return string? code `EMSGSIZE` (more than max; nothing is taken), `EOF` (before the delimiter), or as
+--- for `read`
 function conn.read_until(self, delim, max)
     local token, data, message, code = c_read_until(self, delim, max)
     if token == OK then return data end
     return unusual(self, token, data, message, code)
 end
 
---- Reads a line, which ends in LF or CRLF, and returns it without that. Waits until it is there. The last line
---- may lack its end: at the end of file what is left is a line.
+--- Reads a line, which ends in LF or CRLF, and returns it without that. Waits until it is there. The last
+--- line may lack its end: at the end of file what is left is a line.
 ---@param max? integer at most so many bytes (1 MiB); `math.huge`: no limit
 ---@return string? line
 ---@return string? message
