@@ -26,7 +26,7 @@
 #include "load_options.h"
 #include "observe.h"
 
-#define PERIOD 65521 /* of the pattern: a prime, so that no message size divides it */
+#define PERIOD 65521           /* of the pattern: a prime, so that no message size divides it */
 #define PERIOD_LINES (4 << 20) /* about, for lines, which come again with it: many that differ */
 #define EVENTS_PER_TURN 256
 #define OPEN_AT_ONCE 16 /* connections opened before the server must have accepted them */

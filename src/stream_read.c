@@ -176,24 +176,25 @@ void asio_stream_received(struct asio_stream *s, char *bytes, size_t n)
         asio_stream_discard(s, n);
         return;
     }
+    size_t held = s->in.capacity;
     int status = 0;
     if (asio_inbuf_length(&s->in) == 0)
         asio_inbuf_borrow(&s->in, bytes, n);
     else
         status = asio_inbuf_append(&s->in, bytes, n);
-    if (status == 0)
+    if (status == 0) {
         serve_reader(s);
-    /* User code has run: the stream may have been closed, but its memory is there until libuv
-     * calls back. */
-    if (status == 0 && (status = asio_inbuf_own(&s->in)) > 0) {
-        asio_rt_external(s->rt, (size_t)status);
-        status = 0;
+        /* User code has run: the stream may have been closed, but its memory is there until libuv
+         * calls back. */
+        status = asio_inbuf_own(&s->in);
     }
     if (status < 0) {
         stop_reading(s);
         asio_stream_ended(s, status);
         return;
     }
+    if (s->in.capacity > held)
+        asio_rt_external(s->rt, s->in.capacity - held);
     bool wanted = s->reader && s->reader->u.in.need > asio_inbuf_length(&s->in);
     if (!s->closing && !wanted && asio_inbuf_length(&s->in) > ASIO_READ_AHEAD)
         stop_reading(s);
@@ -210,7 +211,7 @@ static int end_reason(struct asio_stream *s)
 void asio_stream_ended(struct asio_stream *s, int status)
 {
     s->reading = false;
-    s->read_status = status == UV_EOF ? end_reason(s) : status;
+    s->read_status = status == UV_EOF && !s->closing ? end_reason(s) : status;
     if (s->closing)
         asio_stream_continue_close(s);
     else if (s->reader)

@@ -79,7 +79,7 @@ static void half_close(struct asio_stream *s)
     int status = s->transport->shutdown(s);
     s->half_closed = status == 0;
     if (status < 0)
-        fail(s, status);
+        fail(s, status == UV_ENOTCONN ? UV_EPIPE : status); /* the peer has gone */
 }
 
 void asio_stream_flush(struct asio_stream *s)

@@ -98,6 +98,15 @@ function T.test_a_connection_that_has_failed_says_so()
   conn:close()
 end
 
+function T.test_a_peer_that_has_gone()
+  local conn, peer = t.raw_peer()
+  peer:reset()
+  t.failure('ECONNRESET', conn:read(1))
+  t.failure('EPIPE', conn:shutdown())
+  t.failure('EPIPE', conn:write 'x')
+  conn:close()
+end
+
 function T.test_a_peer_that_goes_while_it_is_on_its_way()
   local conn, peer = t.raw_peer()
   conn:set_timeout(nil, 0)
