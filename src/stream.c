@@ -165,13 +165,13 @@ void asio_stream_abort(struct asio_stream *s)
         return;
     detach(s);
     s->closing = true;
-    asio_inbuf_free(&s->in);
-    asio_stream_read_abort(s, UV_ECANCELED);
-    asio_stream_write_abort(s, UV_ECANCELED);
     s->rt->alive++; /* until the handle is gone, as for close */
     if (s->transport->fd(s, &fd) == 0)
         asio_sys_reset_on_close(fd);
     finish(s);
+    asio_inbuf_free(&s->in);
+    asio_stream_read_abort(s, UV_ECANCELED);
+    asio_stream_write_abort(s, UV_ECANCELED);
 }
 
 void asio_stream_teardown(void *p)
