@@ -96,8 +96,8 @@ void asio_stream_received(struct asio_stream *s, char *bytes, size_t n); /* byte
 void asio_stream_ended(struct asio_stream *s, int status);
 /* Waits for `need` bytes, returns at most `max`. */
 int asio_stream_read(lua_State *L, struct asio_stream *s, size_t need, size_t max);
-/* All of these take nothing when they fail; where there is a max (at most SIZE_MAX / 2), more than that
- * before what ends it is UV_EMSGSIZE. */
+/* All of these take nothing when they fail; where there is a max (at most SIZE_MAX / 2), more than
+ * that before what ends it is UV_EMSGSIZE. */
 int asio_stream_peek(lua_State *L, struct asio_stream *s, size_t n);
 int asio_stream_read_all(lua_State *L, struct asio_stream *s, size_t max);
 int asio_stream_read_line(lua_State *L, struct asio_stream *s, size_t max);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * Looking for a delimiter in bytes that arrive bit by bit. The caller remembers how far it has looked, so
- * that no byte is looked at again when more come: the whole search is linear in what arrives,
- * whatever the delimiter, however small the pieces. A delimiter of up to 8 bytes is compared in place
- * (8 times its bytes at worst); a longer one is Knuth, Morris and Pratt's, with a table. */
+ * Looking for a delimiter in bytes that arrive bit by bit. The caller remembers how far it has
+ * looked, so that no byte is looked at again when more come: the whole search is linear in what
+ * arrives, whatever the delimiter, however small the pieces. A delimiter of up to 8 bytes is
+ * compared in place (at each byte, at worst); for a longer one there is a table, by which no byte
+ * is compared more than twice (Knuth, Morris and Pratt). */
 #ifndef ASIO_STREAM_FIND_H
 #define ASIO_STREAM_FIND_H
 
@@ -13,8 +14,8 @@ enum { ASIO_DELIM_SHORT = 8 };
 
 struct asio_pattern;
 
-/* What a reader looks for. Part of a stream; holds memory only for a long delimiter, until another one is
- * set or it is freed. Zeroed: nothing. */
+/* What a reader looks for. Part of a stream; holds memory only for a long delimiter, until
+ * another one is set or it is freed, which asio_stream_free does at the latest. Zeroed: nothing. */
 struct asio_delim {
     union {
         unsigned char bytes[ASIO_DELIM_SHORT];
@@ -33,8 +34,9 @@ void asio_delim_free(struct asio_delim *d);
 /* Its bytes, at most. */
 size_t asio_delim_length(const struct asio_delim *d);
 
-/* Looks at bytes[seen, n). True: a delimiter is there, the first one ends at *end. After setting the delimiter the
- * first call has seen = 0; every later one has the n of the one before, and the same bytes before it. */
+/* Looks at bytes[seen, n). True: a delimiter is there, the first one ends at *end. After setting
+ * the delimiter the first call has seen = 0; every later one has the n of the one before, and the
+ * same bytes before it. */
 bool asio_delim_find(struct asio_delim *d, const char *bytes, size_t n, size_t seen, size_t *end);
 
 /* How many bytes come before a delimiter that was found to end at `end`. */

@@ -5,9 +5,9 @@
  * reads (stopping and starting costs two system calls) and stops only when nobody wants what
  * has piled up.
  *
- * A reader says how many bytes have to be there before it is looked at (u.in.need). One that looks for
- * a delimiter wants one more than it has looked at; how far that is, and what it looks for
- * (s->delim), stays while it waits, so that nothing is looked at twice. */
+ * A reader says how many bytes have to be there before it is looked at (u.in.need). One that looks
+ * for a delimiter (s->delim) wants one more than it has looked at, so that nothing is looked at
+ * twice. */
 #include "error.h"
 #include "stream.h"
 
@@ -33,9 +33,9 @@ static bool start_reading(struct asio_stream *s)
 
 /* ---- results ------------------------------------------------------------------------------ */
 
-/* The first n bytes as a string; drops so many. The string is made before they are dropped: running out of
- * memory loses nothing. Making it may run finalizers, which may close the connection or read
- * from it: the bytes are pinned meanwhile, and looked at again. */
+/* The first n bytes as a string; takes `drop` bytes away. The string is made before that: running
+ * out of memory loses nothing. Making it may run finalizers, which may close the connection or
+ * read from it: the bytes are pinned meanwhile, and looked at again. */
 static int push_bytes(lua_State *L, struct asio_stream *s, size_t n, size_t drop)
 {
     size_t start = s->in.start;
@@ -126,7 +126,8 @@ static const struct asio_wait_op line_op = { "read_line", true, abort_read, push
 /* ---- what arrives ------------------------------------------------------------------------- */
 
 /* Looks for the delimiter in what has not been looked at. 0: found, *need is where it ends;
- * UV_EMSGSIZE: more than max come before it; UV_EAGAIN: not there, *need is one more than has been looked at. */
+ * UV_EMSGSIZE: more than max come before it; UV_EAGAIN: not there, *need is one more than has
+ * been looked at. */
 static int look(struct asio_stream *s, size_t *need, size_t max)
 {
     const char *bytes = asio_inbuf_bytes(&s->in);
