@@ -26,7 +26,8 @@
 #include "load_options.h"
 #include "observe.h"
 
-#define PERIOD 65521 /* of the pattern: a prime, so that no message size divides it */
+#define PERIOD 65521           /* of the pattern: a prime, so that no message size divides it */
+#define PERIOD_LINES (4 << 20) /* about, for lines, which come again with it: many that differ */
 #define EVENTS_PER_TURN 256
 #define OPEN_AT_ONCE 16 /* connections opened before the server must have accepted them */
 #define PER_SOURCE 500  /* connections that share one source address */
@@ -48,7 +49,8 @@ struct conn {
     uint32_t chunks;
 };
 
-static unsigned char pattern[PERIOD + CHUNK];
+static unsigned char pattern[PERIOD_LINES + CHUNK];
+static uint32_t period = PERIOD;
 static unsigned char buffer[CHUNK];
 static int epoll_fd;
 static bool sending = true; /* false: what has come back is not replaced any more */
@@ -72,16 +74,22 @@ static void sleep_ms(long ms)
 static void make_pattern(void)
 {
     uint32_t x = 2463534242u;
-    for (int i = 0; i < PERIOD; i++) {
+    int size = opt.size;
+    if (opt.lines)
+        period = (uint32_t)(PERIOD_LINES / size * size);
+    int end = (int)period + CHUNK;
+    for (int i = 0; i < end; i++) {
         x ^= x << 13;
         x ^= x >> 17;
         x ^= x << 5;
         pattern[i] = (unsigned char)(x >> 11);
+        if (opt.lines)
+            pattern[i] = i % size == size - 1 ? '\n' : (unsigned char)(' ' + pattern[i] % 95);
     }
-    for (int i = PERIOD; i < PERIOD + CHUNK; i++)
-        pattern[i] = pattern[i - PERIOD];
-    for (int i = opt.size; opt.alike && i < PERIOD + CHUNK; i++)
-        pattern[i] = pattern[i - opt.size];
+    for (int i = (int)period; i < end; i++)
+        pattern[i] = pattern[i - (int)period];
+    for (int i = size; opt.alike && i < end; i++)
+        pattern[i] = pattern[i - size];
 }
 
 /* At least CHUNK bytes of a stream from `offset` on. */
@@ -89,12 +97,15 @@ static const unsigned char *stream_at(uint32_t seed, uint64_t offset)
 {
     if (opt.alike)
         return pattern + offset % (uint64_t)opt.size;
-    return pattern + (offset + seed) % PERIOD;
+    return pattern + (offset + seed) % period;
 }
 
+/* Lines begin where they did. */
 static uint32_t seed_of(int number)
 {
-    return (uint32_t)number * 7919u % PERIOD;
+    if (opt.lines)
+        return (uint32_t)number * 7919u % (period / (uint32_t)opt.size) * (uint32_t)opt.size;
+    return (uint32_t)number * 7919u % period;
 }
 
 /* Sockets ------------------------------------------------------------------------------------ */

@@ -24,6 +24,7 @@ struct options {
     int size;
     int inflight;
     int alike; /* every message the same */
+    int lines; /* messages are lines of text: the last byte ends the line */
     int idle;
     int count; /* churn: connections */
     int pid;   /* the server; 0: not measured */
@@ -65,6 +66,7 @@ static void usage(FILE *to)
           "  --size BYTES                 of a message, at most 65536 (64)\n"
           "  --inflight N                 messages under way per connection (1)\n"
           "  --alike 0|1                  every message different, or all the same (0)\n"
+          "  --lines 0|1                  messages are any bytes, or lines of text (0)\n"
           "  --seconds S, --warmup S      measured, and before that (3, 0.5)\n"
           "  --pid PID                    the server, whose CPU time and memory are measured\n"
           "  --idle N                     idle, among: connections that rest (19000)\n"
@@ -87,6 +89,7 @@ static const struct setting {
     { "size", INTEGER, &opt.size, 1, CHUNK },
     { "inflight", INTEGER, &opt.inflight, 1, 1e5 },
     { "alike", INTEGER, &opt.alike, 0, 1 },
+    { "lines", INTEGER, &opt.lines, 0, 1 },
     { "idle", INTEGER, &opt.idle, 1, 1e6 },
     { "count", INTEGER, &opt.count, 1, 1e9 },
     { "pid", INTEGER, &opt.pid, 1, 1e9 },

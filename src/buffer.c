@@ -19,8 +19,7 @@ int asio_inbuf_own(struct asio_inbuf *b)
         return 0;
     const char *p = asio_inbuf_bytes(b);
     *b = (struct asio_inbuf){ 0 };
-    int status = asio_inbuf_append(b, p, n);
-    return status < 0 ? status : (int)b->capacity;
+    return asio_inbuf_append(b, p, n);
 }
 
 /* Room for n more bytes: by moving what is there to the front when that frees enough and is

@@ -36,8 +36,7 @@ static inline const char *asio_inbuf_bytes(const struct asio_inbuf *b)
 /* Makes an empty buffer show n bytes at p, which stay the caller's. */
 void asio_inbuf_borrow(struct asio_inbuf *b, char *p, size_t n);
 
-/* Copies what is left of a borrowed view. Returns the bytes newly held on the heap, or UV_ENOMEM
- * (the view is then gone). */
+/* Copies what is left of a borrowed view; 0 or UV_ENOMEM (the view is then gone). */
 int asio_inbuf_own(struct asio_inbuf *b);
 
 /* Adds n bytes behind; 0 or UV_ENOMEM (the buffer is then as before). The buffer must own. */

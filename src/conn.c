@@ -6,6 +6,7 @@
 #include "api.h"
 #include "address.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -47,7 +48,13 @@ static size_t to_size(double n)
     return n < (double)(SIZE_MAX / 2) ? (size_t)n : SIZE_MAX / 2;
 }
 
-static int closed(lua_State *L)
+static inline bool may_wait(const struct asio_stream *s)
+{
+    return s && !asio_sched_interrupted(s->rt);
+}
+
+/* Why not. */
+static int not_now(lua_State *L)
 {
     struct asio_rt *rt = asio_rt_of(L);
     return asio_sched_interrupted(rt) ? asio_push_interrupt(L, rt) : asio_push_fail(L, UV_EBADF);
@@ -55,11 +62,7 @@ static int closed(lua_State *L)
 
 static int read(lua_State *L, struct asio_stream *s, size_t need, size_t max)
 {
-    if (!s)
-        return closed(L);
-    if (asio_sched_interrupted(s->rt))
-        return asio_push_interrupt(L, s->rt);
-    return asio_stream_read(L, s, need, max);
+    return may_wait(s) ? asio_stream_read(L, s, need, max) : not_now(L);
 }
 
 static int l_read(lua_State *L)
@@ -76,6 +79,59 @@ static int l_read_some(lua_State *L)
     if (!lua_isnoneornil(L, 2))
         max = to_size(asio_check_integer(L, 2, 1, "read_some", 1, size_max));
     return read(L, s, 1, max);
+}
+
+static int l_peek(lua_State *L)
+{
+    struct asio_stream *s = check_conn(L, "peek")->stream;
+    size_t n = to_size(asio_check_integer(L, 2, 1, "peek", 0, size_max));
+    return may_wait(s) ? asio_stream_peek(L, s, n) : not_now(L);
+}
+
+/* The most that may come before what a read looks for: by default 1 MiB, inf for no limit. */
+static size_t check_max(lua_State *L, int index, int arg, const char *fname)
+{
+    enum { DEFAULT_MAX = 1024 * 1024 };
+    if (lua_isnoneornil(L, index))
+        return DEFAULT_MAX;
+    if (lua_tonumber(L, index) == HUGE_VAL)
+        return SIZE_MAX / 2;
+    return to_size(asio_check_integer(L, index, arg, fname, 1, size_max));
+}
+
+static int l_read_line(lua_State *L)
+{
+    struct asio_stream *s = check_conn(L, "read_line")->stream;
+    size_t max = check_max(L, 2, 1, "read_line");
+    return may_wait(s) ? asio_stream_read_line(L, s, max) : not_now(L);
+}
+
+/* core.check_lines(self, max): lines blames the line that calls it, not the loop. */
+static int l_check_lines(lua_State *L)
+{
+    check_conn(L, "lines");
+    check_max(L, 2, 1, "lines");
+    return 0;
+}
+
+static int l_read_all(lua_State *L)
+{
+    struct asio_stream *s = check_conn(L, "read_all")->stream;
+    size_t max = check_max(L, 2, 1, "read_all");
+    return may_wait(s) ? asio_stream_read_all(L, s, max) : not_now(L);
+}
+
+static int l_read_until(lua_State *L)
+{
+    struct asio_stream *s = check_conn(L, "read_until")->stream;
+    size_t n;
+    if (lua_type(L, 2) != LUA_TSTRING)
+        asio_error_type(L, 2, 1, "read_until", "string");
+    const char *delim = lua_tolstring(L, 2, &n);
+    if (n == 0)
+        asio_error_arg(L, 1, "read_until", "delimiter must not be empty");
+    size_t max = check_max(L, 3, 2, "read_until");
+    return may_wait(s) ? asio_stream_read_until(L, s, delim, n, max) : not_now(L);
 }
 
 /* ---- writing ------------------------------------------------------------------------------ */
@@ -170,6 +226,29 @@ static void queue_all(lua_State *L, struct asio_conn *c)
         status = queue_data(L, s, i);
 }
 
+static inline int queue_string(lua_State *L, struct asio_stream *s, int index, const char *bytes, size_t n)
+{
+    if (!asio_outbuf_fit(&s->out, bytes, n))
+        return asio_stream_queue(L, s, index, bytes, n);
+    s->queued += n;
+    return 0;
+}
+
+/* Several strings, a line and its end for instance: without the steps that tables need. */
+static bool queue_strings(lua_State *L, struct asio_stream *s, int top)
+{
+    int status = 0;
+    for (int i = 2; i <= top; i++)
+        if (lua_type(L, i) != LUA_TSTRING)
+            return false;
+    for (int i = 2; i <= top && status == 0 && !s->closing; i++) {
+        size_t n;
+        const char *bytes = lua_tolstring(L, i, &n);
+        status = queue_string(L, s, i, bytes, n);
+    }
+    return top > 2;
+}
+
 static int l_write(lua_State *L)
 {
     struct asio_conn *c = check_conn(L, "write");
@@ -177,24 +256,20 @@ static int l_write(lua_State *L)
     size_t n;
     if (s && s->out.length > ASIO_HIGH_WATER)
         asio_sched_claim(L, s->rt); /* it will have to wait: raise before anything is queued */
-    const char *bytes = lua_gettop(L) == 2 ? lua_tolstring(L, 2, &n) : NULL;
-    if (!bytes)
+    int top = lua_gettop(L);
+    bool open = s && s->write_status == 0 && !s->shut;
+    const char *bytes = top == 2 ? lua_tolstring(L, 2, &n) : NULL;
+    if (!bytes && !(open && queue_strings(L, s, top)))
         queue_all(L, c);
-    else if (s && s->write_status == 0 && asio_outbuf_fit(&s->out, bytes, n))
-        s->queued += n;
-    else if (s && s->write_status == 0)
-        asio_stream_queue(L, s, 2, bytes, n);
+    else if (bytes && open)
+        queue_string(L, s, 2, bytes, n);
     return s ? asio_stream_write_end(L, s) : asio_push_fail(L, UV_EBADF);
 }
 
 static int l_flush(lua_State *L)
 {
     struct asio_stream *s = check_conn(L, "flush")->stream;
-    if (!s)
-        return closed(L);
-    if (asio_sched_interrupted(s->rt))
-        return asio_push_interrupt(L, s->rt);
-    return asio_stream_flush_wait(L, s);
+    return may_wait(s) ? asio_stream_flush_wait(L, s) : not_now(L);
 }
 
 /* ---- the rest, which never waits ---------------------------------------------------------- */
@@ -205,6 +280,24 @@ static int l_close(lua_State *L)
     if (c->stream)
         asio_stream_close(c->stream, false);
     return 0;
+}
+
+static int l_abort(lua_State *L)
+{
+    struct asio_conn *c = check_conn(L, "abort");
+    if (c->stream)
+        asio_stream_abort(c->stream);
+    return 0;
+}
+
+static int l_shutdown(lua_State *L)
+{
+    struct asio_stream *s = check_conn(L, "shutdown")->stream;
+    int status = s ? asio_stream_shutdown(s) : UV_EBADF;
+    if (status < 0)
+        return asio_error_push(L, status);
+    lua_pushboolean(L, 1);
+    return 1;
 }
 
 /* A finalizer: must not raise, nor touch anything after the runtime has gone (the stream has then
@@ -302,11 +395,13 @@ static int l_tostring(lua_State *L)
 
 void asio_conn_open(lua_State *L, struct asio_rt *rt)
 {
-    static const luaL_Reg core[] = { { "read", l_read }, { "read_some", l_read_some }, { "write", l_write },
-        { "flush", l_flush }, { NULL, NULL } };
-    static const luaL_Reg methods[] = { { "close", l_close }, { "set_timeout", l_set_timeout },
-        { "peer", l_peer }, { "address", l_address }, { "fd", l_fd }, { "pending", l_pending },
-        { "get_original_dst", l_original_dst }, { NULL, NULL } };
+    static const luaL_Reg core[] = { { "read", l_read }, { "read_some", l_read_some },
+        { "read_until", l_read_until }, { "read_line", l_read_line }, { "read_all", l_read_all },
+        { "check_lines", l_check_lines }, { "peek", l_peek }, { "write", l_write }, { "flush", l_flush },
+        { NULL, NULL } };
+    static const luaL_Reg methods[] = { { "close", l_close }, { "shutdown", l_shutdown },
+        { "abort", l_abort }, { "set_timeout", l_set_timeout }, { "peer", l_peer }, { "address", l_address },
+        { "fd", l_fd }, { "pending", l_pending }, { "get_original_dst", l_original_dst }, { NULL, NULL } };
     static const luaL_Reg meta[] = { { "__gc", l_gc }, { "__tostring", l_tostring }, { NULL, NULL } };
     asio_api_functions(L, rt, "core", core);
     asio_api_class(L, rt, "conn", methods, meta, rt->ref_conn_mt);

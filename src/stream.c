@@ -107,7 +107,7 @@ void asio_stream_continue_close(struct asio_stream *s)
         if (expired)
             look_again(s, s->linger);
     } else if (!s->finished) {
-        if (s->read_status < 0 || s->transport->shutdown(s) < 0) {
+        if (s->read_status < 0 || (!s->half_closed && s->transport->shutdown(s) < 0)) {
             finish(s);
             return;
         }
@@ -157,6 +157,23 @@ void asio_stream_close(struct asio_stream *s, bool collected)
         asio_stream_flush(s); /* goes on with asio_stream_continue_close */
 }
 
+/* Where there is no such thing as a reset the peer sees the end, or an error, as its system does it. */
+void asio_stream_abort(struct asio_stream *s)
+{
+    uv_os_fd_t fd;
+    if (s->closing)
+        return;
+    detach(s);
+    s->closing = true;
+    s->rt->alive++; /* until the handle is gone, as for close */
+    if (s->transport->fd(s, &fd) == 0)
+        asio_sys_reset_on_close(fd);
+    finish(s);
+    asio_inbuf_free(&s->in);
+    asio_stream_read_abort(s, UV_ECANCELED);
+    asio_stream_write_abort(s, UV_ECANCELED);
+}
+
 void asio_stream_teardown(void *p)
 {
     struct asio_stream *s = p;
@@ -176,6 +193,7 @@ void asio_stream_free(struct asio_stream *s)
     asio_rt_flush_forget(s->rt, &s->flush);
     s->in.pinned = false; /* memory may have run out while it was */
     asio_inbuf_free(&s->in);
+    asio_delim_free(&s->delim);
     asio_stream_drop_output(s);
     s->rt->stats.connections_open -= s->counted;
     if (s->closing)

@@ -17,6 +17,7 @@
 
 #include "buffer.h"
 #include "sched.h"
+#include "stream_find.h"
 
 struct asio_stream;
 
@@ -51,6 +52,7 @@ struct asio_stream {
     struct asio_wait *reader;
     struct asio_wait_list writers; /* parked writes and flushes */
     struct asio_inbuf in;
+    struct asio_delim delim; /* what is looked for by the reader, or was by the last one */
     struct asio_outbuf out;
     uint64_t queued; /* bytes ever written into the queue; queued - out.length were sent */
     struct asio_flush_node flush;
@@ -61,6 +63,8 @@ struct asio_stream {
     int read_status, write_status;      /* sticky: UV_EOF or the first error */
     bool reading;                       /* the transport was asked to read */
     bool sending;                       /* a transport write is on its way */
+    bool shut;                          /* shutdown was asked for: nothing more can be written */
+    bool half_closed;                   /* and everything is sent, and the peer told */
     bool closing;                       /* orderly close in progress */
     bool finished;                      /* closing: everything is sent and half-closed */
     bool counted;                       /* in rt->stats: it was a connection once */
@@ -80,6 +84,7 @@ enum {
 void asio_stream_init(struct asio_stream *s, struct asio_rt *rt, const struct asio_transport *transport);
 void asio_stream_attach(struct asio_stream *s, struct asio_conn *conn);
 void asio_stream_close(struct asio_stream *s, bool collected); /* orderly; returns at once */
+void asio_stream_abort(struct asio_stream *s);                 /* resets, drops output */
 void asio_stream_teardown(void *s);                            /* a transport's handle.teardown */
 void asio_stream_free(
     struct asio_stream *s); /* from the transport's close callback; the struct's memory stays */
@@ -91,6 +96,13 @@ void asio_stream_received(struct asio_stream *s, char *bytes, size_t n); /* byte
 void asio_stream_ended(struct asio_stream *s, int status);
 /* Waits for `need` bytes, returns at most `max`. */
 int asio_stream_read(lua_State *L, struct asio_stream *s, size_t need, size_t max);
+/* All of these take nothing when they fail; where there is a max (at most SIZE_MAX / 2), more than
+ * that before what ends it is UV_EMSGSIZE. */
+int asio_stream_peek(lua_State *L, struct asio_stream *s, size_t n);
+int asio_stream_read_all(lua_State *L, struct asio_stream *s, size_t max);
+int asio_stream_read_line(lua_State *L, struct asio_stream *s, size_t max);
+/* The delimiter's n bytes are borrowed for the call. */
+int asio_stream_read_until(lua_State *L, struct asio_stream *s, const char *delim, size_t n, size_t max);
 void asio_stream_read_abort(struct asio_stream *s, int status); /* wakes the reader, if any */
 
 /* stream_write.c */
@@ -99,6 +111,8 @@ int asio_stream_queue(lua_State *L, struct asio_stream *s, int index, const char
 /* After queueing: parks if the queue is above the mark. Returns as a waiting function. */
 int asio_stream_write_end(lua_State *L, struct asio_stream *s);
 int asio_stream_flush_wait(lua_State *L, struct asio_stream *s);
+/* Half-closes behind what is queued; a status. */
+int asio_stream_shutdown(struct asio_stream *s);
 void asio_stream_sent(struct asio_stream *s, size_t bytes, int status);
 void asio_stream_flush(struct asio_stream *s);
 void asio_stream_write_abort(struct asio_stream *s, int status); /* wakes all writers */

@@ -73,6 +73,15 @@ static void hand_over(struct asio_stream *s)
     s->sending = true;
 }
 
+/* Everything is sent. */
+static void half_close(struct asio_stream *s)
+{
+    int status = s->transport->shutdown(s);
+    s->half_closed = status == 0;
+    if (status < 0)
+        fail(s, status == UV_ENOTCONN ? UV_EPIPE : status); /* the peer has gone */
+}
+
 void asio_stream_flush(struct asio_stream *s)
 {
     while (s->out.length > 0 && !s->sending && s->write_status == 0 && !s->gone) {
@@ -91,6 +100,8 @@ void asio_stream_flush(struct asio_stream *s)
     }
     if (s->writers.first)
         wake_writers(s);
+    if (s->shut && !s->half_closed && s->out.length == 0 && s->write_status == 0 && !s->gone)
+        half_close(s);
     if (s->closing)
         asio_stream_continue_close(s);
 }
@@ -151,6 +162,8 @@ int asio_stream_queue(lua_State *L, struct asio_stream *s, int index, const char
 {
     if (s->closing)
         return UV_ECANCELED; /* a finalizer did it, run by the making of a string */
+    if (s->shut)
+        return UV_EPIPE;
     if (n >= ASIO_LARGE)
         return queue_large(L, s, index, bytes, n);
     int status = asio_outbuf_copy(&s->out, &s->rt->out_env, bytes, n);
@@ -203,8 +216,8 @@ int asio_stream_write_end(lua_State *L, struct asio_stream *s)
         asio_stream_flush(s);
     else if (s->out.length > 0)
         asio_rt_flush_later(rt, &s->flush);
-    if (s->write_status < 0)
-        return asio_push_fail(L, s->write_status);
+    if (s->write_status < 0 || s->shut)
+        return asio_push_fail(L, s->write_status < 0 ? s->write_status : UV_EPIPE);
     if (s->out.length <= ASIO_HIGH_WATER || !asio_sched_can_wait(L, rt)) {
         asio_push_ok(L, rt); /* the shim adds the `true` */
         return 1;
@@ -220,4 +233,13 @@ int asio_stream_flush_wait(lua_State *L, struct asio_stream *s)
     if (s->out.length == 0)
         return asio_push_true(L);
     return park(L, s, &flush_op, s->queued);
+}
+
+int asio_stream_shutdown(struct asio_stream *s)
+{
+    if (s->write_status == 0) {
+        s->shut = true;
+        asio_stream_flush(s);
+    }
+    return s->write_status;
 }

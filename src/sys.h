@@ -15,6 +15,12 @@ ssize_t asio_sys_send(uv_os_fd_t fd, const uv_buf_t *bufs, unsigned count);
 /* Half-closes (sends FIN); UV_ENOTSUP: use uv_shutdown. */
 int asio_sys_shutdown(uv_os_fd_t fd);
 
+/* Why a stream has ended that libuv says has ended in order: 0: it has, or a status. */
+int asio_sys_end_reason(uv_os_fd_t fd);
+
+/* Has close reset a connection, and drop what is on its way, where there is such a thing. */
+void asio_sys_reset_on_close(uv_os_fd_t fd);
+
 /* Duplicates a listening socket: 0, an error, or UV_ENOTSUP where there is no need of it. */
 int asio_sys_dup(uv_os_fd_t fd, uv_os_sock_t *copy);
 void asio_sys_close(uv_os_sock_t fd);

@@ -39,6 +39,23 @@ int asio_sys_shutdown(uv_os_fd_t fd)
     return shutdown(fd, SHUT_WR) == 0 ? 0 : uv_translate_sys_error(errno);
 }
 
+/* libuv takes a hang-up behind a read that did not fill its buffer for the end, and does not ask why. EPIPE
+ * is a reset that came after the peer's orderly end. */
+int asio_sys_end_reason(uv_os_fd_t fd)
+{
+    int error = 0;
+    socklen_t length = sizeof error;
+    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length) != 0 || error == EPIPE)
+        return 0;
+    return error ? uv_translate_sys_error(error) : 0;
+}
+
+void asio_sys_reset_on_close(uv_os_fd_t fd)
+{
+    struct linger linger = { .l_onoff = 1 };
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger);
+}
+
 int asio_sys_dup(uv_os_fd_t fd, uv_os_sock_t *copy)
 {
     *copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);

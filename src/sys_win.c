@@ -17,6 +17,18 @@ int asio_sys_shutdown(uv_os_fd_t fd)
     return UV_ENOTSUP;
 }
 
+int asio_sys_end_reason(uv_os_fd_t fd)
+{
+    (void)fd;
+    return 0;
+}
+
+void asio_sys_reset_on_close(uv_os_fd_t fd)
+{
+    struct linger linger = { .l_onoff = 1 };
+    setsockopt((SOCKET)fd, SOL_SOCKET, SO_LINGER, (const char *)&linger, sizeof linger);
+}
+
 int asio_sys_dup(uv_os_fd_t fd, uv_os_sock_t *copy)
 {
     (void)fd, (void)copy;

@@ -24,8 +24,9 @@ end
 
 function T.test_every_method_is_there()
   local a = t.pair()
-  has_methods(a, 'read', 'read_some', 'write', 'flush', 'close', 'peer', 'address', 'set_timeout',
-    'fd', 'pending', 'get_original_dst')
+  has_methods(a, 'read', 'read_some', 'read_until', 'read_line', 'read_all', 'lines', 'peek', 'write',
+    'flush', 'shutdown', 'close', 'abort', 'peer', 'address', 'set_timeout', 'fd', 'pending',
+    'get_original_dst')
   local server = assert(asio.server('127.0.0.1', 0, function() end))
   has_methods(server, 'close', 'address')
   server:close()

@@ -42,4 +42,8 @@ T.test_signals_whatever_the_program_has_set = t.slow(60, t.main(function()
   run('signals', 60)
 end))
 
+T.test_looking_for_delimiters = t.slow(200, t.main(function()
+  run('find', 200)
+end))
+
 return T

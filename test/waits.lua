@@ -604,4 +604,60 @@ operation('wait_fd_w', polling('w', function(what, near, far)
   what.the_end = function() far:reset() end
 end))
 
+-- Reading up to something ---------------------------------------------------------------------
+
+local function reading_up_to(method, argument, ends, text, expect)
+  return {
+    ends = ends,
+    limited = true,
+    prepare = function()
+      local a, b = asio.socketpair()
+      local written = false
+      local what = {
+        wait = function() return a[method](a, argument) end,
+        done = function()
+          b:write(text)
+          written = true
+          if method == 'read_all' then b:close() end
+        end,
+        the_end = function() b:close() end,
+        limit = function(seconds) a:set_timeout(seconds) end,
+        closed = function() a:close() end,
+        agree = function(ended)
+          a:set_timeout(5)
+          agreed(method ~= 'peek' and ended or not written or a:read(4) == 'data')
+        end,
+        expect = { done = { 'data' }, the_end = 'EOF', closed = 'ECANCELED' },
+        held = { a, b },
+      }
+      for way, expected in pairs(expect or {}) do what.expect[way] = expected end
+      return what
+    end,
+  }
+end
+
+local all_ways = set('done', 'the_end', 'closed')
+operation('read_until', reading_up_to('read_until', ':', all_ways, 'data:'))
+local long = ('long'):rep(9)
+operation('read_until_long', reading_up_to('read_until', long, all_ways, 'data' .. long))
+operation('read_line', reading_up_to('read_line', nil, all_ways, 'data\r\n'))
+operation('read_all', reading_up_to('read_all', nil, all_ways, 'data', { the_end = { '' } }))
+operation('peek', reading_up_to('peek', 4, all_ways, 'data'))
+
+-- Raises what the others return.
+operation('lines', {
+  ends = set('done', 'the_end'),
+  prepare = function()
+    local a, b = asio.socketpair()
+    local next_line = a:lines()
+    return {
+      wait = function() return next_line() or 'no more' end,
+      done = function() b:write 'data\n' end,
+      the_end = function() b:close() end,
+      expect = { done = { 'data' }, the_end = { 'no more' } },
+      held = { a, b },
+    }
+  end,
+})
+
 return M

@@ -8,14 +8,16 @@ local servers = require 'servers'
 
 local M = {}
 
+local LINE = 32 -- bytes, the newline among them
+
 local run_load, measure = runs.load, runs.server
 
 -- results[server.key][figure][round], for every server in turn, round after round.
-local function rounds_of(ctx, title, rounds, one)
+local function rounds_of(list, title, rounds, one)
     local results = { rounds = rounds }
-    for _, server in ipairs(ctx.servers) do results[server.key] = {} end
+    for _, server in ipairs(list) do results[server.key] = {} end
     for round = 1, rounds do
-        for _, server in ipairs(ctx.servers) do
+        for _, server in ipairs(list) do
             local figures = one(server) or {}
             report.note('%s, round %d of %d: %s: %s', title, round, rounds, server.key,
                 figures.summary or 'nothing')
@@ -67,11 +69,13 @@ local function warn_if_disturbed(ctx, results)
     end
 end
 
-local function pingpong(ctx, title, size, inflight, alike)
+local function pingpong(ctx, title, size, inflight, alike, list)
+    list = list or ctx.servers
     report.heading(title .. ', 100 connections')
-    local results = rounds_of(ctx, title, ctx.rounds, function(server)
-        local figures = measure(ctx, server, size, ctx.seconds + 60, '--connections', 100,
-            '--inflight', inflight, '--alike', alike and 1 or 0, seconds_of(ctx))
+    local results = rounds_of(list, title, ctx.rounds, function(server)
+        local figures = measure(ctx, server, server.lines and LINE or size, ctx.seconds + 60,
+            '--connections', 100, '--inflight', inflight, '--alike', alike and 1 or 0,
+            '--lines', server.lines and 1 or 0, seconds_of(ctx))
         if figures then
             figures.summary = string.format('%.0f messages/s, %.0f ns CPU each', figures.messages_per_s,
                 figures.cpu_ns_per_message)
@@ -79,7 +83,7 @@ local function pingpong(ctx, title, size, inflight, alike)
         return figures
     end)
     local rows = {}
-    for _, server in ipairs(ctx.servers) do
+    for _, server in ipairs(list) do
         local function of(figure) return median(results, server.key, figure) end
         rows[#rows + 1] = {
             server.title,
@@ -123,6 +127,16 @@ function M.pipelined(ctx)
     end
 end
 
+-- The yardstick echoes messages of 64 bytes meanwhile, with no thought of what is in them.
+function M.lines(ctx)
+    for _, case in ipairs { { 'all lines alike', true }, { 'every line different', false } } do
+        local results = pingpong(ctx, 'Lines: 32 bytes, answered one by one, 16 in flight, ' .. case[1],
+            64, 16, case[2], ctx.line_servers)
+        report.limit('lines/s of read_line against messages/s of the yardstick, ' .. case[1],
+            ratio(results, 'asio_read_line', 'messages_per_s'), 2 / 3, '%.2f x', 'least')
+    end
+end
+
 function M.large(ctx)
     local results = pingpong(ctx, 'Large messages: 16 KB, 1 in flight', 16384, 1)
     report.limit('16 KB messages, CPU per message against the yardstick',
@@ -157,7 +171,7 @@ end
 function M.idle(ctx)
     local title = string.format('Idle connections: %d, and 100 busy ones among them', ctx.idle)
     report.heading(title)
-    local results = rounds_of(ctx, 'idle', math.min(ctx.rounds, 3), function(server)
+    local results = rounds_of(ctx.servers, 'idle', math.min(ctx.rounds, 3), function(server)
         return idle_round(ctx, server)
     end)
     local rows = {}
@@ -207,7 +221,7 @@ end
 -- The two sides strictly take turns here. On one CPU the figures do not contain what it costs to
 -- wake another CPU from its sleep, which on virtual machines is most of the time.
 local function churn_rates(ctx)
-    local results = rounds_of(ctx, 'churn', ctx.rounds, function(server)
+    local results = rounds_of(ctx.servers, 'churn', ctx.rounds, function(server)
         local process, reason = servers.start(server.command(64), ctx.server_cpu)
         if not process then return report.note('%s: %s', server.key, reason) end
         local figures

@@ -1,4 +1,4 @@
--- Who takes part: every echo server with the command that starts it. The first is the yardstick.
+-- Who takes part: every server with the command that starts it. The first is the yardstick.
 -- SPDX-License-Identifier: MIT
 local machine = require 'machine'
 local proc = require 'proc'
@@ -9,7 +9,7 @@ local M = {}
 local START_SECONDS = 15
 
 -- key: what --only is matched with; command(size): argv, or nil when the peer is not installed;
--- most: connections it can hold.
+-- most: connections it can hold; lines: answers lines, takes part in no other row.
 local function candidates()
     local here = machine.root .. '/bench/servers/'
     local epoll = machine.program 'epoll_echo'
@@ -26,6 +26,14 @@ local function candidates()
         { key = 'asio_some', title = 'LuaAsio, read_some()', ours = true, command = ours and function()
             return { machine.launcher, here .. 'asio_some.lua' }
         end },
+        { key = 'asio_read_line', title = '**LuaAsio, read_line()**', ours = true, lines = true,
+            command = ours and function()
+                return { machine.launcher, here .. 'asio_lines.lua', 'read_line' }
+            end },
+        { key = 'asio_lines', title = 'LuaAsio, for line in lines()', ours = true, lines = true,
+            command = ours and function()
+                return { machine.launcher, here .. 'asio_lines.lua', 'lines' }
+            end },
         { key = 'luv', title = 'luv, callbacks', command = has.luv and function()
             return { machine.luajit, here .. 'luv_echo.lua' }
         end },
@@ -56,20 +64,22 @@ local function wanted(key, only)
     return false
 end
 
--- The servers that take part; `only` is one or more Lua patterns separated by "|".
+-- The servers that take part, those that echo and those that answer lines, both with the yardstick;
+-- `only` is one or more Lua patterns separated by "|".
 function M.list(only)
-    local list = {}
+    local list, lines = {}, {}
     for _, server in ipairs(candidates()) do
         if wanted(server.key, only) then
             if server.command then
-                list[#list + 1] = server
+                if not server.lines then list[#list + 1] = server end
+                if server.lines or server.key == 'epoll' then lines[#lines + 1] = server end
             else
                 report.note('%s: left out, it is not installed or not built', server.key)
             end
         end
     end
     assert(list[1] and list[1].key == 'epoll', 'the yardstick is missing: bench/epoll_echo.c did not build')
-    return list
+    return list, lines
 end
 
 -- Starts a server; returns its process, with .port, or nil and the reason.

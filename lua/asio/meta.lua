@@ -259,6 +259,11 @@ local server = {}
 ---@class asio.conn
 ---@field read fun(self: asio.conn, size: integer): string?, string?, string? waits
 ---@field read_some fun(self: asio.conn, max?: integer): string?, string?, string? waits
+---@field read_until fun(self: asio.conn, delim: string, max?: number): string?, string?, string? waits
+---@field read_line fun(self: asio.conn, max?: number): string?, string?, string? waits
+---@field read_all fun(self: asio.conn, max?: number): string?, string?, string? waits
+---@field lines fun(self: asio.conn, max?: number): fun(): string? the function waits
+---@field peek fun(self: asio.conn, size: integer): string?, string?, string? waits
 ---@field write fun(self: asio.conn, ...: string|number|table): true?, string?, string?, integer?
 ---@field flush fun(self: asio.conn): true?, string?, string?, integer? waits
 local conn = {}
@@ -300,6 +305,17 @@ function asio.addr_to_str(addr) end
 --- Closes in the background: what was written still arrives. Those who wait get `ECANCELED`. Never waits,
 --- never raises; closing twice is fine.
 function conn:close() end
+
+--- Half-closes: the peer sees the end behind everything that was written. Reading goes on; later writes give
+--- `EPIPE`. Never waits: `flush` waits until everything is sent.
+---@return true? ok
+---@return string? message
+---@return string? code `EBADF` (closed), or the first error of writing
+function conn:shutdown() end
+
+--- Closes at once: drops what is not sent, and resets the connection where there is such a thing. Those who
+--- wait get `ECANCELED`. Never waits, never raises; a closed one stays closed.
+function conn:abort() end
 
 --- Time-outs for each later read, and each later write or flush. They give
 --- `nil, "operation timed out", "ETIMEDOUT"`; a write adds how many bytes are still queued, and will be

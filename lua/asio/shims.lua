@@ -24,7 +24,7 @@ local function finish(self, token, ...)
     if token == OK then return ... end
     return unusual(self, token, ...)
 end
-core.finish = finish
+core.finish, core.unusual = finish, unusual
 
 local c_read, c_read_some, c_write, c_flush = core.read, core.read_some, core.write, core.flush
 

@@ -9,6 +9,7 @@
  *   states.c    mode states: several states, closed while everything waits (states.lua)
  *   threads.c   mode threads: two states on two threads at once (states.lua)
  *   signals.c   mode signals: SIGPIPE and SIGINT (signals.lua)
+ *   find.c      mode find: looking for delimiters
  */
 #ifndef HOST_H
 #define HOST_H
@@ -106,5 +107,6 @@ void mode_alloc(void);
 void mode_states(void);
 void mode_threads(void);
 void mode_signals(void);
+void mode_find(void);
 
 #endif

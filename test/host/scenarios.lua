@@ -598,4 +598,74 @@ scenario('system', function(asio)
   end)
 end)
 
+-- Reading up to something, ends of their own ----------------------------------------------------
+
+scenario('reading_up_to', function(asio)
+  asio.run(function()
+    local a, b = assert(asio.socketpair())
+    local boundary = '\r\n--boundary of some length--'
+    local writer = asio.spawn(then_close, a, function()
+      for _, part in ipairs {
+        'first line\r', '\nkey:val', 'ue', boundary:sub(1, 9), boundary:sub(10), 'a line\nlast line',
+      } do
+        assert(a:write(part) and a:flush())
+        asio.yield()
+      end
+      assert(a:shutdown())
+      assert(not a:write 'x')
+      assert(a:read_line() == 'answer')
+    end)
+    then_close(b, function()
+      assert(b:peek(5) == 'first')
+      assert(b:read_line() == 'first line')
+      assert(b:read_until ':' == 'key')
+      assert(select(3, b:read_until(boundary, 2)) == 'EMSGSIZE')
+      assert(b:read_until(boundary) == 'value')
+      local lines = {}
+      for line in b:lines() do lines[#lines + 1] = line end
+      assert(table.concat(lines, ',') == 'a line,last line')
+      assert(b:read_all() == '')
+      assert(b:write 'answer\n')
+    end)
+    all_of(writer)
+  end)
+end)
+
+scenario('a_large_delimiter', function(asio)
+  asio.run(function()
+    local a, b = assert(asio.socketpair())
+    local delim = ('d'):rep(300) .. '!'
+    local writer = asio.spawn(then_close, a, function()
+      for _ = 1, 20 do assert(a:write(('d'):rep(5000), '!', 'rest')) end
+    end)
+    then_close(b, function()
+      for _ = 1, 20 do
+        assert(#assert(b:read_until(delim)) == 4700)
+        assert(b:read(4) == 'rest')
+      end
+      b:set_timeout(0)
+      assert(not b:read_until(delim))
+      b:set_timeout(nil)
+      assert(b:read_all() == '')
+    end)
+    all_of(writer)
+  end)
+end)
+
+scenario('abort', function(asio)
+  asio.run(function()
+    local server, port = echo_server(asio, 4)
+    for _ = 1, 3 do
+      local conn = assert(asio.connect('127.0.0.1', port))
+      local reader = asio.spawn(function() return select(3, conn:read_until 'a long delimiter') end)
+      conn:set_timeout(nil, 0)
+      conn:write(('x'):rep(300000))
+      conn:abort()
+      assert(all_of(reader) == 'ECANCELED')
+      conn:abort()
+    end
+    server:close()
+  end)
+end)
+
 return M
