@@ -195,7 +195,7 @@ static int take(lua_State *L, struct accept *a)
         return UV_ENOMEM;
     int status = uv_accept((uv_stream_t *)&l->handle, (uv_stream_t *)&t->handle);
     if (status < 0) {
-        asio_tcp_discard(t);
+        asio_uvstream_close(&t->stream);
         return status;
     }
     asio_tcp_connected(t, l->options);
