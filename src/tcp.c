@@ -8,10 +8,6 @@
 #include "error.h"
 #include "api.h"
 
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
 ASIO_UVSTREAM_LAYOUT(struct asio_tcp);
 
 static int name_of(struct asio_stream *s, struct sockaddr_storage *addr, bool peer)
@@ -35,59 +31,90 @@ static const struct asio_transport tcp_transport = {
     .close = asio_uvstream_close,
     .fd = asio_uvstream_fd,
     .name_of = name_of,
+    .passable = true,
 };
 
-struct asio_tcp *asio_tcp_new(struct asio_rt *rt, struct asio_tcp_options options)
+/* ---- carrier ------------------------------------------------------------------------------ */
+
+static int init(uv_loop_t *loop, uv_stream_t *handle)
 {
-    struct asio_tcp *t = (struct asio_tcp *)(void *)asio_uvstream_new(rt, sizeof *t, &tcp_transport);
-    if (!t)
+    return uv_tcp_init(loop, (uv_tcp_t *)handle);
+}
+
+static int open_socket(uv_stream_t *handle, uv_os_sock_t fd)
+{
+    return uv_tcp_open((uv_tcp_t *)handle, fd);
+}
+
+/* Sharing a port is asked for before binding, so that there has to be a socket from the start. */
+int asio_tcp_init(uv_loop_t *loop, uv_tcp_t *handle, int family, const struct asio_options *options)
+{
+    return uv_tcp_init_ex(loop, handle, options->reuseport ? (unsigned)family : AF_UNSPEC);
+}
+
+static struct asio_uvstream *make_bound(
+    struct asio_rt *rt, const struct asio_options *options, int family, int *status)
+{
+    struct asio_uvstream *u = asio_uvstream_new(rt, sizeof(struct asio_tcp), &tcp_transport);
+    *status = u ? asio_tcp_init(&rt->loop, (uv_tcp_t *)&u->handle, family, options) : UV_ENOMEM;
+    if (*status < 0) {
+        asio_mem.free(u);
         return NULL;
-    t->stream.linger = (float)options.linger;
-    uv_tcp_init(&rt->loop, &t->handle); /* cannot fail without a family */
-    t->handle.data = &t->stream;
-    return t;
-}
-
-void asio_tcp_connected(struct asio_tcp *t, struct asio_tcp_options options)
-{
-    if (options.nodelay)
-        uv_tcp_nodelay(&t->handle, 1);
-}
-
-/* ---- options ---------------------------------------------------------------- */
-
-struct asio_tcp_options asio_tcp_check_options(lua_State *L, int index, int arg, const char *fname)
-{
-    struct asio_tcp_options options = { .linger = 30, .nodelay = true };
-    if (lua_isnoneornil(L, index))
-        return options;
-    if (!lua_istable(L, index))
-        asio_error_type(L, index, arg, fname, "table");
-    lua_getfield(L, index, "linger");
-    if (!lua_isnil(L, -1)) {
-        double linger = asio_check_timeout(L, -1, arg, fname);
-        options.linger = linger < 0 ? 1e9 : linger;
     }
-    lua_getfield(L, index, "nodelay");
-    if (!lua_isnil(L, -1))
-        options.nodelay = lua_toboolean(L, -1);
-    lua_pop(L, 2);
-    return options;
+    u->stream.linger = (float)options->linger;
+    u->handle.data = &u->stream;
+    return u;
+}
+
+static struct asio_uvstream *make(struct asio_rt *rt, const struct asio_options *options)
+{
+    struct asio_options unbound = { .linger = options->linger };
+    int status; /* can only be that of memory */
+    return make_bound(rt, &unbound, AF_UNSPEC, &status);
+}
+
+static int connected(struct asio_uvstream *u, const struct asio_options *options)
+{
+    uv_tcp_t *handle = &((struct asio_tcp *)(void *)u)->handle;
+    if (options->nodelay)
+        uv_tcp_nodelay(handle, 1);
+    if (options->keepalive)
+        uv_tcp_keepalive(handle, 1, (unsigned)options->keepalive);
+    return 0;
+}
+
+const struct asio_carrier asio_tcp_carrier = { "tcp", init, open_socket, make, connected };
+
+int asio_tcp_bind(uv_tcp_t *handle, const struct sockaddr_storage *addr, const struct asio_options *options)
+{
+    uv_os_fd_t fd;
+    int status = options->reuseport ? uv_fileno((uv_handle_t *)handle, &fd) : 0;
+    if (status == 0 && options->reuseport)
+        status = asio_sys_reuseport(fd);
+    if (status < 0)
+        return status;
+    bool only = options->ipv6only && addr->ss_family == AF_INET6;
+    return uv_tcp_bind(handle, (const struct sockaddr *)addr, only ? UV_TCP_IPV6ONLY : 0);
 }
 
 /* ---- connecting --------------------------------------------------------------------------- */
 
 static struct asio_connecting *start_connect(
-    struct asio_rt *rt, const struct sockaddr_storage *addr, struct asio_tcp_options options, int *status)
+    struct asio_rt *rt, const struct sockaddr_storage *addr, const struct asio_options *options, int *status)
 {
-    struct asio_tcp *t = asio_tcp_new(rt, options);
-    struct asio_connecting *c = t ? asio_connecting_new((struct asio_uvstream *)(void *)t) : NULL;
+    struct asio_uvstream *u = make_bound(rt, options, addr->ss_family, status);
+    if (!u)
+        return NULL;
+    struct asio_connecting *c = asio_connecting_new(u);
     *status = UV_ENOMEM;
     if (!c)
         return NULL;
-    *status = uv_tcp_connect(&c->req, &t->handle, (const struct sockaddr *)addr, asio_connecting_done);
+    uv_tcp_t *handle = &((struct asio_tcp *)(void *)u)->handle;
+    *status = options->bound ? asio_tcp_bind(handle, &options->bind, options) : 0;
+    if (*status == 0)
+        *status = uv_tcp_connect(&c->req, handle, (const struct sockaddr *)addr, asio_connecting_done);
     if (*status == 0) {
-        asio_tcp_connected(t, options); /* there is a socket */
+        connected(u, options); /* there is a socket, if no connection yet */
         return c;
     }
     asio_connecting_free(c);
@@ -101,18 +128,26 @@ static int l_connect(lua_State *L)
     struct asio_rt *rt = asio_rt_of(L);
     struct sockaddr_storage addr;
     double timeout = asio_check_timeout(L, 3, 3, "connect");
-    struct asio_tcp_options options = asio_tcp_check_options(L, 4, 3, "connect");
+    struct asio_options options = asio_options_check(L, 4, 3, "connect");
     int status = 0;
+    if (options.handles)
+        asio_error_arg(L, 3, "connect", "option 'handles' is for Unix sockets alone");
     if (asio_sched_interrupted(rt))
         return asio_push_interrupt(L, rt);
+    if (options.missing) {
+        asio_options_push_missing(L, &options);
+        return asio_push_failed(L);
+    }
     if (!lua_isnil(L, 2))
         status = asio_address_parse(L, 1, (int)lua_tointeger(L, 2), &addr);
     else if (!asio_address_raw(L, 1, &addr))
         status = UV_EINVAL;
+    if (status == 0 && options.bound && options.bind.ss_family != addr.ss_family)
+        status = UV_EAFNOSUPPORT;
     if (status < 0)
         return asio_push_fail(L, status);
     struct asio_wait *w = asio_sched_claim(L, rt);
-    struct asio_connecting *c = start_connect(rt, &addr, options, &status);
+    struct asio_connecting *c = start_connect(rt, &addr, &options, &status);
     return c ? asio_connecting_park(L, w, c, timeout) : asio_push_fail(L, status);
 }
 
@@ -126,21 +161,10 @@ static int l_check_port(lua_State *L)
 
 /* ---- socketpair --------------------------------------------------------------------------- */
 
-static struct asio_tcp *open_end(struct asio_rt *rt, uv_os_sock_t fd, int *status)
-{
-    struct asio_tcp *t = asio_tcp_new(rt, (struct asio_tcp_options){ .linger = 30 });
-    *status = t ? uv_tcp_open(&t->handle, fd) : UV_ENOMEM;
-    if (*status == 0)
-        return t;
-    asio_sys_close(fd);
-    if (t)
-        asio_uvstream_close(&t->stream);
-    return NULL;
-}
-
 /* Both userdata exist before either socket does: nothing is left over when memory runs out. */
 static int l_socketpair(lua_State *L)
 {
+    static const struct asio_options options = { .linger = 30 };
     struct asio_rt *rt = asio_rt_of(L);
     struct asio_conn *ends[2] = { asio_conn_push(L, rt), asio_conn_push(L, rt) };
     uv_os_sock_t fds[2];
@@ -150,12 +174,12 @@ static int l_socketpair(lua_State *L)
     if (status < 0)
         return asio_error_push(L, status);
     for (int i = 0; i < 2; i++) {
-        struct asio_tcp *t = open_end(rt, fds[i], &status);
-        if (!t && i == 0)
+        struct asio_uvstream *u = asio_uvstream_adopt(rt, &asio_tcp_carrier, &options, fds[i], &status);
+        if (!u && i == 0)
             asio_sys_close(fds[1]);
-        if (!t)
+        if (!u)
             return asio_error_push(L, status);
-        asio_stream_attach(&t->stream, ends[i]);
+        asio_stream_attach(&u->stream, ends[i]);
     }
     return 2;
 }

@@ -20,6 +20,22 @@ struct asio_uvstream *asio_uvstream_new(
     return u;
 }
 
+struct asio_uvstream *asio_uvstream_adopt(struct asio_rt *rt, const struct asio_carrier *carrier,
+    const struct asio_options *options, uv_os_sock_t fd, int *status)
+{
+    struct asio_uvstream *u = carrier->make(rt, options);
+    *status = u ? carrier->open(&u->handle, fd) : UV_ENOMEM;
+    if (*status < 0)
+        asio_sys_close(fd);
+    else
+        *status = carrier->connected(u, options);
+    if (*status == 0)
+        return u;
+    if (u)
+        asio_uvstream_close(&u->stream);
+    return NULL;
+}
+
 /* ---- reading ------------------------------------------------------------------------------ */
 
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)

@@ -9,6 +9,7 @@
 #ifndef ASIO_UVSTREAM_H
 #define ASIO_UVSTREAM_H
 
+#include "options.h"
 #include "stream.h"
 
 /* The beginning of every such struct. */
@@ -29,6 +30,21 @@ static inline struct asio_uvstream *asio_uvstream_of(struct asio_stream *s)
  * initialises the handle, and lets its data point to the stream. */
 struct asio_uvstream *asio_uvstream_new(
     struct asio_rt *rt, size_t size, const struct asio_transport *transport);
+
+/* A kind of stream that a server can listen for, and that another process can pass. */
+struct asio_carrier {
+    const char *name;
+    int (*init)(uv_loop_t *loop, uv_stream_t *handle); /* one to listen with */
+    int (*open)(uv_stream_t *handle, uv_os_sock_t fd); /* takes the socket, when it succeeds */
+    /* A stream without a socket yet; NULL: out of memory. Give it back with asio_uvstream_close. */
+    struct asio_uvstream *(*make)(struct asio_rt *rt, const struct asio_options *options);
+    /* It has a connected socket: what the options want of that. */
+    int (*connected)(struct asio_uvstream *u, const struct asio_options *options);
+};
+
+/* A connection over a connected socket, which is taken over (also when it fails: NULL, *status). */
+struct asio_uvstream *asio_uvstream_adopt(struct asio_rt *rt, const struct asio_carrier *carrier,
+    const struct asio_options *options, uv_os_sock_t fd, int *status);
 
 /* Entries of a transport's table; see stream.h. */
 int asio_uvstream_read_start(struct asio_stream *s);
