@@ -215,7 +215,7 @@ static int l_shutdown(lua_State *L)
     double timeout = asio_check_timeout(L, 2, 1, "shutdown");
     if (asio_sched_interrupted(rt))
         return asio_push_interrupt(L, rt);
-    if (rt->closed)
+    if (rt->closed || !crew)
         return asio_push_fail(L, UV_EBADF);
     bool alone = asio_crew_at_work(crew) == asio_crew_has(crew, rt->self);
     struct asio_wait *w = alone ? NULL : asio_sched_claim(L, rt);
@@ -232,7 +232,8 @@ static int l_shutdown(lua_State *L)
 static int l_cancel_handlers(lua_State *L)
 {
     struct asio_crew *crew = check_server(L, "shutdown")->crew;
-    asio_thread_cancel_counted(L, asio_rt_of(L), &crew->handlers);
+    if (crew)
+        asio_thread_cancel_counted(L, asio_rt_of(L), &crew->handlers);
     return 0;
 }
 

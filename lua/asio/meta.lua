@@ -242,18 +242,31 @@ function asio.watchdog(seconds) end
 
 -- Servers and connections -------------------------------------------------------------------------
 
----@class asio.opts
+---@class asio.opts one table may serve both ends: what one has no use for is ignored; unknown names raise
 ---@field linger? number how long `close` goes on in the background for a peer that does not read (30)
 ---@field nodelay? boolean TCP_NODELAY (true)
+---@field keepalive? boolean|number seconds of silence until the system asks the peer (true: 60; false)
+---@field reuseport? boolean several sockets may share the port (false)
+---@field handles? boolean Unix sockets: connections can be passed over it (false)
 
 ---@class asio.server_opts: asio.opts
 ---@field backlog? integer connections that the kernel holds until they are taken (511)
+---@field max_connections? integer open at a time; more wait in the backlog
+---@field ipv6only? boolean a server on `::` takes no IPv4 (false)
+---@field unlink_stale? boolean Unix sockets: a file whose server is gone gives way (false)
 
 ---@class asio.connect_opts: asio.opts
 ---@field timeout? number for everything together
+---@field bind? string|{[1]: string, [2]?: asio.port} local numeric address, and port
+
+---@class asio.credentials
+---@field pid integer
+---@field uid integer
+---@field gid integer
 
 ---@class asio.server closes when it is collected
 ---@field accept fun(self: asio.server, timeout?: number): asio.conn?, string?, string? waits
+---@field shutdown fun(self: asio.server, timeout?: number): true?, string?, string? waits
 local server = {}
 
 ---@class asio.conn
@@ -261,6 +274,8 @@ local server = {}
 ---@field read_some fun(self: asio.conn, max?: integer): string?, string?, string? waits
 ---@field write fun(self: asio.conn, ...: string|number|table): true?, string?, string?, integer?
 ---@field flush fun(self: asio.conn): true?, string?, string?, integer? waits
+---@field send_handle fun(self: asio.conn, passed: asio.conn): true?, string?, string? waits
+---@field recv_handle fun(self: asio.conn): asio.conn?, string?, string? waits
 local conn = {}
 
 --- Listens. Hold the result: a server that is collected closes.
@@ -272,6 +287,10 @@ local conn = {}
 ---@return asio.server?
 ---@return string? message
 ---@return string? code `EADDRINUSE`, `EACCES`, `EINVAL` (not an address), ...
+---@overload fun(where: string, handler?: fun(conn: asio.conn), opts?: asio.server_opts): asio.server?, string?, string?
+---@overload fun(fd: integer, handler?: fun(conn: asio.conn), opts?: asio.server_opts): asio.server?, string?, string?
+--- `where`: 'unix:/path', 'unix:@abstract', 'systemd:NAME'; the name of a pipe on Windows.
+--- `fd`: a listening socket, which the server takes over.
 function asio.server(ip, port, handler, opts) end
 
 --- Stops listening; connections go on. The first version's name (sic) of `server:close()`.
@@ -281,8 +300,8 @@ function asio.destory_server(self) end
 --- Stops listening; connections go on. Those who wait in `accept` get `ECANCELED`.
 function server:close() end
 
----@return string? ip
----@return integer|string port or message
+---@return string? ip or 'unix:...'
+---@return integer|string port or message; none for Unix sockets
 ---@return string? code
 function server:address() end
 
@@ -312,16 +331,22 @@ function conn:close() end
 function conn:set_timeout(read, write) end
 
 --- Of the other end.
----@return string? ip
----@return integer|string port or message
+---@return string? ip or 'unix:...'; 'unix:' for an end without a name
+---@return integer|string port or message; none for Unix sockets
 ---@return string? code
 function conn:peer() end
 
 --- Of this end.
----@return string? ip
----@return integer|string port or message
+---@return string? ip or 'unix:...'
+---@return integer|string port or message; none for Unix sockets
 ---@return string? code
 function conn:address() end
+
+--- Unix sockets: the process at the other end, as it was when it connected, or listened.
+---@return asio.credentials?
+---@return string? message
+---@return string? code `ENOTSUP`: another kind of connection, or not on this system
+function conn:credentials() end
 
 --- The descriptor's number. It stays the connection's own.
 ---@return integer? fd
