@@ -282,7 +282,9 @@ static void take_handles(struct msghdr *msg, struct asio_sys_arrival *a)
         size_t count = (head->cmsg_len - CMSG_LEN(0)) / sizeof(int);
         for (size_t i = 0; i < count && a->count < ASIO_SYS_HANDLES_MAX; i++) {
             memcpy(&a->handles[a->count], CMSG_DATA(head) + i * sizeof(int), sizeof(int));
-            asio_sys_cloexec(a->handles[a->count++]);
+            if (!MSG_CMSG_CLOEXEC)
+                asio_sys_cloexec(a->handles[a->count]);
+            a->count++;
         }
     }
 }

@@ -86,8 +86,9 @@ function M.send_fds(fd, data, fds)
   local head = ffi.offsetof('struct asio_test_control', 'fds')
   control[0].size, control[0].level, control[0].type = head + 4 * #fds, SOL_SOCKET, SCM_RIGHTS
   for i, n in ipairs(fds) do control[0].fds[i - 1] = n end
-  local msg = ffi.new('struct asio_test_msg', { nil, 0, part, 1, control, head + 8 * math.ceil(#fds / 2) })
-  if #fds == 0 then msg.control, msg.control_size = nil, 0 end
+  local msg = ffi.new 'struct asio_test_msg'
+  msg.parts, msg.count = part, 1
+  if #fds > 0 then msg.control, msg.control_size = control, head + 8 * math.ceil(#fds / 2) end
   return C.sendmsg(fd, msg, MSG_NOSIGNAL + MSG_DONTWAIT) == #data
 end
 
@@ -96,7 +97,8 @@ function M.recv_fds(fd, max)
   local bytes = ffi.new('char[?]', max)
   local part = ffi.new('struct asio_test_part[1]', { { bytes, max } })
   local control = ffi.new('struct asio_test_control[1]')
-  local msg = ffi.new('struct asio_test_msg', { nil, 0, part, 1, control, ffi.sizeof(control) })
+  local msg = ffi.new 'struct asio_test_msg'
+  msg.parts, msg.count, msg.control, msg.control_size = part, 1, control, ffi.sizeof(control)
   local n = tonumber(C.recvmsg(fd, msg, MSG_DONTWAIT))
   if n < 0 then return nil end
   local fds = {}
