@@ -29,7 +29,8 @@ size_t asio_crew_at_work(const struct asio_crew *crew)
 static void on_handler_gone(struct asio_tally *tally)
 {
     struct asio_crew *crew = ASIO_CONTAINER(tally, struct asio_crew, handlers);
-    while (crew->waiters.first && asio_crew_at_work(crew) == 0) {
+    bool over = asio_crew_at_work(crew) == 0; /* looked at once: who is woken counts again */
+    while (over && crew->waiters.first) {
         struct asio_wait *w = crew->waiters.first;
         asio_wait_list_remove(&crew->waiters, w);
         asio_sched_ready(w, 0);
