@@ -128,6 +128,22 @@ function M.pipe()
   return ends[0], ends[1]
 end
 
+--- Runs a function while descriptor `to` is a copy of `fd`, for a shell to be started with (which takes
+--- numbers of one digit).
+function M.lend(fd, to, fn, ...)
+  local saved = C.dup(to)
+  check(C.dup2(fd, to), 'dup2')
+  local results = { pcall(fn, ...) }
+  if saved >= 0 then
+    check(C.dup2(saved, to), 'dup2')
+    C.close(saved)
+  else
+    C.close(to)
+  end
+  if not results[1] then error(results[2], 0) end
+  return unpack(results, 2)
+end
+
 function M.symlink(to, path) check(C.symlink(to, path), 'symlink') end
 function M.mkdir(path) check(C.mkdir(path, 448), 'mkdir') end
 function M.chdir(path) check(C.chdir(path), 'chdir') end

@@ -264,6 +264,9 @@ function asio.watchdog(seconds) end
 ---@field uid integer
 ---@field gid integer
 
+--- Runs in a light thread of its own for each connection, which is closed if it raises.
+---@alias asio.handler fun(conn: asio.conn)
+
 ---@class asio.server closes when it is collected
 ---@field accept fun(self: asio.server, timeout?: number): asio.conn?, string?, string? waits
 ---@field shutdown fun(self: asio.server, timeout?: number): true?, string?, string? waits
@@ -281,16 +284,14 @@ local conn = {}
 --- Listens. Hold the result: a server that is collected closes.
 ---@param ip string numeric address
 ---@param port asio.port 0: any that is free
----@param handler? fun(conn: asio.conn) runs in a light thread of its own for each connection, which is
---- closed if it raises; nil: for `server:accept`
+---@param handler? asio.handler nil: for `server:accept`
 ---@param opts? asio.server_opts
 ---@return asio.server?
 ---@return string? message
 ---@return string? code `EADDRINUSE`, `EACCES`, `EINVAL` (not an address), ...
----@overload fun(where: string, handler?: fun(conn: asio.conn), opts?: asio.server_opts): asio.server?, string?, string?
----@overload fun(fd: integer, handler?: fun(conn: asio.conn), opts?: asio.server_opts): asio.server?, string?, string?
---- `where`: 'unix:/path', 'unix:@abstract', 'systemd:NAME'; the name of a pipe on Windows.
---- `fd`: a listening socket, which the server takes over.
+---@overload fun(where: string|integer, handler?: asio.handler, opts?: asio.server_opts): asio.server?
+--- `where`: 'unix:/path', 'unix:@abstract', 'systemd:NAME'; 'unix:' and the name of a pipe on Windows; the
+--- number of a listening socket's descriptor, which the server takes over.
 function asio.server(ip, port, handler, opts) end
 
 --- Stops listening; connections go on. The first version's name (sic) of `server:close()`.
