@@ -392,7 +392,8 @@ function T.test_max_connections_of_a_state_that_closes()
     _G.open = {}
     _G.server = lib.server('127.0.0.1', 0, function(conn) _G.open[#_G.open + 1] = conn end,
       { max_connections = 1 })
-    _G.peers = { sys.connect((select(2, _G.server:address()))), sys.connect((select(2, _G.server:address()))) }
+    local port = select(2, _G.server:address())
+    _G.peers = { sys.connect(port), sys.connect(port) }
     lib.run(function() lib.sleep(0.02) lib.stop() end)
     assert(#_G.open == 1)
   end)

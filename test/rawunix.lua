@@ -48,7 +48,8 @@ local function address(name)
 end
 
 local function new_socket(flags)
-  return ffi.new('asio_test_socket', check(C.socket(AF_UNIX, SOCK_STREAM + SOCK_CLOEXEC + flags, 0), 'socket'))
+  local fd = check(C.socket(AF_UNIX, SOCK_STREAM + SOCK_CLOEXEC + flags, 0), 'socket')
+  return ffi.new('asio_test_socket', fd)
 end
 
 function M.listen(name, backlog)
