@@ -110,6 +110,13 @@ function M.recv_fds(fd, max)
   return ffi.string(bytes, n), fds
 end
 
+--- Sends until a socket, which has small buffers from then on, takes no more.
+function M.fill(fd)
+  local size, bytes = ffi.new('int[1]', 4096), ('f'):rep(512)
+  check(C.setsockopt(fd, SOL_SOCKET, 7, size, 4), 'setsockopt') -- SO_SNDBUF
+  while C.send(fd, bytes, #bytes, MSG_NOSIGNAL + MSG_DONTWAIT) > 0 do end -- luacheck: ignore 542
+end
+
 function M.socketpair()
   local ends = ffi.new 'int[2]'
   check(C.socketpair(AF_UNIX, SOCK_STREAM + SOCK_CLOEXEC, 0, ends), 'socketpair')
