@@ -315,7 +315,7 @@ static int take(lua_State *L, struct accept *a)
         a->lost = status < 0;
     }
     if (status < 0) {
-        asio_uvstream_close(&u->stream);
+        asio_uvstream_discard(u);
         return status;
     }
     u->stream.tally = &l->crew->connections;

@@ -5,8 +5,8 @@
  * which byte they rode on, nor that some were lost: a poller on a duplicate of the socket (libuv takes a
  * descriptor only once) says when to read, and when a descriptor can be sent.
  *
- * Lifetime of struct asio_passing: made when the pipe has its socket; owned by the pipe; its poller and the
- * duplicate go with the pipe's handle, its memory in the poller's close callback; if the state
+ * Lifetime of struct asio_passing: made with the pipe, and owned by it; its poller and the
+ * duplicate come with the socket and go with the pipe's handle, its memory in the poller's close callback; if the state
  * closes first, the same. Descriptors in the queue are its own: closed when nobody has taken them. */
 #include "passing.h"
 
@@ -33,6 +33,7 @@ struct asio_passing {
     uv_os_sock_t queue[2 * QUEUE_MAX]; /* a message can bring several */
     unsigned count;
     bool reading;
+    bool begun; /* there is a poller, and the duplicate */
 };
 
 static struct asio_passing *passing_of(struct asio_stream *s)
@@ -178,11 +179,13 @@ static void on_poll_close(uv_handle_t *handle)
 static void close_both(struct asio_stream *s)
 {
     struct asio_passing *p = passing_of(s);
-    if (p) {
-        p->reading = false;
-        close_queue(p);
+    p->reading = false;
+    close_queue(p);
+    if (p->begun) {
         uv_close((uv_handle_t *)&p->poll, on_poll_close);
         asio_sys_close(p->fd);
+    } else {
+        asio_mem.free(p);
     }
     asio_uvstream_close(s);
 }
@@ -217,30 +220,33 @@ static void teardown(void *owner)
 
 static const struct asio_handle_ops passing_ops = { teardown };
 
-int asio_passing_begin(struct asio_pipe *pipe)
+bool asio_passing_make(struct asio_pipe *pipe)
 {
-    uv_os_fd_t fd;
-    int status = asio_uvstream_fd(&pipe->stream, &fd);
-    struct asio_passing *p = status == 0 ? asio_mem.malloc(sizeof *p) : NULL;
+    struct asio_passing *p = asio_mem.malloc(sizeof *p);
+    pipe->passing = p;
     if (!p)
-        return status < 0 ? status : UV_ENOMEM;
+        return false;
     memset(p, 0, sizeof *p);
     p->ops = &passing_ops;
     p->pipe = pipe;
-    status = asio_sys_dup(fd, &p->fd);
-    if (status < 0) {
-        asio_mem.free(p);
+    return true;
+}
+
+int asio_passing_begin(struct asio_pipe *pipe)
+{
+    struct asio_passing *p = pipe->passing;
+    uv_os_fd_t fd;
+    int status = asio_uvstream_fd(&pipe->stream, &fd);
+    if (status == 0)
+        status = asio_sys_dup(fd, &p->fd);
+    if (status < 0)
         return status;
-    }
     status = uv_poll_init_socket(&pipe->stream.rt->loop, &p->poll, p->fd);
-    if (status < 0) {
-        asio_sys_close(p->fd);
-        asio_mem.free(p);
-        return status;
-    }
+    p->begun = status == 0;
     p->poll.data = p;
-    pipe->passing = p;
-    return 0;
+    if (status < 0)
+        asio_sys_close(p->fd);
+    return status;
 }
 
 /* ---- sending ------------------------------------------------------------------------------ */
@@ -393,7 +399,7 @@ static int open_handle(lua_State *L, struct asio_passing *p)
     asio_sys_close(fd);
     if (!u)
         return refuse(L, status, "what was passed is not a connection");
-    asio_uvstream_close(&u->stream);
+    asio_uvstream_discard(u);
     return asio_push_fail(L, status);
 }
 

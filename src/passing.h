@@ -10,7 +10,10 @@
 
 extern const struct asio_transport asio_passing_transport;
 
-/* The pipe, of that transport, has its socket. */
+/* For a pipe of that transport; false: out of memory. */
+bool asio_passing_make(struct asio_pipe *p);
+
+/* It has its socket. */
 int asio_passing_begin(struct asio_pipe *p);
 
 #endif

@@ -73,10 +73,15 @@ static struct asio_uvstream *make(struct asio_rt *rt, const struct asio_options 
     struct asio_uvstream *u = asio_uvstream_new(rt, sizeof(struct asio_pipe), transport);
     if (!u)
         return NULL;
+    if (!options->handles)
+        pipe_of(&u->stream)->passing = NULL;
+    else if (!asio_passing_make(pipe_of(&u->stream))) {
+        asio_mem.free(u);
+        return NULL;
+    }
     init(&rt->loop, &u->handle); /* cannot fail */
     u->stream.linger = (float)options->linger;
     u->handle.data = &u->stream;
-    pipe_of(&u->stream)->passing = NULL;
     return u;
 }
 

@@ -32,7 +32,7 @@ struct asio_uvstream *asio_uvstream_adopt(struct asio_rt *rt, const struct asio_
     if (*status == 0)
         return u;
     if (u)
-        asio_uvstream_close(&u->stream);
+        asio_uvstream_discard(u);
     return NULL;
 }
 
@@ -167,7 +167,7 @@ struct asio_connecting *asio_connecting_new(struct asio_uvstream *u)
 {
     struct asio_connecting *c = asio_mem.malloc(sizeof *c);
     if (!c) {
-        asio_uvstream_close(&u->stream);
+        asio_uvstream_discard(u);
         return NULL;
     }
     c->stream = u;
@@ -177,7 +177,7 @@ struct asio_connecting *asio_connecting_new(struct asio_uvstream *u)
 
 void asio_connecting_free(struct asio_connecting *c)
 {
-    asio_uvstream_close(&c->stream->stream);
+    asio_uvstream_discard(c->stream);
     asio_mem.free(c);
 }
 
@@ -199,7 +199,7 @@ void asio_connecting_done(uv_connect_t *req, int status)
     if (c->wait) {
         asio_sched_wake(c->wait, status);
         if (!s->conn && !s->closing)
-            asio_uvstream_close(s);
+            asio_uvstream_discard(c->stream);
     }
     asio_mem.free(c);
 }
@@ -208,7 +208,7 @@ static void abort_connect(struct asio_wait *w)
 {
     struct asio_connecting *c = w->source;
     c->wait = NULL;
-    asio_uvstream_close(&c->stream->stream);
+    asio_uvstream_discard(c->stream);
 }
 
 static const struct asio_wait_op connect_op = { "connect", true, abort_connect, push_connected };

@@ -36,7 +36,7 @@ struct asio_carrier {
     const char *name;
     int (*init)(uv_loop_t *loop, uv_stream_t *handle); /* one to listen with */
     int (*open)(uv_stream_t *handle, uv_os_sock_t fd); /* takes the socket, when it succeeds */
-    /* A stream without a socket yet; NULL: out of memory. Give it back with asio_uvstream_close. */
+    /* A stream without a socket yet; NULL: out of memory. Give it back with asio_uvstream_discard. */
     struct asio_uvstream *(*make)(struct asio_rt *rt, const struct asio_options *options);
     /* It has a connected socket: what the options want of that. */
     int (*connected)(struct asio_uvstream *u, const struct asio_options *options);
@@ -46,6 +46,12 @@ struct asio_carrier {
 struct asio_uvstream *asio_uvstream_adopt(struct asio_rt *rt, const struct asio_carrier *carrier,
     const struct asio_options *options, uv_os_sock_t fd, int *status);
 
+/* Gives back a stream that was never a connection. */
+static inline void asio_uvstream_discard(struct asio_uvstream *u)
+{
+    u->stream.transport->close(&u->stream);
+}
+
 /* Entries of a transport's table; see stream.h. */
 int asio_uvstream_read_start(struct asio_stream *s);
 void asio_uvstream_read_stop(struct asio_stream *s);
@@ -54,7 +60,7 @@ int asio_uvstream_write(struct asio_stream *s, const uv_buf_t *bufs, unsigned co
 int asio_uvstream_shutdown(struct asio_stream *s);
 size_t asio_uvstream_unsent(struct asio_stream *s);
 size_t asio_uvstream_unread(struct asio_stream *s);
-void asio_uvstream_close(struct asio_stream *s); /* also gives back one that was never connected */
+void asio_uvstream_close(struct asio_stream *s);
 int asio_uvstream_fd(struct asio_stream *s, uv_os_fd_t *fd);
 
 /* A connect on its way.
