@@ -502,6 +502,52 @@ T.test_running_short_of_files = case(function(dir)
   lu.assertStrContains(out.err, 'server unix:' .. dir .. '/s: too many open files')
 end)
 
+-- accept fails a few times: the handle is closed and opened again on a duplicate of the socket. The file
+-- stays meanwhile, and goes in the end.
+T.test_accept_that_fails = case(function(dir)
+  local result = t.child(function(path)
+    local lib, sys = require 'asio', require 'rawunix'
+    lib.run(function()
+      local server = assert(lib.server('unix:' .. path, function(conn)
+        conn:write 'served'
+        conn:close()
+      end))
+      local conn = assert(lib.connect('unix:' .. path))
+      assert(conn:read(6) == 'served')
+      conn:close()
+      assert(server:address() == 'unix:' .. path)
+      assert(sys.kind(path) == 'socket')
+      server:close()
+      assert(not sys.kind(path))
+    end)
+  end, {
+    args = { dir .. '/s' },
+    wrap = t.strace '-e trace=accept,accept4 -e inject=accept,accept4:error=ENOMEM:when=1..3 -o /dev/null',
+    env = t.ignore_leaks,
+  })
+  lu.assertStrContains(result.err, 'server unix:' .. dir .. '/s: not enough memory; accepting pauses')
+end)
+
+-- While it pauses there is no open handle: closing then removes the file too.
+T.test_closed_while_accepting_pauses = case(function(dir)
+  t.child(function(path)
+    local lib, sys = require 'asio', require 'rawunix'
+    lib.run(function()
+      local server = assert(lib.server('unix:' .. path, print))
+      local conn = assert(lib.connect('unix:' .. path))
+      lib.sleep(0.1)
+      assert(server:address() == 'unix:' .. path)
+      server:close()
+      assert(not sys.kind(path))
+      conn:close()
+    end)
+  end, {
+    args = { dir .. '/s' },
+    wrap = t.strace '-e trace=accept,accept4 -e inject=accept,accept4:error=ENOMEM -o /dev/null',
+    env = t.ignore_leaks,
+  })
+end)
+
 -- Credentials ---------------------------------------------------------------------------------
 
 T.test_credentials = case(function(dir)
