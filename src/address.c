@@ -65,6 +65,13 @@ int asio_address_push(lua_State *L, const struct sockaddr_storage *addr)
     return 2;
 }
 
+void asio_address_push_path(lua_State *L, const char *path, size_t n)
+{
+    lua_pushliteral(L, "unix:");
+    lua_pushlstring(L, path, n);
+    lua_concat(L, 2);
+}
+
 bool asio_address_raw(lua_State *L, int index, struct sockaddr_storage *addr)
 {
     size_t n;

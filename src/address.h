@@ -22,4 +22,8 @@ int asio_address_push(lua_State *L, const struct sockaddr_storage *addr);
 /* A raw address at a stack index, as get_original_dst returns it; false if it is none. */
 bool asio_address_raw(lua_State *L, int index, struct sockaddr_storage *addr);
 
+/* Pushes the name of a Unix socket or pipe as scripts give it: "unix:/path", "unix:@name"; "unix:" for
+ * one without. */
+void asio_address_push_path(lua_State *L, const char *path, size_t n);
+
 #endif

@@ -43,7 +43,9 @@ void asio_run_open(lua_State *L, struct asio_rt *rt);
 void asio_address_open(lua_State *L, struct asio_rt *rt);
 void asio_conn_open(lua_State *L, struct asio_rt *rt);
 void asio_tcp_open(lua_State *L, struct asio_rt *rt);
-void asio_listener_open(lua_State *L, struct asio_rt *rt);
+void asio_pipe_open(lua_State *L, struct asio_rt *rt);
+void asio_passing_open(lua_State *L, struct asio_rt *rt);
+void asio_server_open(lua_State *L, struct asio_rt *rt);
 void asio_resolver_open(lua_State *L, struct asio_rt *rt);
 
 #endif

@@ -24,18 +24,28 @@ struct asio_conn *asio_conn_push(lua_State *L, struct asio_rt *rt)
 
 /* Comparing metatables was measured at a third of the cost of a read from the buffer; a mark in the
  * userdata takes two calls. (A light userdata has no length.) */
-static inline struct asio_conn *to_conn(lua_State *L)
+static inline struct asio_conn *to_conn(lua_State *L, int index)
 {
-    struct asio_conn *c = lua_touserdata(L, 1);
-    return c && lua_objlen(L, 1) == sizeof *c && c->magic == &asio_conn_magic ? c : NULL;
+    struct asio_conn *c = lua_touserdata(L, index);
+    return c && lua_objlen(L, index) == sizeof *c && c->magic == &asio_conn_magic ? c : NULL;
 }
 
 static struct asio_conn *check_conn(lua_State *L, const char *fname)
 {
-    struct asio_conn *c = to_conn(L);
+    struct asio_conn *c = to_conn(L, 1);
     if (!c)
         asio_error_misuse(L, "calling '%s' on something that is not a connection", fname);
     return c;
+}
+
+struct asio_conn *asio_conn_to(lua_State *L, int index)
+{
+    return to_conn(L, index);
+}
+
+struct asio_conn *asio_conn_check(lua_State *L, const char *fname)
+{
+    return check_conn(L, fname);
 }
 
 /* ---- reading ------------------------------------------------------------------------------ */
@@ -304,7 +314,7 @@ static int l_shutdown(lua_State *L)
  * let go of us). */
 static int l_gc(lua_State *L)
 {
-    struct asio_conn *c = to_conn(L);
+    struct asio_conn *c = to_conn(L, 1);
     if (c && c->stream)
         asio_stream_close(c->stream, true);
     return 0;
@@ -323,10 +333,24 @@ static int l_set_timeout(lua_State *L)
     return 1;
 }
 
+/* The name of a Unix socket or pipe, in the form in which scripts give it. */
+static int push_path(lua_State *L, struct asio_stream *s, bool peer)
+{
+    char path[ASIO_SYS_PATH_MAX];
+    size_t n = sizeof path;
+    int status = s->transport->path_of(s, path, &n, peer);
+    if (status < 0)
+        return asio_error_push(L, status);
+    asio_address_push_path(L, path, n);
+    return 1;
+}
+
 static int push_name(lua_State *L, const char *fname, bool peer)
 {
     struct asio_stream *s = check_conn(L, fname)->stream;
     struct sockaddr_storage addr;
+    if (s && s->transport->path_of)
+        return push_path(L, s, peer);
     int status = s ? s->transport->name_of(s, &addr, peer) : UV_EBADF;
     return status < 0 ? asio_error_push(L, status) : asio_address_push(L, &addr);
 }
@@ -378,6 +402,13 @@ static int l_original_dst(lua_State *L)
     return 1;
 }
 
+/* Of the two ends of a Unix connection mostly one has a name. */
+static bool push_named(lua_State *L, struct asio_stream *s)
+{
+    return (push_path(L, s, true) == 1 && lua_objlen(L, -1) > strlen("unix:")) ||
+        (push_path(L, s, false) == 1 && lua_objlen(L, -1) > strlen("unix:"));
+}
+
 static int l_tostring(lua_State *L)
 {
     struct asio_conn *c = check_conn(L, "tostring");
@@ -385,6 +416,8 @@ static int l_tostring(lua_State *L)
     char text[ASIO_ADDRESS_MAX];
     if (!c->stream)
         lua_pushliteral(L, "connection (closed)");
+    else if (c->stream->transport->path_of && push_named(L, c->stream))
+        lua_pushfstring(L, "connection (%s)", lua_tostring(L, -1));
     else if (c->stream->transport->name_of(c->stream, &addr, true) < 0 ||
         asio_address_format(&addr, text) < 0)
         lua_pushfstring(L, "connection (%s)", c->stream->transport->name);

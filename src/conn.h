@@ -9,4 +9,10 @@
  * nothing can fail any more. Raises out of memory. */
 struct asio_conn *asio_conn_push(lua_State *L, struct asio_rt *rt);
 
+/* The connection at a stack index; NULL: it is something else. */
+struct asio_conn *asio_conn_to(lua_State *L, int index);
+
+/* Argument 1, or raises: self of the method `fname` is something else. */
+struct asio_conn *asio_conn_check(lua_State *L, const char *fname);
+
 #endif

@@ -45,6 +45,19 @@ int asio_error_push(lua_State *L, int status)
     return 3;
 }
 
+int asio_error_push_text(lua_State *L, int status, const char *fmt, ...)
+{
+    char code[64];
+    va_list args;
+    lua_pushnil(L);
+    va_start(args, fmt);
+    lua_pushvfstring(L, fmt, args);
+    va_end(args);
+    uv_err_name_r(status, code, sizeof code);
+    lua_pushstring(L, code);
+    return 3;
+}
+
 /* The line to blame is the first above our own Lua parts (a C function is level 0; the shim that
  * called it, when there is one, level 1). */
 static int raise_at_caller(lua_State *L, const char *fmt, va_list args)

@@ -13,6 +13,9 @@
 /* Pushes nil, message, code for a status and returns 3. May raise out of memory. */
 int asio_error_push(lua_State *L, int status);
 
+/* The same with a message of its own, where the system's would not tell what is wrong. */
+int asio_error_push_text(lua_State *L, int status, const char *fmt, ...);
+
 /* Writes the lower-case message of a status into buf. */
 void asio_error_message(int status, char *buf, size_t size);
 

@@ -1,82 +1,57 @@
 /* SPDX-License-Identifier: MIT
  *
- * asio.server: listeners, and a light thread for every connection that comes.
- *
- * Lifetime of struct asio_listener: created by asio.server; referred to by its holder (the
- * userdata that Lua has) until close; freed by libuv's close callback. The holder is found from
- * here through a table with weak values, so that dropping it closes the server; handler and
- * options hang on the holder's environment table. If the state closes first, teardown closes the
- * handle.
+ * Listening; see listener.h.
  *
  * Accepting pauses in two ways. Within libuv: a connection that is not taken makes it stop
- * listening for more; used to spread a burst over several turns, and when files run short. By
+ * listening for more; used to spread a burst over several turns, when files run short, and while there are as
+ * many connections as the script allows. By
  * closing the handle: when accept itself goes on failing, libuv 1.44 would call back for ever
  * within one turn, so the handle is closed and opened again later on a duplicate of the socket,
  * which keeps the clients that came in between. */
+#include "listener.h"
+
 #include "address.h"
 #include "conn.h"
 #include "error.h"
-#include "api.h"
-#include "tcp.h"
 
 #include <stdio.h>
 #include <string.h>
 
-enum { ACCEPTS_A_TURN = 64, BACKLOG = 511 };
-#define NO_SOCKET ((uv_os_sock_t)-1)
+enum { ACCEPTS_A_TURN = 64 };
 static const double backoff_min = 0.005, backoff_max = 1, report_every = 60; /* seconds */
 
-struct asio_server {                /* the userdata */
-    struct asio_listener *listener; /* NULL: closed */
-};
-
-enum handle_state { OPEN, CLOSING, CLOSED };
-
-struct asio_listener {
-    const struct asio_handle_ops *ops; /* first: see runtime.h */
-    struct asio_rt *rt;
-    struct asio_server *server; /* NULL: closed, or collected */
-    uv_tcp_t handle;
-    struct asio_timer timer; /* when to go on accepting */
-    uv_os_sock_t spare;      /* duplicate of the listening socket, or -1 */
-    struct sockaddr_storage address;
-    struct asio_tcp_options options;
-    int backlog;
-    struct asio_wait_list accepters; /* light threads in server:accept */
-    uint8_t state;                   /* enum handle_state */
-    bool handled;                    /* there is a handler */
-    bool paused;                     /* accepting waits for the timer */
-    bool pending;                    /* libuv holds a connection that was not taken */
-    unsigned accepted;               /* in the turn `turn` */
-    uint64_t turn;
-    double backoff;       /* seconds to wait after the next fault */
-    uint64_t reported_at; /* uv_hrtime(); 0: never */
-};
-
 static void on_connection(uv_stream_t *handle, int status);
+static void on_timer(struct asio_timer *timer);
 
 /* ---- opening and closing ------------------------------------------------------------------ */
+
+static void free_listener(struct asio_listener *l)
+{
+    asio_mem.free(l->path);
+    asio_mem.free(l);
+}
 
 static void on_close(uv_handle_t *handle)
 {
     struct asio_listener *l = handle->data;
-    l->state = CLOSED;
+    l->state = ASIO_LISTENER_CLOSED;
     l->pending = false;
     if (l->server)
         return; /* paused by a fault: the timer opens it again */
     asio_timer_remove(&l->rt->timers, &l->timer);
-    asio_mem.free(l);
+    free_listener(l);
 }
 
 static void close_handle(struct asio_listener *l)
 {
-    if (l->state != OPEN)
+    if (l->state != ASIO_LISTENER_OPEN)
         return;
-    l->state = CLOSING;
-    uv_close((uv_handle_t *)&l->handle, on_close);
+    l->state = ASIO_LISTENER_CLOSING;
+    uv_close(&l->handle.any, on_close);
 }
 
-static void close_listener(struct asio_listener *l)
+/* The file goes first: while the socket is open nobody else's can be taken for it. */
+void asio_listener_close(struct asio_listener *l)
 {
     if (l->server)
         l->server->listener = NULL;
@@ -85,19 +60,22 @@ static void close_listener(struct asio_listener *l)
         l->accepters = (struct asio_wait_list){ 0 };
     while (l->accepters.first) /* may run finalizers: they find a server that is closed */
         asio_sched_abort(l->accepters.first, UV_ECANCELED);
+    l->crew->listener = NULL;
+    asio_crew_free(l->crew);
     l->rt->alive--;
     asio_timer_remove(&l->rt->timers, &l->timer);
-    if (l->spare != NO_SOCKET)
+    asio_sys_unix_remove(&l->file);
+    if (l->spare != ASIO_NO_SOCKET)
         asio_sys_close(l->spare);
-    if (l->state == CLOSED)
-        asio_mem.free(l);
+    if (l->state == ASIO_LISTENER_CLOSED)
+        free_listener(l);
     else
         close_handle(l);
 }
 
 static void teardown(void *owner)
 {
-    close_listener(owner);
+    asio_listener_close(owner);
 }
 
 static const struct asio_handle_ops listener_ops = { teardown };
@@ -108,13 +86,141 @@ static int start_listening(struct asio_listener *l)
 {
     uv_os_fd_t fd;
     int status = 0;
-    if (l->spare == NO_SOCKET)
-        status = uv_fileno((uv_handle_t *)&l->handle, &fd);
-    if (status == 0 && l->spare == NO_SOCKET && (status = asio_sys_dup(fd, &l->spare)) < 0)
-        l->spare = NO_SOCKET;
+    if (l->spare == ASIO_NO_SOCKET)
+        status = uv_fileno(&l->handle.any, &fd);
+    if (status == 0 && l->spare == ASIO_NO_SOCKET && (status = asio_sys_dup(fd, &l->spare)) < 0)
+        l->spare = ASIO_NO_SOCKET;
     if (status < 0 && status != UV_ENOTSUP)
         return status;
-    return uv_listen((uv_stream_t *)&l->handle, l->backlog, on_connection);
+    return uv_listen(&l->handle.stream, l->options.backlog, on_connection);
+}
+
+/* A socket of another's, of which we have a duplicate then. */
+static int open_given(struct asio_listener *l, uv_os_sock_t fd)
+{
+    uv_os_sock_t copy;
+    int status = asio_sys_dup((uv_os_fd_t)fd, &copy);
+    if (status < 0)
+        return status;
+    status = l->carrier->open(&l->handle.stream, copy);
+    if (status < 0)
+        asio_sys_close(copy);
+    return status;
+}
+
+static int open_pipe(struct asio_listener *l, const char *name, size_t n)
+{
+    uv_os_sock_t fd;
+    int status = asio_sys_unix_bind(name, n, l->options.unlink_stale, &fd, &l->file);
+    if (status == UV_ENOTSUP) /* libuv's pipes are something else here */
+        return l->options.handles ? status : uv_pipe_bind(&l->handle.pipe, name);
+    if (status < 0)
+        return status;
+    status = l->carrier->open(&l->handle.stream, fd);
+    if (status < 0)
+        asio_sys_close(fd);
+    return status;
+}
+
+static int learn_path(struct asio_listener *l)
+{
+    char path[ASIO_SYS_PATH_MAX];
+    size_t n = sizeof path;
+    uv_os_fd_t fd;
+    int status = uv_fileno(&l->handle.any, &fd);
+    if (status == 0)
+        status = asio_sys_unix_name(fd, false, path, &n);
+    if (status == UV_ENOTSUP)
+        status = uv_pipe_getsockname(&l->handle.pipe, path, &n);
+    if (status < 0)
+        return status;
+    l->path = asio_mem.malloc(n + 1);
+    if (!l->path)
+        return UV_ENOMEM;
+    memcpy(l->path, path, n);
+    l->path_length = n;
+    return 0;
+}
+
+static int learn_name(struct asio_listener *l)
+{
+    int length = sizeof l->address;
+    if (l->carrier == &asio_pipe_carrier)
+        return learn_path(l);
+    return uv_tcp_getsockname(&l->handle.tcp, (struct sockaddr *)&l->address, &length);
+}
+
+static struct asio_listener *new_listener(
+    struct asio_rt *rt, const struct asio_carrier *carrier, const struct asio_options *options)
+{
+    struct asio_listener *l = asio_mem.malloc(sizeof *l);
+    if (!l)
+        return NULL;
+    memset(l, 0, sizeof *l);
+    l->ops = &listener_ops;
+    l->rt = rt;
+    l->carrier = carrier;
+    l->options = *options;
+    l->backoff = backoff_min;
+    l->spare = ASIO_NO_SOCKET;
+    asio_timer_init(&l->timer, on_timer);
+    l->crew = asio_crew_new(rt);
+    if (l->crew)
+        return l;
+    asio_mem.free(l);
+    return NULL;
+}
+
+static int init_handle(struct asio_listener *l, const struct asio_endpoint *where)
+{
+    if (where->path || where->fd != ASIO_NO_SOCKET)
+        return l->carrier->init(&l->rt->loop, &l->handle.stream);
+    return asio_tcp_init(&l->rt->loop, &l->handle.tcp, where->address.ss_family, &l->options);
+}
+
+static int open_handle(struct asio_listener *l, const struct asio_endpoint *where)
+{
+    if (where->fd != ASIO_NO_SOCKET)
+        return open_given(l, where->fd);
+    if (where->path)
+        return open_pipe(l, where->path, where->path_length);
+    return asio_tcp_bind(&l->handle.tcp, &where->address, &l->options);
+}
+
+int asio_listener_open(struct asio_rt *rt, struct asio_server *server, const struct asio_endpoint *where,
+    const struct asio_options *options)
+{
+    struct asio_listener *l = new_listener(rt, where->carrier, options);
+    int status = l ? init_handle(l, where) : UV_ENOMEM;
+    if (status < 0) {
+        if (l)
+            asio_mem.free(l->crew);
+        asio_mem.free(l);
+        return status;
+    }
+    l->handle.any.data = l;
+    l->server = server;
+    l->crew->listener = l;
+    l->crew->held = true;
+    server->listener = l;
+    server->crew = l->crew;
+    rt->alive++;
+    status = open_handle(l, where);
+    if (status == 0)
+        status = start_listening(l);
+    if (status == 0)
+        status = learn_name(l);
+    if (status < 0)
+        asio_listener_close(l);
+    return status;
+}
+
+int asio_listener_push_address(lua_State *L, const struct asio_listener *l)
+{
+    if (!l->path)
+        return asio_address_push(L, &l->address);
+    asio_address_push_path(L, l->path, l->path_length);
+    return 1;
 }
 
 /* ---- faults ------------------------------------------------------------------------------- */
@@ -123,12 +229,16 @@ static int start_listening(struct asio_listener *l)
 static void report(struct asio_listener *l, const char *what)
 {
     char name[ASIO_ADDRESS_MAX] = "?";
+    int length = ASIO_ADDRESS_MAX;
     uint64_t now = uv_hrtime();
     if (l->reported_at && (double)(now - l->reported_at) < report_every * 1e9)
         return;
     l->reported_at = now;
     asio_address_format(&l->address, name);
-    fprintf(stderr, "asio: server %s: %s; accepting pauses until that is over\n", name, what);
+    if (l->path)
+        length = (int)l->path_length;
+    fprintf(stderr, "asio: server %s%.*s: %s; accepting pauses until that is over\n", l->path ? "unix:" : "",
+        length, l->path ? l->path : name, what);
     fflush(stderr);
 }
 
@@ -138,7 +248,7 @@ static void retry_later(struct asio_listener *l, double seconds)
     if (asio_timer_set(&l->rt->timers, &l->timer, asio_rt_deadline(seconds)) == 0)
         return;
     fputs("asio: server: not enough memory to pause; closed\n", stderr);
-    close_listener(l);
+    asio_listener_close(l);
 }
 
 static void back_off(struct asio_listener *l)
@@ -153,14 +263,19 @@ static void full_collection(lua_State *L, void *arg)
     lua_gc(L, LUA_GCCOLLECT, 0);
 }
 
-/* Accept fails, and would go on failing. */
-static void fault(struct asio_listener *l, int status)
+static void report_status(struct asio_listener *l, int status)
 {
     char text[128];
     asio_error_message(status, text, sizeof text);
     report(l, text);
+}
+
+/* Accept fails, and would go on failing. */
+static void fault(struct asio_listener *l, int status)
+{
+    report_status(l, status);
     back_off(l);
-    if (l->spare != NO_SOCKET)
+    if (l->spare != ASIO_NO_SOCKET)
         close_handle(l);
 }
 
@@ -178,9 +293,10 @@ static void files_short(struct asio_listener *l)
 
 struct accept {
     struct asio_listener *listener;
-    struct asio_tcp *tcp; /* once taken */
-    int ref;              /* anchor of its connection until the handler has it */
+    struct asio_uvstream *stream; /* once taken */
+    int ref;                      /* anchor of its connection until the handler has it */
     int status;
+    bool lost;                  /* libuv gave it, and something then failed */
     struct asio_wait *accepter; /* to be woken */
     bool spawned;               /* somebody has it */
 };
@@ -190,17 +306,22 @@ static int take(lua_State *L, struct accept *a)
 {
     struct asio_listener *l = a->listener;
     struct asio_conn *conn = asio_conn_push(L, l->rt);
-    struct asio_tcp *t = asio_tcp_new(l->rt, l->options);
-    if (!t)
+    struct asio_uvstream *u = l->carrier->make(l->rt, &l->options);
+    if (!u)
         return UV_ENOMEM;
-    int status = uv_accept((uv_stream_t *)&l->handle, (uv_stream_t *)&t->handle);
+    int status = uv_accept(&l->handle.stream, &u->handle);
+    if (status == 0) {
+        status = l->carrier->connected(u, &l->options);
+        a->lost = status < 0;
+    }
     if (status < 0) {
-        asio_tcp_discard(t);
+        asio_uvstream_discard(u);
         return status;
     }
-    asio_tcp_connected(t, l->options);
-    asio_stream_attach(&t->stream, conn);
-    a->tcp = t;
+    u->stream.tally = &l->crew->connections;
+    l->crew->connections.count++;
+    asio_stream_attach(&u->stream, conn);
+    a->stream = u;
     a->ref = asio_rt_anchor(l->rt, L, -1);
     return a->ref == LUA_NOREF ? UV_ENOMEM : 0;
 }
@@ -223,7 +344,7 @@ static void accept_body(lua_State *L, void *arg)
 {
     struct accept *a = arg;
     struct asio_listener *l = a->listener;
-    if (!a->tcp)
+    if (!a->stream && !a->lost)
         a->status = take(L, a);
     if (a->status < 0)
         return;
@@ -240,7 +361,22 @@ static void accept_body(lua_State *L, void *arg)
     lua_remove(L, -2);
     lua_pushvalue(L, -2);
     a->spawned = true;
-    asio_sched_spawn(l->rt, L, 1, ASIO_SPAWN_OWNER);
+    asio_sched_spawn_counted(l->rt, L, 1, &l->crew->handlers);
+}
+
+static void after_accept(struct asio_listener *l, const struct accept *a)
+{
+    uv_os_fd_t fd;
+    if (!a->stream) {
+        l->pending = !a->lost;
+        report_status(l, a->status);
+        back_off(l);
+    } else if (!a->stream->stream.gone && uv_fileno((uv_handle_t *)&a->stream->handle, &fd) == 0 &&
+        asio_sys_files_short((uv_os_sock_t)fd)) {
+        files_short(l);
+    } else {
+        l->backoff = backoff_min;
+    }
 }
 
 /* Takes the connection that libuv offers. The handler runs inside: afterwards the listener may be
@@ -258,28 +394,39 @@ static void accept_one(struct asio_listener *l)
         asio_rt_release(l->rt, a.ref);
     if (a.accepter)
         asio_sched_wake(a.accepter, 0);
-    if (a.tcp && (error || !a.spawned) && a.tcp->stream.conn)
-        asio_stream_close(&a.tcp->stream, true);
-    if (!l->server)
-        return;
-    if (!a.tcp) {
-        l->pending = true;
-        report(l, "not enough memory");
-        back_off(l);
-        return;
-    }
-    uv_os_fd_t fd;
-    if (!a.tcp->stream.gone && uv_fileno((uv_handle_t *)&a.tcp->handle, &fd) == 0 &&
-        asio_sys_files_short((uv_os_sock_t)fd))
-        files_short(l);
-    else
-        l->backoff = backoff_min;
+    if (a.stream && (error || !a.spawned) && a.stream->stream.conn)
+        asio_stream_close(&a.stream->stream, true);
+    if (l->server)
+        after_accept(l, &a);
 }
 
 /* Without a handler connections wait until somebody accepts them. */
 static bool wanted(const struct asio_listener *l)
 {
     return l->handled || l->accepters.first;
+}
+
+static bool is_full(const struct asio_listener *l)
+{
+    return l->options.max_connections && l->crew->connections.count >= l->options.max_connections;
+}
+
+/* Somebody waits for room. Connections that nobody refers to any more make some once they are collected,
+ * which may not happen by itself while nothing goes on: seen to at most a hundredth of the time, and once
+ * a second. */
+static void look_for_room(struct asio_listener *l)
+{
+    struct asio_rt *rt = l->rt;
+    uint64_t now = uv_hrtime();
+    if (now >= l->collect_at) {
+        l->collect_at = ASIO_NEVER;
+        asio_rt_collect(rt); /* the listener is still there: a collected one goes later */
+        uint64_t took = uv_hrtime() - now;
+        l->collect_at = now + (took > 10000000 ? took * 100 : 1000000000);
+    }
+    double seconds = (double)(l->collect_at - now) / 1e9;
+    if (l->server) /* without memory for it: never mind */
+        asio_timer_set(&rt->timers, &l->timer, asio_rt_deadline(seconds));
 }
 
 static void on_connection(uv_stream_t *handle, int status)
@@ -298,7 +445,9 @@ static void on_connection(uv_stream_t *handle, int status)
     l->pending = true; /* not taking it makes libuv stop here */
     if (l->paused || !wanted(l))
         return;
-    if (l->accepted >= ACCEPTS_A_TURN)
+    if (is_full(l))
+        look_for_room(l);
+    else if (l->accepted >= ACCEPTS_A_TURN)
         retry_later(l, 0);
     else
         accept_one(l);
@@ -307,7 +456,7 @@ static void on_connection(uv_stream_t *handle, int status)
 static bool still_short(struct asio_listener *l)
 {
     uv_os_sock_t fd;
-    if (l->spare == NO_SOCKET)
+    if (l->spare == ASIO_NO_SOCKET)
         return false;
     if (asio_sys_dup((uv_os_fd_t)l->spare, &fd) < 0)
         return true;
@@ -322,11 +471,11 @@ static int reopen(struct asio_listener *l)
     int status = asio_sys_dup((uv_os_fd_t)fd, &spare);
     if (status < 0)
         return status;
-    uv_tcp_init(&l->rt->loop, &l->handle);
-    l->handle.data = l;
-    l->state = OPEN;
+    l->carrier->init(&l->rt->loop, &l->handle.stream);
+    l->handle.any.data = l;
+    l->state = ASIO_LISTENER_OPEN;
     l->spare = spare;
-    status = uv_tcp_open(&l->handle, fd);
+    status = l->carrier->open(&l->handle.stream, fd);
     if (status < 0)
         asio_sys_close(fd);
     else
@@ -339,11 +488,16 @@ static int reopen(struct asio_listener *l)
 static void on_timer(struct asio_timer *timer)
 {
     struct asio_listener *l = ASIO_CONTAINER(timer, struct asio_listener, timer);
-    if (l->state == CLOSING) {
+    if (!l->paused) {
+        if (l->pending && is_full(l))
+            look_for_room(l);
+        return;
+    }
+    if (l->state == ASIO_LISTENER_CLOSING) {
         retry_later(l, backoff_min);
         return;
     }
-    bool burst = l->accepted >= ACCEPTS_A_TURN && l->state == OPEN;
+    bool burst = l->accepted >= ACCEPTS_A_TURN && l->state == ASIO_LISTENER_OPEN;
     if (!burst && still_short(l)) {
         bool collect = l->backoff >= backoff_max;
         struct asio_rt *rt = l->rt;
@@ -354,206 +508,38 @@ static void on_timer(struct asio_timer *timer)
     }
     l->paused = false;
     l->accepted = 0;
-    int status = l->state == CLOSED ? reopen(l) : 0;
+    int status = l->state == ASIO_LISTENER_CLOSED ? reopen(l) : 0;
     if (status < 0)
         fault(l, status);
+    else if (l->pending && wanted(l) && is_full(l))
+        look_for_room(l);
     else if (l->pending && wanted(l))
         accept_one(l); /* and libuv goes on listening */
 }
 
-/* ---- Lua ---------------------------------------------------------------------------------- */
-
-static int open_listener(struct asio_rt *rt, struct asio_server *server, const struct sockaddr_storage *addr,
-    struct asio_tcp_options options, int backlog)
-{
-    struct asio_listener *l = asio_mem.malloc(sizeof *l);
-    if (!l)
-        return UV_ENOMEM;
-    memset(l, 0, sizeof *l);
-    l->ops = &listener_ops;
-    l->rt = rt;
-    l->options = options;
-    l->backlog = backlog;
-    l->backoff = backoff_min;
-    l->spare = NO_SOCKET;
-    asio_timer_init(&l->timer, on_timer);
-    int status = uv_tcp_init(&rt->loop, &l->handle);
-    if (status < 0) {
-        asio_mem.free(l);
-        return status;
-    }
-    l->handle.data = l;
-    l->server = server;
-    server->listener = l;
-    rt->alive++;
-    int length = sizeof l->address;
-    status = uv_tcp_bind(&l->handle, (const struct sockaddr *)addr, 0);
-    if (status == 0)
-        status = start_listening(l);
-    if (status == 0)
-        status = uv_tcp_getsockname(&l->handle, (struct sockaddr *)&l->address, &length);
-    if (status < 0)
-        close_listener(l);
-    return status;
-}
-
-static int check_backlog(lua_State *L, int index)
-{
-    int backlog = BACKLOG;
-    if (lua_isnoneornil(L, index))
-        return backlog;
-    lua_getfield(L, index, "backlog");
-    if (!lua_isnil(L, -1))
-        backlog = (int)asio_check_integer(L, -1, 4, "server", 1, 65535);
-    lua_pop(L, 1);
-    return backlog;
-}
-
-/* The holder comes first, closed: nothing is left over when memory runs out on the way. */
-static struct asio_server *push_holder(lua_State *L, struct asio_rt *rt)
-{
-    struct asio_server *server = lua_newuserdata(L, sizeof *server);
-    server->listener = NULL;
-    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_server_mt);
-    lua_setmetatable(L, -2);
-    lua_createtable(L, 0, 1);
-    lua_pushvalue(L, 3);
-    lua_setfield(L, -2, "handler");
-    lua_setfenv(L, -2);
-    return server;
-}
-
-/* asio.server(ip, port, handler[, opts]) */
-static int l_server(lua_State *L)
-{
-    struct asio_rt *rt = asio_rt_of(L);
-    struct sockaddr_storage addr;
-    if (lua_type(L, 1) != LUA_TSTRING)
-        asio_error_type(L, 1, 1, "server", "address string");
-    int port = asio_check_port(L, 2, 2, "server", 0);
-    if (!lua_isnoneornil(L, 3) && !lua_isfunction(L, 3))
-        asio_error_type(L, 3, 3, "server", "handler function");
-    if (lua_gettop(L) < 3)
-        lua_settop(L, 3);
-    struct asio_tcp_options options = asio_tcp_check_options(L, 4, 4, "server");
-    int backlog = check_backlog(L, 4);
-    int status = rt->closed ? UV_EBADF : asio_address_parse(L, 1, port, &addr);
-    if (status < 0)
-        return asio_error_push(L, status);
-    struct asio_server *server = push_holder(L, rt);
-    status = open_listener(rt, server, &addr, options, backlog);
-    if (status < 0)
-        return asio_error_push(L, status);
-    server->listener->handled = !lua_isnil(L, 3);
-    asio_rt_holder_add(L, rt, server->listener); /* out of memory: the holder is collected, and closes */
-    return 1;
-}
-
-static struct asio_server *check_server(lua_State *L, const char *fname)
-{
-    return asio_api_check(L, 1, asio_rt_of(L)->ref_server_mt, fname, "server");
-}
-
-/* ---- accepting by hand -------------------------------------------------------------------- */
-
-static void abort_accept(struct asio_wait *w)
-{
-    asio_wait_list_remove(&((struct asio_listener *)w->source)->accepters, w);
-}
-
-static int push_accepted(lua_State *L, struct asio_wait *w)
-{
-    if (w->status < 0)
-        return asio_push_fail(L, w->status);
-    asio_push_ok(L, w->rt);
-    asio_wait_item_get(L, w);
-    return 2;
-}
-
-static const struct asio_wait_op accept_op = { "accept", true, abort_accept, push_accepted };
-
-/* The one that libuv holds: pushes token and connection. */
-static bool take_pending(lua_State *L, struct asio_listener *l)
+bool asio_listener_take(lua_State *L, struct asio_listener *l)
 {
     struct accept a = { .listener = l, .ref = LUA_NOREF };
+    if (!l->pending || l->paused)
+        return false;
+    if (is_full(l)) {
+        look_for_room(l);
+        return false;
+    }
     asio_push_ok(L, l->rt);
-    l->pending = false;
     a.status = take(L, &a);
+    l->pending = false;
     if (a.ref != LUA_NOREF)
         asio_rt_release(l->rt, a.ref);
-    if (a.tcp)
-        return true;
-    l->pending = true;
-    lua_pop(L, 2);
-    back_off(l);
-    return false;
+    if (!a.stream)
+        lua_pop(L, 2);
+    if (l->server)
+        after_accept(l, &a);
+    return a.stream != NULL;
 }
 
-/* core.accept(server, timeout) */
-static int l_accept(lua_State *L)
+void asio_listener_accept_soon(struct asio_listener *l)
 {
-    struct asio_rt *rt = asio_rt_of(L);
-    struct asio_listener *l = check_server(L, "accept")->listener;
-    double timeout = asio_check_timeout(L, 2, 1, "accept");
-    if (l && l->handled)
-        asio_error_misuse(L, "accept: this server has a handler, which gets the connections");
-    if (asio_sched_interrupted(rt))
-        return asio_push_interrupt(L, rt);
-    if (!l)
-        return asio_push_fail(L, UV_EBADF);
-    if (l->pending && !l->paused && take_pending(L, l))
-        return 2;
-    struct asio_wait *w = asio_sched_claim(L, rt);
-    if (!l->server)
-        return asio_push_fail(L, UV_ENOMEM);
-    w->source = l;
-    asio_wait_list_add(&l->accepters, w);
-    return asio_sched_park(L, w, &accept_op, timeout);
-}
-
-static int l_close(lua_State *L)
-{
-    struct asio_server *server = check_server(L, "close");
-    if (server->listener)
-        close_listener(server->listener);
-    return 0;
-}
-
-static int l_gc(lua_State *L)
-{
-    struct asio_server *server = asio_api_to(L, 1, asio_rt_of(L)->ref_server_mt);
-    if (server && server->listener)
-        close_listener(server->listener);
-    return 0;
-}
-
-static int l_address(lua_State *L)
-{
-    struct asio_server *server = check_server(L, "address");
-    if (!server->listener)
-        return asio_error_push(L, UV_EBADF);
-    return asio_address_push(L, &server->listener->address);
-}
-
-static int l_tostring(lua_State *L)
-{
-    struct asio_server *server = check_server(L, "tostring");
-    char name[ASIO_ADDRESS_MAX];
-    if (!server->listener || asio_address_format(&server->listener->address, name) < 0)
-        lua_pushliteral(L, "server (closed)");
-    else
-        lua_pushfstring(L, "server (tcp %s)", name);
-    return 1;
-}
-
-void asio_listener_open(lua_State *L, struct asio_rt *rt)
-{
-    static const luaL_Reg module[] = { { "server", l_server }, { "destory_server", l_close },
-        { NULL, NULL } };
-    static const luaL_Reg methods[] = { { "close", l_close }, { "address", l_address }, { NULL, NULL } };
-    static const luaL_Reg meta[] = { { "__gc", l_gc }, { "__tostring", l_tostring }, { NULL, NULL } };
-    asio_api_functions(L, rt, "asio", module);
-    static const luaL_Reg core[] = { { "accept", l_accept }, { NULL, NULL } };
-    asio_api_functions(L, rt, "core", core);
-    asio_api_class(L, rt, "server", methods, meta, rt->ref_server_mt);
+    if (l->pending && !l->paused && !is_full(l))
+        retry_later(l, 0);
 }

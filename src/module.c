@@ -49,7 +49,9 @@ static int open_parts(lua_State *L)
     asio_address_open(L, rt);
     asio_conn_open(L, rt);
     asio_tcp_open(L, rt);
-    asio_listener_open(L, rt);
+    asio_pipe_open(L, rt);
+    asio_passing_open(L, rt);
+    asio_server_open(L, rt);
     asio_resolver_open(L, rt);
     for (const struct asio_embedded *part = asio_embedded; part->name; part++)
         run_embedded(L, part);

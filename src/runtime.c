@@ -259,6 +259,21 @@ static void pay_gc_debt(struct asio_rt *rt)
     asio_rt_protect(rt, collect, &debt);
 }
 
+static void collect_all(lua_State *L, void *arg)
+{
+    (void)arg;
+    lua_gc(L, LUA_GCCOLLECT, 0);
+}
+
+void asio_rt_collect(struct asio_rt *rt)
+{
+#ifdef LUA_GCISRUNNING
+    if (!lua_gc(rt->L, LUA_GCISRUNNING, 0))
+        return;
+#endif
+    asio_rt_protect(rt, collect_all, NULL);
+}
+
 static void block_sigpipe(struct asio_rt *rt)
 {
     if (!rt->sigpipe_blocked)

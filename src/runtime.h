@@ -44,6 +44,12 @@ struct asio_thread_list {
     struct asio_thread *first, *last;
 };
 
+/* How many of a kind there are; whoever counts is told when one has gone (not by the close of the state). */
+struct asio_tally {
+    size_t count;
+    void (*gone)(struct asio_tally *t);
+};
+
 /* What asio.stats tells. */
 struct asio_stats {
     uint64_t spawned;     /* light threads, ever */
@@ -195,6 +201,9 @@ static inline void asio_rt_external(struct asio_rt *rt, size_t bytes)
 {
     rt->gc_debt += bytes;
 }
+
+/* A full collection, for what it may close; not against a script that stopped the collector. */
+void asio_rt_collect(struct asio_rt *rt);
 
 /* Around starting a transport write that goes on by itself, and when it is over: it keeps run
  * going, and while there are any, SIGPIPE is blocked when libuv runs. */

@@ -64,7 +64,7 @@ void asio_wait_item_clear(struct asio_wait *w)
 /* The thread is over. Its outcome is taken over by rt->thread_ended (thread.c), then the
  * coroutine goes back to the pool, or to the collector if it failed. A failed thread's handle
  * stays anchored in the slot until the report. */
-static void ended(struct asio_thread *t, int status)
+static void bury(struct asio_thread *t, int status)
 {
     struct asio_rt *rt = t->wait.rt;
     lua_State *co = t->co;
@@ -89,6 +89,16 @@ static void ended(struct asio_thread *t, int status)
     asio_coroutine_drop(rt, t->wait.slot);
     if (!failed || t->joined)
         asio_slot_give_back(rt, t->wait.slot);
+}
+
+static void ended(struct asio_thread *t, int status)
+{
+    struct asio_tally *tally = t->tally;
+    bury(t, status); /* nothing may keep its handle afterwards */
+    if (!tally)
+        return;
+    tally->count--;
+    tally->gone(tally);
 }
 
 static void resume(struct asio_thread *t, int nargs)
@@ -226,7 +236,7 @@ static struct asio_thread *push_thread(lua_State *L, struct asio_rt *rt)
     return t;
 }
 
-void asio_sched_spawn(struct asio_rt *rt, lua_State *L, int nargs, enum asio_spawn how)
+static void spawn(struct asio_rt *rt, lua_State *L, int nargs, enum asio_spawn how, struct asio_tally *tally)
 {
     bool later = rt->depth >= DEPTH_MAX || asio_rt_in_finalizer(rt);
     int base = lua_gettop(L) - nargs; /* the function */
@@ -255,12 +265,25 @@ void asio_sched_spawn(struct asio_rt *rt, lua_State *L, int nargs, enum asio_spa
     if (++rt->threads > rt->stats.threads_peak)
         rt->stats.threads_peak = rt->threads;
     rt->stats.spawned++;
+    t->tally = tally;
+    if (tally)
+        tally->count++;
     if (later) {
         t->nargs = nargs;
         list_add(&rt->ready, t);
     } else {
         resume(t, nargs);
     }
+}
+
+void asio_sched_spawn(struct asio_rt *rt, lua_State *L, int nargs, enum asio_spawn how)
+{
+    spawn(rt, L, nargs, how, NULL);
+}
+
+void asio_sched_spawn_counted(struct asio_rt *rt, lua_State *L, int nargs, struct asio_tally *tally)
+{
+    spawn(rt, L, nargs, ASIO_SPAWN_OWNER, tally);
 }
 
 /* ---- parking ------------------------------------------------------------------------------ */

@@ -40,6 +40,7 @@ struct asio_thread {
     uint32_t born;            /* uv_now() when it was spawned */
     struct asio_thread *next; /* ready list or failed list */
     struct asio_wait_list joiners;
+    struct asio_tally *tally; /* counts it until it has ended, or NULL */
 };
 
 enum asio_spawn {
@@ -52,6 +53,9 @@ enum asio_spawn {
 /* Makes a light thread of the function and its nargs arguments at the top of L (popped), pushes
  * its handle and runs it until it first waits. Raises out of memory. */
 void asio_sched_spawn(struct asio_rt *rt, lua_State *L, int nargs, enum asio_spawn how);
+
+/* The same, as ASIO_SPAWN_OWNER, for a light thread that is counted. */
+void asio_sched_spawn_counted(struct asio_rt *rt, lua_State *L, int nargs, struct asio_tally *tally);
 
 /* The running light thread has an interrupt pending. Every waiting function asks after checking
  * its arguments and before its fast path, so that a busy peer cannot outrun a cancel, and then

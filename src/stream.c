@@ -134,17 +134,32 @@ static bool owes_nothing(struct asio_stream *s)
     return s->out.length == 0 && s->transport->unsent(s) == 0 && s->transport->unread(s) == 0;
 }
 
-void asio_stream_close(struct asio_stream *s, bool collected)
+/* Nothing of the script's refers to it any more. */
+static void let_go(struct asio_stream *s)
 {
-    struct asio_rt *rt = s->rt;
-    if (s->closing)
-        return;
     detach(s);
     s->closing = true;
     asio_inbuf_free(&s->in);
     asio_stream_read_abort(s, UV_ECANCELED);
     asio_stream_write_abort(s, UV_ECANCELED);
-    rt->alive++; /* until the handle is gone: run waits for what was written */
+    if (s->transport->abort_waits)
+        s->transport->abort_waits(s, UV_ECANCELED);
+    s->rt->alive++; /* until the handle is gone: run waits for what was written */
+}
+
+void asio_stream_drop(struct asio_stream *s)
+{
+    if (s->closing)
+        return;
+    let_go(s);
+    finish(s);
+}
+
+void asio_stream_close(struct asio_stream *s, bool collected)
+{
+    if (s->closing)
+        return;
+    let_go(s);
     s->give_up = asio_rt_deadline(s->linger);
     if (collected && owes_nothing(s)) {
         finish(s);
@@ -196,6 +211,10 @@ void asio_stream_free(struct asio_stream *s)
     asio_delim_free(&s->delim);
     asio_stream_drop_output(s);
     s->rt->stats.connections_open -= s->counted;
+    if (s->tally) {
+        s->tally->count--;
+        s->tally->gone(s->tally);
+    }
     if (s->closing)
         s->rt->alive--;
 }

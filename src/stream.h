@@ -37,6 +37,11 @@ struct asio_transport {
     void (*close)(struct asio_stream *s);    /* gives the handle back; frees later */
     int (*fd)(struct asio_stream *s, uv_os_fd_t *fd);
     int (*name_of)(struct asio_stream *s, struct sockaddr_storage *addr, bool peer);
+    /* The rest only where it applies, else NULL. */
+    /* Its name where that is no internet address; *size becomes what it takes. */
+    int (*path_of)(struct asio_stream *s, char *path, size_t *size, bool peer);
+    void (*abort_waits)(struct asio_stream *s, int status); /* of waits of the transport's own */
+    bool passable; /* its descriptor is all there is: another process can have it */
 };
 
 struct asio_conn {              /* the userdata */
@@ -56,6 +61,7 @@ struct asio_stream {
     struct asio_outbuf out;
     uint64_t queued; /* bytes ever written into the queue; queued - out.length were sent */
     struct asio_flush_node flush;
+    struct asio_tally *tally;           /* counts it until the handle is gone, or NULL */
     struct asio_timer timer;            /* closing: when to look again, at last when to give up */
     double read_timeout, write_timeout; /* seconds, negative: none */
     uint64_t give_up;                   /* closing: uv_hrtime() after which nothing is waited for any more */
@@ -85,6 +91,7 @@ void asio_stream_init(struct asio_stream *s, struct asio_rt *rt, const struct as
 void asio_stream_attach(struct asio_stream *s, struct asio_conn *conn);
 void asio_stream_close(struct asio_stream *s, bool collected); /* orderly; returns at once */
 void asio_stream_abort(struct asio_stream *s);                 /* resets, drops output */
+void asio_stream_drop(struct asio_stream *s);                  /* at once, without a word to the peer */
 void asio_stream_teardown(void *s);                            /* a transport's handle.teardown */
 void asio_stream_free(
     struct asio_stream *s); /* from the transport's close callback; the struct's memory stays */
@@ -94,6 +101,8 @@ void asio_stream_discard(struct asio_stream *s, size_t n);
 /* stream_read.c */
 void asio_stream_received(struct asio_stream *s, char *bytes, size_t n); /* bytes are borrowed */
 void asio_stream_ended(struct asio_stream *s, int status);
+/* Asks the transport to read on; false: the stream has ended, see read_status. */
+bool asio_stream_start_reading(struct asio_stream *s);
 /* Waits for `need` bytes, returns at most `max`. */
 int asio_stream_read(lua_State *L, struct asio_stream *s, size_t need, size_t max);
 /* All of these take nothing when they fail; where there is a max (at most SIZE_MAX / 2), more than

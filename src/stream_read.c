@@ -20,10 +20,10 @@ static void stop_reading(struct asio_stream *s)
     s->reading = false;
 }
 
-static bool start_reading(struct asio_stream *s)
+bool asio_stream_start_reading(struct asio_stream *s)
 {
     if (s->reading || s->read_status < 0)
-        return true;
+        return s->reading;
     int status = s->transport->read_start(s);
     s->reading = status == 0;
     if (status < 0)
@@ -225,7 +225,7 @@ static int wait_for(
     lua_State *L, struct asio_stream *s, const struct asio_wait_op *op, size_t need, size_t max)
 {
     struct asio_wait *w = asio_sched_claim(L, s->rt);
-    if (!start_reading(s))
+    if (!asio_stream_start_reading(s))
         return asio_push_fail(L, s->read_status);
     w->source = s;
     w->u.in.need = need;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * What one system alone has, or what libuv does not reach, behind one function each. sys_unix.c
- * and sys_win.c implement all of it but the last group, which sys_linux.c implements; the others
- * carry the fallback. */
+ * (with sys_unix_socket.c) and sys_win.c implement all of it but the last group, which sys_linux.c implements;
+ * the others carry the fallback. */
 #ifndef ASIO_SYS_H
 #define ASIO_SYS_H
 
@@ -52,6 +52,64 @@ void asio_sys_set_file_flags(uv_os_sock_t fd, int flags);
  * 0 where it cannot be known. */
 size_t asio_sys_unsent(uv_os_fd_t fd);
 size_t asio_sys_unread(uv_os_fd_t fd);
+
+/* Lets several sockets share a port; before binding. UV_ENOTSUP where there is no such thing. */
+int asio_sys_reuseport(uv_os_fd_t fd);
+
+/* Keeps a descriptor from programs that are started. */
+void asio_sys_cloexec(uv_os_sock_t fd);
+
+/* What a descriptor from elsewhere is; UV_EBADF, UV_ENOTSOCK; UV_ENOTSUP where there are only handles. */
+enum asio_sys_kind { ASIO_SYS_OTHER, ASIO_SYS_TCP, ASIO_SYS_UNIX };
+int asio_sys_socket_kind(uv_os_sock_t fd, enum asio_sys_kind *kind, bool *listening);
+
+/* ---- Unix sockets (sys_unix_socket.c) ----
+ * A name is a path, or '@' with an abstract name behind it. UV_ENAMETOOLONG beyond what the system holds;
+ * UV_ENOTSOCK for a file that is something else. All return UV_ENOTSUP where libuv's pipes are something else. */
+enum { ASIO_SYS_PATH_MAX = 300 }; /* of a name on any system, libuv's names of pipes on Windows too */
+
+/* The file of a listening socket. */
+struct asio_sys_file {
+    char *path; /* absolute, owned; NULL: there is none, or it is not ours to remove */
+    uint64_t device, inode;
+};
+
+/* A bound socket, with the file it made. Stale: a socket that refuses connections gives way. */
+int asio_sys_unix_bind(
+    const char *name, size_t n, bool unlink_stale, uv_os_sock_t *fd, struct asio_sys_file *file);
+
+/* Removes the file if it is still the one that was made. While the socket is open, and its inode so not
+ * given to another file. */
+void asio_sys_unix_remove(struct asio_sys_file *file);
+
+/* A connected socket; UV_EAGAIN: the backlog is full. Never waits. */
+int asio_sys_unix_connect(const char *name, size_t n, uv_os_sock_t *fd);
+
+/* The name of either end, not terminated; *size in and out. Empty: it has none. */
+int asio_sys_unix_name(uv_os_fd_t fd, bool peer, char *name, size_t *size);
+
+/* Sends a descriptor, on one byte of its own; never waits. */
+int asio_sys_send_handle(uv_os_fd_t fd, uv_os_fd_t handle);
+
+/* Reads as recv does, into `buf`, and takes descriptors that come along. */
+enum { ASIO_SYS_HANDLES_MAX = 16 }; /* at a time */
+struct asio_sys_arrival {
+    char *bytes; /* without what descriptors rode on */
+    size_t n;
+    uv_os_sock_t handles[ASIO_SYS_HANDLES_MAX];
+    unsigned count;
+    bool lost; /* there were more, for which the process has no room */
+};
+ssize_t asio_sys_recv_handles(uv_os_fd_t fd, uv_buf_t buf, struct asio_sys_arrival *arrival);
+
+/* ---- sys_linux.c, with fallbacks ---- */
+
+/* Who is at the other end of a Unix socket; UV_ENOTSUP for others. */
+struct asio_sys_credentials {
+    long pid;
+    unsigned long uid, gid;
+};
+int asio_sys_credentials(uv_os_fd_t fd, struct asio_sys_credentials *found);
 
 /* The address a redirected connection was meant for; UV_ENOTSUP where there is no such thing. */
 int asio_sys_original_dst(uv_os_fd_t fd, struct sockaddr_storage *addr);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * What only Linux has; see sys.h. */
+#define _GNU_SOURCE /* struct ucred */
 #include "sys.h"
 
 #include <errno.h>
@@ -32,4 +33,19 @@ int asio_sys_original_dst(uv_os_fd_t fd, struct sockaddr_storage *addr)
     if (level == IPPROTO_IPV6 && getsockopt(fd, IPPROTO_IP, SO_ORIGINAL_DST_, addr, &length) == 0)
         return 0;
     return uv_translate_sys_error(errno);
+}
+
+int asio_sys_credentials(uv_os_fd_t fd, struct asio_sys_credentials *found)
+{
+    struct sockaddr_storage addr;
+    struct ucred who;
+    socklen_t length = sizeof addr, size = sizeof who;
+    if (getsockname(fd, (struct sockaddr *)&addr, &length) != 0)
+        return uv_translate_sys_error(errno);
+    if (addr.ss_family != AF_UNIX) /* others answer too, with nobody */
+        return UV_ENOTSUP;
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &size) != 0)
+        return uv_translate_sys_error(errno);
+    *found = (struct asio_sys_credentials){ who.pid, who.uid, who.gid };
+    return 0;
 }

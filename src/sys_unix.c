@@ -157,6 +157,51 @@ void asio_sys_set_file_flags(uv_os_sock_t fd, int flags)
         fcntl(fd, F_SETFL, flags);
 }
 
+int asio_sys_reuseport(uv_os_fd_t fd)
+{
+#ifdef SO_REUSEPORT
+    int on = 1;
+    return setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) == 0 ? 0 : uv_translate_sys_error(errno);
+#else
+    (void)fd;
+    return UV_ENOTSUP;
+#endif
+}
+
+void asio_sys_cloexec(uv_os_sock_t fd)
+{
+    int flags = fcntl(fd, F_GETFD);
+    if (flags >= 0)
+        fcntl(fd, F_SETFD, flags | FD_CLOEXEC);
+}
+
+static int socket_number(uv_os_sock_t fd, int option, int *value)
+{
+    socklen_t size = sizeof *value;
+    *value = 0;
+    return getsockopt(fd, SOL_SOCKET, option, value, &size) == 0 ? 0 : uv_translate_sys_error(errno);
+}
+
+int asio_sys_socket_kind(uv_os_sock_t fd, enum asio_sys_kind *kind, bool *listening)
+{
+    struct sockaddr_storage addr;
+    socklen_t length = sizeof addr;
+    int type, accepts;
+    *kind = ASIO_SYS_OTHER;
+    int status = socket_number(fd, SO_TYPE, &type);
+    if (status < 0)
+        return status;
+    socket_number(fd, SO_ACCEPTCONN, &accepts);
+    *listening = accepts != 0;
+    if (getsockname(fd, (struct sockaddr *)&addr, &length) != 0)
+        return uv_translate_sys_error(errno);
+    if (type == SOCK_STREAM && addr.ss_family == AF_UNIX)
+        *kind = ASIO_SYS_UNIX;
+    else if (type == SOCK_STREAM && (addr.ss_family == AF_INET || addr.ss_family == AF_INET6))
+        *kind = ASIO_SYS_TCP;
+    return 0;
+}
+
 static sigset_t sigpipe_alone(void)
 {
     sigset_t set;
@@ -204,6 +249,13 @@ size_t asio_sys_unsent(uv_os_fd_t fd)
 {
     (void)fd;
     return 0;
+}
+
+int asio_sys_credentials(uv_os_fd_t fd, struct asio_sys_credentials *found)
+{
+    (void)fd;
+    (void)found;
+    return UV_ENOTSUP;
 }
 
 int asio_sys_original_dst(uv_os_fd_t fd, struct sockaddr_storage *addr)

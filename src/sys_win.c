@@ -123,3 +123,64 @@ void asio_sys_set_file_flags(uv_os_sock_t fd, int flags)
 {
     (void)fd, (void)flags;
 }
+
+int asio_sys_reuseport(uv_os_fd_t fd)
+{
+    (void)fd;
+    return UV_ENOTSUP;
+}
+
+void asio_sys_cloexec(uv_os_sock_t fd)
+{
+    SetHandleInformation((HANDLE)fd, HANDLE_FLAG_INHERIT, 0);
+}
+
+int asio_sys_socket_kind(uv_os_sock_t fd, enum asio_sys_kind *kind, bool *listening)
+{
+    (void)fd, (void)kind, (void)listening;
+    return UV_ENOTSUP;
+}
+
+/* libuv's pipes are named pipes here. */
+
+int asio_sys_unix_bind(
+    const char *name, size_t n, bool unlink_stale, uv_os_sock_t *fd, struct asio_sys_file *file)
+{
+    (void)name, (void)n, (void)unlink_stale, (void)fd, (void)file;
+    return UV_ENOTSUP;
+}
+
+void asio_sys_unix_remove(struct asio_sys_file *file)
+{
+    (void)file;
+}
+
+int asio_sys_unix_connect(const char *name, size_t n, uv_os_sock_t *fd)
+{
+    (void)name, (void)n, (void)fd;
+    return UV_ENOTSUP;
+}
+
+int asio_sys_unix_name(uv_os_fd_t fd, bool peer, char *name, size_t *size)
+{
+    (void)fd, (void)peer, (void)name, (void)size;
+    return UV_ENOTSUP;
+}
+
+int asio_sys_send_handle(uv_os_fd_t fd, uv_os_fd_t handle)
+{
+    (void)fd, (void)handle;
+    return UV_ENOTSUP;
+}
+
+ssize_t asio_sys_recv_handles(uv_os_fd_t fd, uv_buf_t buf, struct asio_sys_arrival *arrival)
+{
+    (void)fd, (void)buf, (void)arrival;
+    return UV_ENOTSUP;
+}
+
+int asio_sys_credentials(uv_os_fd_t fd, struct asio_sys_credentials *found)
+{
+    (void)fd, (void)found;
+    return UV_ENOTSUP;
+}

@@ -3,27 +3,17 @@
 #ifndef ASIO_TCP_H
 #define ASIO_TCP_H
 
-#include "stream.h"
-
-/* Options of a connection, from the opts table of connect or server. */
-struct asio_tcp_options {
-    double linger; /* seconds that close may take behind the script's back */
-    bool nodelay;
-};
+#include "uvstream.h"
 
 struct asio_tcp {
     struct asio_stream stream; /* first */
-    uv_tcp_t handle;
+    uv_tcp_t handle;           /* right behind it, see uvstream.h */
 };
 
-/* Reads options from the table (or nothing) at `index`, raising for bad ones. */
-struct asio_tcp_options asio_tcp_check_options(lua_State *L, int index, int arg, const char *fname);
+extern const struct asio_carrier asio_tcp_carrier;
 
-/* An opened handle without a socket; NULL: out of memory. Give it back with asio_tcp_discard. */
-struct asio_tcp *asio_tcp_new(struct asio_rt *rt, struct asio_tcp_options options);
-void asio_tcp_discard(struct asio_tcp *t);
-
-/* Once it has a connected socket: sets the socket's options. */
-void asio_tcp_connected(struct asio_tcp *t, struct asio_tcp_options options);
+/* A handle that can be bound to addresses of a family with these options. If it fails nothing is left. */
+int asio_tcp_init(uv_loop_t *loop, uv_tcp_t *handle, int family, const struct asio_options *options);
+int asio_tcp_bind(uv_tcp_t *handle, const struct sockaddr_storage *addr, const struct asio_options *options);
 
 #endif

@@ -5,6 +5,7 @@
  * the handle, and go with it. */
 #include "error.h"
 #include "api.h"
+#include "coroutine.h"
 #include "select.h"
 #include "thread.h"
 
@@ -348,6 +349,17 @@ void asio_thread_cancel(struct asio_thread *t)
     t->wait.cancelled = true;
     if (asio_wait_interrupted(&t->wait))
         asio_sched_abort(&t->wait, ASIO_INTERRUPTED);
+}
+
+void asio_thread_cancel_counted(lua_State *L, struct asio_rt *rt, const struct asio_tally *tally)
+{
+    for (int slot = 1; slot <= rt->slot_top; slot++) {
+        asio_slot_get(L, rt, slot, ASIO_SLOT_HANDLE);
+        struct asio_thread *t = lua_touserdata(L, -1);
+        if (t && t->tally == tally && t != rt->current)
+            asio_thread_cancel(t);
+        lua_pop(L, 1);
+    }
 }
 
 /* Interrupts: the flag stays, so code that swallows the error is told again at its next wait. */

@@ -36,6 +36,13 @@ int asio_push_fail(lua_State *L, int status)
     return 1 + asio_error_push(L, status);
 }
 
+int asio_push_failed(lua_State *L)
+{
+    lua_pushnumber(L, asio_rt_of(L)->token_fail);
+    lua_insert(L, -4);
+    return 4;
+}
+
 /* Has its deadline passed, though the loop has not seen to it yet? One of 0 seconds waits for the
  * loop, but not for ever. */
 static bool is_late(const struct asio_scope *s, uint64_t *now)

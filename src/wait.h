@@ -108,6 +108,9 @@ int asio_push_true(lua_State *L);
 /* Token, nil, message, code: returns 4. */
 int asio_push_fail(lua_State *L, int status);
 
+/* Token, then the three values of an asio_error_push_text at the top: returns 4. */
+int asio_push_failed(lua_State *L);
+
 /* A wait's status when it was interrupted; no libuv error has this number. */
 enum { ASIO_INTERRUPTED = -1000000 };
 

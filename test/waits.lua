@@ -25,6 +25,7 @@
 
 local asio = require 'asio'
 local raw = require 'raw'
+local rawunix = require 'rawunix'
 local t = require 'support'
 
 local M = { operations = {}, surroundings = {} }
@@ -657,6 +658,155 @@ operation('lines', {
       expect = { done = { 'data' }, the_end = { 'no more' } },
       held = { a, b },
     }
+  end,
+})
+
+-- Unix sockets, and passing connections over them -----------------------------------------------
+
+local names = 0
+
+local function unix_name()
+  names = names + 1
+  return ('@asio.waits.%d.%d'):format(raw.pid(), names)
+end
+
+operation('connect_unix', {
+  ends = set('done', 'the_end'),
+  limited = true,
+  prepare = function()
+    local name, options = unix_name(), {}
+    local listener, fillers = rawunix.full_listener(name)
+    local function give_up()
+      for _, filler in ipairs(fillers) do filler:close() end
+      listener:close()
+    end
+    return {
+      wait = function()
+        local conn, message, code = asio.connect('unix:' .. name, options)
+        if not conn then return conn, message, code end
+        conn:close()
+        return true
+      end,
+      done = function()
+        for _, filler in ipairs(fillers) do filler:close() end
+        for _ = 1, #fillers do listener:accept(0):close() end
+      end,
+      the_end = give_up,
+      limit = function(seconds) options.timeout = seconds end,
+      finish = give_up,
+      expect = { done = { true }, the_end = 'ECONNREFUSED' },
+      held = { listener, fillers },
+    }
+  end,
+})
+
+-- Two ends, or one and a raw socket.
+local function carriers(other_is_raw)
+  local name = unix_name()
+  local server = assert(asio.server('unix:' .. name, nil, { handles = true, linger = 0.05 }))
+  local other = other_is_raw and rawunix.connect(name)
+    or assert(asio.connect('unix:' .. name, { handles = true }))
+  local conn = assert(server:accept())
+  server:close()
+  return conn, other
+end
+
+operation('recv_handle', {
+  ends = set('done', 'the_end', 'closed'),
+  limited = true,
+  prepare = function()
+    local conn, other = carriers()
+    local passed, rest = asio.socketpair()
+    local sent
+    local function receive()
+      local received, message, code = conn:recv_handle()
+      if not received then return received, message, code end
+      received:close()
+      return true
+    end
+    return {
+      wait = receive,
+      done = function() sent = assert(other:send_handle(passed)) end,
+      the_end = function() other:close() end,
+      closed = function() conn:close() end,
+      limit = function(seconds) conn:set_timeout(seconds) end,
+      agree = function(ended)
+        conn:set_timeout(5)
+        agreed(ended or not sent or receive())
+      end,
+      finish = function()
+        for _, one in ipairs { conn, other, passed, rest } do one:close() end
+      end,
+      expect = { done = { true }, the_end = 'EOF', closed = 'ECANCELED' },
+      held = { conn, other, passed, rest },
+    }
+  end,
+})
+
+-- While the socket takes no more; while there are bytes to be sent first.
+local function sending_handle(fill)
+  return {
+    ends = set('done', 'the_end', 'closed'),
+    limited = true,
+    prepare = function()
+      local conn, peer = carriers(true)
+      local passed, rest = asio.socketpair()
+      fill(conn)
+      return {
+        wait = function() return conn:send_handle(passed) end,
+        done = drain(peer),
+        the_end = function() peer:close() end,
+        closed = function() conn:close() end,
+        limit = function(seconds) conn:set_timeout(nil, seconds) end,
+        agree = function(ended) agreed(ended == not passed:fd()) end,
+        finish = function()
+          conn:close()
+          passed:close()
+          rest:close()
+          peer:close()
+        end,
+        expect = { done = { true }, the_end = GONE, closed = 'ECANCELED' },
+        held = { conn, peer, passed, rest },
+      }
+    end,
+  }
+end
+
+operation('send_handle', sending_handle(function(conn) rawunix.fill(conn:fd()) end))
+
+operation('send_handle_after_bytes', sending_handle(function(conn)
+  conn:set_timeout(nil, 0)
+  conn:write(TOO_MUCH)
+  conn:set_timeout(nil, nil)
+end))
+
+operation('shutdown', {
+  ends = set('done', 'closed'),
+  limited = true,
+  prepare = function()
+    local started, limit
+    local server = assert(asio.server('unix:' .. unix_name(), function(conn)
+      started = true
+      conn:read(1)
+      conn:close()
+    end))
+    local client = assert(asio.connect(server:address()))
+    while not started do asio.sleep(0) end
+    local what
+    what = {
+      wait = function()
+        local ok, message, code = server:shutdown(limit)
+        what.spent = what.spent or code == 'ETIMEDOUT' -- its own: the handlers were cancelled
+        return ok, message, code
+      end,
+      done = function() client:write 'x' end,
+      closed = function() server:close() end,
+      limit = function(seconds) limit = seconds end,
+      finish = function() client:close() end,
+      expect = { done = { true }, closed = 'ECANCELED' },
+      held = { server, client },
+    }
+    return what
   end,
 })
 

@@ -48,6 +48,7 @@ function asio.connect(host, port, opts)
     if type(host) ~= 'string' then
         error(("bad argument #1 to 'connect' (host or address expected, got %s)"):format(type(host)), 2)
     end
+    if host:find('unix:', 1, true) == 1 then return core.connect_unix(host, port or opts) end -- unix.lua
     local raw = #host >= 64 and (port == nil or type(port) == 'table')
     if raw then
         port, opts = nil, port or opts

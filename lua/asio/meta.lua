@@ -242,18 +242,34 @@ function asio.watchdog(seconds) end
 
 -- Servers and connections -------------------------------------------------------------------------
 
----@class asio.opts
+---@class asio.opts one table may serve both ends: what one has no use for is ignored; unknown names raise
 ---@field linger? number how long `close` goes on in the background for a peer that does not read (30)
 ---@field nodelay? boolean TCP_NODELAY (true)
+---@field keepalive? boolean|number seconds of silence until the system asks the peer (true: 60; false)
+---@field reuseport? boolean several sockets may share the port (false)
+---@field handles? boolean Unix sockets: connections can be passed over it (false)
 
 ---@class asio.server_opts: asio.opts
 ---@field backlog? integer connections that the kernel holds until they are taken (511)
+---@field max_connections? integer open at a time; more wait in the backlog
+---@field ipv6only? boolean a server on `::` takes no IPv4 (false)
+---@field unlink_stale? boolean Unix sockets: a file whose server is gone gives way (false)
 
 ---@class asio.connect_opts: asio.opts
 ---@field timeout? number for everything together
+---@field bind? string|{[1]: string, [2]?: asio.port} local numeric address, and port
+
+---@class asio.credentials
+---@field pid integer
+---@field uid integer
+---@field gid integer
+
+--- Runs in a light thread of its own for each connection, which is closed if it raises.
+---@alias asio.handler fun(conn: asio.conn)
 
 ---@class asio.server closes when it is collected
 ---@field accept fun(self: asio.server, timeout?: number): asio.conn?, string?, string? waits
+---@field shutdown fun(self: asio.server, timeout?: number): true?, string?, string? waits
 local server = {}
 
 ---@class asio.conn
@@ -266,17 +282,21 @@ local server = {}
 ---@field peek fun(self: asio.conn, size: integer): string?, string?, string? waits
 ---@field write fun(self: asio.conn, ...: string|number|table): true?, string?, string?, integer?
 ---@field flush fun(self: asio.conn): true?, string?, string?, integer? waits
+---@field send_handle fun(self: asio.conn, passed: asio.conn): true?, string?, string? waits
+---@field recv_handle fun(self: asio.conn): asio.conn?, string?, string? waits
 local conn = {}
 
 --- Listens. Hold the result: a server that is collected closes.
 ---@param ip string numeric address
 ---@param port asio.port 0: any that is free
----@param handler? fun(conn: asio.conn) runs in a light thread of its own for each connection, which is
---- closed if it raises; nil: for `server:accept`
+---@param handler? asio.handler nil: for `server:accept`
 ---@param opts? asio.server_opts
 ---@return asio.server?
 ---@return string? message
 ---@return string? code `EADDRINUSE`, `EACCES`, `EINVAL` (not an address), ...
+---@overload fun(where: string|integer, handler?: asio.handler, opts?: asio.server_opts): asio.server?
+--- `where`: 'unix:/path', 'unix:@abstract', 'systemd:NAME'; 'unix:' and the name of a pipe on Windows; the
+--- number of a listening socket's descriptor, which the server takes over.
 function asio.server(ip, port, handler, opts) end
 
 --- Stops listening; connections go on. The first version's name (sic) of `server:close()`.
@@ -286,8 +306,8 @@ function asio.destory_server(self) end
 --- Stops listening; connections go on. Those who wait in `accept` get `ECANCELED`.
 function server:close() end
 
----@return string? ip
----@return integer|string port or message
+---@return string? ip or 'unix:...'
+---@return integer|string port or message; none for Unix sockets
 ---@return string? code
 function server:address() end
 
@@ -328,16 +348,22 @@ function conn:abort() end
 function conn:set_timeout(read, write) end
 
 --- Of the other end.
----@return string? ip
----@return integer|string port or message
+---@return string? ip or 'unix:...'; 'unix:' for an end without a name
+---@return integer|string port or message; none for Unix sockets
 ---@return string? code
 function conn:peer() end
 
 --- Of this end.
----@return string? ip
----@return integer|string port or message
+---@return string? ip or 'unix:...'
+---@return integer|string port or message; none for Unix sockets
 ---@return string? code
 function conn:address() end
+
+--- Unix sockets: the process at the other end, as it was when it connected, or listened.
+---@return asio.credentials?
+---@return string? message
+---@return string? code `ENOTSUP`: another kind of connection, or not on this system
+function conn:credentials() end
 
 --- The descriptor's number. It stays the connection's own.
 ---@return integer? fd

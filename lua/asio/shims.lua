@@ -5,7 +5,7 @@
 -- coroutine by hand: then it goes on waiting.
 
 local core = ...
-local asio, conn, thread, server = core.asio, core.conn, core.thread, core.server
+local asio, conn, thread = core.asio, core.conn, core.thread
 local OK, FAIL, INTERRUPT = core.OK, core.FAIL, core.INTERRUPT
 local repark, outcome = core.repark, core.outcome
 local type = type
@@ -73,17 +73,6 @@ end
 ---@return integer? unsent as for `write`
 function conn.flush(self)
     return finish(self, c_flush(self))
-end
-
-local c_accept = core.accept
-
---- Waits for the next connection of a server that was made without a handler.
----@param timeout? number seconds
----@return table? conn
----@return string? message
----@return string? code `ETIMEDOUT`, `EBADF` (closed), `ECANCELED` (closed meanwhile)
-function server.accept(self, timeout)
-    return finish(self, c_accept(self, timeout))
 end
 
 asio.spawn_light_thread = asio.spawn

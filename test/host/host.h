@@ -80,6 +80,9 @@ void system_at_next_send(void (*fn)(void *arg), void *arg);
 
 int system_connect(int port); /* a blocking socket, connected to 127.0.0.1 */
 
+/* As if this system had no Unix sockets, but named pipes as Windows has: libuv has to do it all. */
+void system_named_pipes(bool named);
+
 /* Opens a listener whose backlog is full, so that connecting to it hangs; its port is for scripts,
  * in the environment: HOST_FULL_PORT. */
 void system_full_listener(void);

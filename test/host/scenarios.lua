@@ -668,4 +668,148 @@ scenario('abort', function(asio)
   end)
 end)
 
+-- Unix sockets and servers ----------------------------------------------------------------------
+
+-- Runs fn with the name of a file that is not there, and whatever happens removes it.
+local function with_path(fn)
+  local path = os.tmpname()
+  os.remove(path)
+  local ok, err = pcall(fn, path)
+  os.remove(path)
+  if not ok then error(err, 0) end
+end
+
+local function talk_over(asio, name, opts)
+  local server = assert(asio.server(name, function(conn)
+    assert(conn:write(assert(conn:read(4))))
+    conn:close()
+  end, opts))
+  assert(tostring(server):find 'server %(unix:')
+  local conn = assert(asio.connect(server:address()))
+  assert(conn:write 'ping')
+  assert(conn:read(4) == 'ping' and conn:peer() and conn:address() and tostring(conn))
+  conn:credentials()
+  conn:close()
+  server:close()
+end
+
+scenario('unix', function(asio)
+  asio.run(function()
+    with_path(function(path) talk_over(asio, 'unix:' .. path) end)
+    with_path(function(path)
+      local server = assert(asio.server('unix:' .. path, print))
+      assert(select(3, asio.server('unix:' .. path, print)) == 'EADDRINUSE')
+      assert(select(3, asio.server('unix:' .. path, print, { unlink_stale = true })) == 'EADDRINUSE')
+      server:close()
+    end)
+    with_path(function(path)
+      io.open(path, 'w'):close()
+      assert(select(3, asio.server('unix:' .. path, print)) == 'ENOTSOCK')
+      assert(select(3, asio.connect('unix:' .. path)) == 'ENOTSOCK')
+    end)
+  end)
+end)
+
+scenario('abstract', function(asio)
+  asio.run(function() talk_over(asio, 'unix:@') end)
+end)
+
+-- What libuv does where there are no Unix sockets.
+scenario('named_pipes', function(asio)
+  host.named_pipes(true)
+  local ok, err = pcall(asio.run, function()
+    with_path(function(path) talk_over(asio, 'unix:' .. path) end)
+    with_path(function(path) assert(select(3, asio.connect('unix:' .. path)) == 'ENOENT') end)
+    assert(select(3, asio.server('unix:/tmp/x', print, { handles = true })) == 'ENOTSUP')
+    assert(select(3, asio.connect('unix:/tmp/x', { handles = true })) == 'ENOTSUP')
+  end)
+  host.named_pipes(false)
+  assert(ok, err)
+end)
+
+scenario('passing', function(asio)
+  asio.run(function()
+    local server = assert(asio.server('unix:@', nil, { handles = true }))
+    local conn = assert(asio.connect(server:address(), { handles = true }))
+    local other = assert(server:accept())
+    local receiver = asio.spawn(then_close, other, function()
+      assert(other:read(5) == 'bytes')
+      for _ = 1, 3 do
+        local received = assert(other:recv_handle())
+        assert(received:write 'x')
+        received:close()
+      end
+    end)
+    assert(conn:write 'bytes')
+    for _ = 1, 3 do
+      local near, far = assert(asio.socketpair())
+      local sent, text = conn:send_handle(near)
+      near:close()
+      assert(sent, text)
+      local data = far:read(1)
+      far:close()
+      assert(data)
+    end
+    all_of(receiver)
+    conn:close()
+    server:close()
+  end)
+end)
+
+scenario('options', function(asio)
+  asio.run(function()
+    local opts = { linger = 1, nodelay = true, keepalive = 5, bind = { '127.0.0.1', 0 }, reuseport = true,
+      backlog = 10, max_connections = 1, timeout = 5 }
+    local server = assert(asio.server('127.0.0.1', 0, function(conn)
+      assert(conn:write 'x')
+      conn:close()
+    end, opts))
+    local clients = {}
+    for i = 1, 3 do
+      clients[i] = asio.spawn(function()
+        local ip, port = server:address()
+        local conn = assert(asio.connect(ip, port, opts))
+        conn:set_timeout(2) -- a server without memory pauses
+        local data = conn:read(1)
+        conn:close()
+        assert(data)
+      end)
+    end
+    local ok, err = pcall(function()
+      for i = 1, 3 do all_of(clients[i]) end
+    end)
+    server:close()
+    assert(ok, err)
+    assert(not pcall(asio.server, '127.0.0.1', 0, print, { unknown = 1 }))
+    assert(select(3, asio.server('127.0.0.1', 0, print, { tls = {} })) == 'ENOTSUP')
+  end)
+end)
+
+scenario('shutdown', function(asio)
+  asio.run(function()
+    local server = assert(asio.server('127.0.0.1', 0, function(conn)
+      assert(conn:write 'x')
+      conn:read(1)
+      conn:close()
+    end))
+    local conns = {}
+    for i = 1, 2 do
+      conns[i] = assert(asio.connect(server:address()))
+      assert(conns[i]:read(1))
+    end
+    local down = asio.spawn(function() return (select(3, server:shutdown(0.002))) end)
+    conns[1]:close()
+    local code = all_of(down)
+    assert(code == 'ETIMEDOUT', code)
+    assert(server:shutdown())
+    conns[2]:close()
+  end)
+end)
+
+scenario('activation', function(asio)
+  assert(select(3, asio.server('systemd:x', print)) == 'ENOENT')
+  assert(select(3, asio.server(4000, print)) == 'EBADF')
+  assert(select(3, asio.server(1, print)))
+end)
+
 return M

@@ -106,10 +106,17 @@ static int l_at_next_send(lua_State *L)
     return 0;
 }
 
+/* named_pipes(true or false) */
+static int l_named_pipes(lua_State *L)
+{
+    system_named_pipes(lua_toboolean(L, 1));
+    return 0;
+}
+
 static const luaL_Reg host_functions[] = { { "arm", l_arm }, { "interrupt", l_interrupt },
     { "grow_registry", l_grow_registry }, { "connect", l_connect }, { "close", l_close },
     { "reset", l_reset }, { "half_close", l_half_close }, { "at_next_send", l_at_next_send },
-    { NULL, NULL } };
+    { "named_pipes", l_named_pipes }, { NULL, NULL } };
 
 lua_State *state_open(const char *file)
 {

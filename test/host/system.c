@@ -18,6 +18,8 @@
 #include <unistd.h>
 #include <uv.h>
 
+#include "../../src/sys.h"
+
 int __real_uv_run(uv_loop_t *loop, uv_run_mode mode);
 int __wrap_uv_run(uv_loop_t *loop, uv_run_mode mode);
 ssize_t __real_send(int fd, const void *p, size_t n, int flags);
@@ -28,6 +30,15 @@ int __real_getaddrinfo(
     const char *host, const char *port, const struct addrinfo *hints, struct addrinfo **result);
 int __wrap_getaddrinfo(
     const char *host, const char *port, const struct addrinfo *hints, struct addrinfo **result);
+
+int __real_asio_sys_unix_bind(
+    const char *name, size_t n, bool unlink_stale, uv_os_sock_t *fd, struct asio_sys_file *file);
+int __wrap_asio_sys_unix_bind(
+    const char *name, size_t n, bool unlink_stale, uv_os_sock_t *fd, struct asio_sys_file *file);
+int __real_asio_sys_unix_connect(const char *name, size_t n, uv_os_sock_t *fd);
+int __wrap_asio_sys_unix_connect(const char *name, size_t n, uv_os_sock_t *fd);
+int __real_asio_sys_unix_name(uv_os_fd_t fd, bool peer, char *name, size_t *size);
+int __wrap_asio_sys_unix_name(uv_os_fd_t fd, bool peer, char *name, size_t *size);
 
 int system_fds(void)
 {
@@ -129,6 +140,31 @@ int __wrap_getaddrinfo(
     lookups.held--;
     pthread_mutex_unlock(&lookups.lock);
     return __real_getaddrinfo("127.0.0.1", port, hints, result);
+}
+
+/* ---- named pipes -------------------------------------------------------------------------- */
+
+static _Thread_local bool named_pipes;
+
+void system_named_pipes(bool named)
+{
+    named_pipes = named;
+}
+
+int __wrap_asio_sys_unix_bind(
+    const char *name, size_t n, bool unlink_stale, uv_os_sock_t *fd, struct asio_sys_file *file)
+{
+    return named_pipes ? UV_ENOTSUP : __real_asio_sys_unix_bind(name, n, unlink_stale, fd, file);
+}
+
+int __wrap_asio_sys_unix_connect(const char *name, size_t n, uv_os_sock_t *fd)
+{
+    return named_pipes ? UV_ENOTSUP : __real_asio_sys_unix_connect(name, n, fd);
+}
+
+int __wrap_asio_sys_unix_name(uv_os_fd_t fd, bool peer, char *name, size_t *size)
+{
+    return named_pipes ? UV_ENOTSUP : __real_asio_sys_unix_name(fd, peer, name, size);
 }
 
 /* ---- plain sockets ------------------------------------------------------------------------ */
