@@ -123,8 +123,8 @@ static int parse_server(const char *text, struct sockaddr_storage *addr)
     return uv_ip6_addr(ip, (int)port, (struct sockaddr_in6 *)addr);
 }
 
-static unsigned check_servers(lua_State *L, int index, int arg, const char *fname,
-    struct sockaddr_storage servers[SERVERS_MAX])
+static unsigned check_servers(
+    lua_State *L, int index, int arg, const char *fname, struct sockaddr_storage servers[SERVERS_MAX])
 {
     if (lua_isnil(L, index))
         return 0;

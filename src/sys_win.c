@@ -99,7 +99,8 @@ void asio_sys_hosts_path(char *path, size_t size)
 {
     char root[MAX_PATH];
     DWORD n = GetEnvironmentVariableA("SystemRoot", root, sizeof root);
-    snprintf(path, size, "%s\\System32\\drivers\\etc\\hosts", n > 0 && n < sizeof root ? root : "C:\\Windows");
+    snprintf(
+        path, size, "%s\\System32\\drivers\\etc\\hosts", n > 0 && n < sizeof root ? root : "C:\\Windows");
 }
 
 static HMODULE module_of(const void *address, DWORD flags)

@@ -195,7 +195,7 @@ static struct channel *system_channel(struct resolver *r, int *status)
 static bool asks(const struct channel *ch, const struct asio_names_query *q)
 {
     return ch->servers_count == q->servers_count && !ch->retired &&
-           memcmp(ch->servers, q->servers, q->servers_count * sizeof *q->servers) == 0;
+        memcmp(ch->servers, q->servers, q->servers_count * sizeof *q->servers) == 0;
 }
 
 /* Makes room for one more, if it can: the one not used for longest, of those that others were named for. */
@@ -330,8 +330,8 @@ static int load(const struct asio_core_api *core)
 {
     const struct asio_allocator *mem = core->mem;
     int status = mem->malloc == malloc
-                     ? ares_library_init(ARES_LIB_INIT_ALL)
-                     : ares_library_init_mem(ARES_LIB_INIT_ALL, mem->malloc, mem->free, mem->realloc);
+        ? ares_library_init(ARES_LIB_INIT_ALL)
+        : ares_library_init_mem(ARES_LIB_INIT_ALL, mem->malloc, mem->free, mem->realloc);
     return status == ARES_SUCCESS ? 0 : UV_ENOMEM;
 }
 

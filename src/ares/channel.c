@@ -32,8 +32,8 @@ static void on_events(void *arg, int events)
     struct channel *ch = l->channel;
     struct resolver *r = ch->resolver;
     ares_socket_t fd = l->fd; /* the link may go with the socket */
-    ares_process_fd(ch->c, events & UV_READABLE ? fd : ARES_SOCKET_BAD,
-        events & UV_WRITABLE ? fd : ARES_SOCKET_BAD);
+    ares_process_fd(
+        ch->c, events & UV_READABLE ? fd : ARES_SOCKET_BAD, events & UV_WRITABLE ? fd : ARES_SOCKET_BAD);
     channel_settle(ch);
     resolver_tell(r);
 }
@@ -62,6 +62,7 @@ static struct link *open_link(struct channel *ch, ares_socket_t fd)
     }
     l->next = ch->links;
     ch->links = l;
+    ch->opened++;
     return l;
 }
 
@@ -172,9 +173,30 @@ static void on_answer(void *arg, int result, int timeouts, unsigned char *bytes,
     resolver_complete(ch->resolver, e, status, answer, keep);
 }
 
+/* What has come so far. All questions to a server share a socket, and when nobody listens there, the error that
+ * an earlier one has left would be taken for the next one's, and the earlier one wait for its time-out. */
+static void fetch(struct channel *ch)
+{
+    enum { SOCKETS = 8, ROUNDS = 8 }; /* c-ares tries again at once, on a new socket */
+    unsigned opened;
+    int rounds = 0;
+    do {
+        ares_socket_t fds[SOCKETS];
+        int n = 0;
+        opened = ch->opened;
+        for (struct link *l = ch->links; l && n < SOCKETS; l = l->next)
+            fds[n++] = l->fd;
+        while (n-- > 0)
+            if (*find_link(ch, fds[n]))
+                ares_process_fd(ch->c, fds[n], ARES_SOCKET_BAD);
+    } while (ch->opened != opened && ++rounds < ROUNDS);
+}
+
 void channel_ask(struct channel *ch, struct entry *e)
 {
     enum { CLASS_IN = 1 };
+    if (ch->flying > 0)
+        fetch(ch);
     ch->flying++;
     ch->used_at = ch->resolver->core->now();
     ares_search(ch->c, e->name, CLASS_IN, e->type, on_answer, e);
@@ -239,7 +261,8 @@ static int set_servers(struct channel *ch)
             memcpy(&nodes[i].addr, &in->sin_addr, sizeof in->sin_addr);
         else
             memcpy(&nodes[i].addr, &in6->sin6_addr, sizeof in6->sin6_addr);
-        nodes[i].udp_port = nodes[i].tcp_port = ntohs(nodes[i].family == AF_INET ? in->sin_port : in6->sin6_port);
+        nodes[i].udp_port = nodes[i].tcp_port =
+            ntohs(nodes[i].family == AF_INET ? in->sin_port : in6->sin6_port);
         nodes[i].next = i + 1 < ch->servers_count ? &nodes[i + 1] : NULL;
     }
     int status = ares_set_servers_ports(ch->c, nodes);

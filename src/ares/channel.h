@@ -21,6 +21,7 @@ struct channel {
     ares_channel c;
     struct asio_timer timer; /* when c-ares wants to look at its deadlines */
     struct link *links;
+    unsigned opened; /* sockets, ever */
     unsigned flying; /* questions under way */
     unsigned wanted; /* of which somebody waits for */
     bool out_of_memory;

@@ -6,8 +6,8 @@
 #include <string.h>
 
 enum {
-    KEPT_MAX = 64 * 1024,        /* a larger file is read again where it is needed */
-    FILE_MAX = 64 * 1024 * 1024, /* and one larger than this is none */
+    KEPT_MAX = 64 * 1024,        /* a larger file is read again where it is needed, in blocks of this size */
+    FILE_MAX = 64 * 1024 * 1024, /* what comes after that is not looked at */
     ADDRESSES_MAX = 64,          /* of one name */
     TOKEN_MAX = 256,             /* bytes of a name, or an address */
 };
@@ -39,10 +39,61 @@ static struct token next_token(const char **p, const char *end)
     return t;
 }
 
-static const char *end_of_line(const char *p, const char *end)
+/* Reads a file line by line. */
+struct reader {
+    FILE *file;  /* NULL: there is none; at its end at once */
+    char *block; /* KEPT_MAX bytes, owned */
+    size_t size; /* of what is in the block */
+    size_t next; /* where in it the next line begins */
+    size_t base; /* where in the file the block begins */
+    bool at_end;
+};
+
+static int reader_open(struct reader *r, const struct hosts *h)
 {
-    const char *newline = memchr(p, '\n', (size_t)(end - p));
-    return newline ? newline : end;
+    memset(r, 0, sizeof *r);
+    r->block = h->core->mem->malloc(KEPT_MAX);
+    if (!r->block)
+        return UV_ENOMEM;
+    r->file = fopen(h->path, "rb");
+    r->at_end = !r->file;
+    return 0;
+}
+
+static void reader_close(struct reader *r)
+{
+    if (r->file)
+        fclose(r->file);
+}
+
+/* Moves what is left of the block to its beginning, and fills it up. A file that fits is not moved. */
+static void refill(struct reader *r)
+{
+    size_t rest = r->size - r->next;
+    memmove(r->block, r->block + r->next, rest);
+    r->base += r->next;
+    r->next = 0;
+    r->size = rest + fread(r->block + rest, 1, KEPT_MAX - rest, r->file);
+    r->at_end = r->size < KEPT_MAX || r->base > FILE_MAX;
+}
+
+/* The next line, without its end; one that does not fit into a block comes in pieces. */
+static bool next_line(struct reader *r, struct token *line, size_t *at)
+{
+    for (;;) {
+        char *start = r->block + r->next, *end = r->block + r->size;
+        char *newline = r->next < r->size ? memchr(start, '\n', (size_t)(end - start)) : NULL;
+        if (!newline && !r->at_end && (r->next > 0 || r->size < KEPT_MAX)) {
+            refill(r);
+            continue;
+        }
+        if (start == end)
+            return false;
+        *at = r->base + r->next;
+        *line = (struct token){ start, (size_t)((newline ? newline : end) - start) };
+        r->next += line->length + (newline != NULL);
+        return true;
+    }
 }
 
 /* An address: 4 or 16 bytes, or 0. With a scope it is left alone. */
@@ -105,22 +156,20 @@ static bool add_entry(struct hosts *h, struct token name, size_t name_at, size_t
         h->entries = entries;
         h->capacity = capacity;
     }
-    h->entries[h->count++] = (struct hosts_entry){ .hash = hash_of(name.text, name.length),
-        .name = (uint32_t)name_at,
-        .line = (uint32_t)line };
+    h->entries[h->count++] = (struct hosts_entry){
+        .hash = hash_of(name.text, name.length), .name = (uint32_t)name_at, .line = (uint32_t)line
+    };
     return true;
 }
 
-static bool add_lines(struct hosts *h, const char *text, size_t size)
+static bool add_line(struct hosts *h, struct token line, size_t at)
 {
-    const char *end = text + size;
-    for (const char *p = text, *stop; p < end; p = stop + 1) {
-        stop = end_of_line(p, end);
-        struct token address = next_token(&p, stop), name;
-        while (address.length > 0 && (name = next_token(&p, stop)).length > 0)
-            if (!add_entry(h, name, (size_t)(name.text - text), (size_t)(address.text - text)))
-                return false;
-    }
+    const char *p = line.text, *end = p + line.length;
+    struct token address = next_token(&p, end), name;
+    size_t address_at = at + (size_t)(address.text - line.text);
+    while (address.length > 0 && (name = next_token(&p, end)).length > 0)
+        if (!add_entry(h, name, at + (size_t)(name.text - line.text), address_at))
+            return false;
     return true;
 }
 
@@ -145,45 +194,28 @@ static bool fill_buckets(struct hosts *h)
     return true;
 }
 
-/* The whole file, owned; NULL with *size 0: there is none. */
-static int read_file(struct hosts *h, char **text, size_t *size)
-{
-    FILE *file = fopen(h->path, "rb");
-    long length = 0;
-    *text = NULL;
-    *size = 0;
-    if (!file)
-        return 0;
-    if (fseek(file, 0, SEEK_END) == 0)
-        length = ftell(file);
-    rewind(file);
-    if (length > 0 && length <= FILE_MAX) {
-        *text = h->core->mem->malloc((size_t)length);
-        if (*text)
-            *size = fread(*text, 1, (size_t)length, file);
-    }
-    fclose(file);
-    return length > 0 && length <= FILE_MAX && !*text ? UV_ENOMEM : 0;
-}
-
 static int load(struct hosts *h)
 {
-    char *text;
-    size_t size;
+    struct reader r;
+    struct token line;
+    size_t at;
+    bool fine = true;
     forget(h);
-    if (read_file(h, &text, &size) < 0)
+    if (reader_open(&r, h) < 0)
         return UV_ENOMEM;
-    h->size = size;
-    h->text = text; /* forgotten with the rest, if that fails */
-    if (!add_lines(h, text, size) || !fill_buckets(h)) {
+    while (fine && next_line(&r, &line, &at))
+        fine = add_line(h, line, at);
+    reader_close(&r);
+    fine = fine && fill_buckets(h);
+    h->text = r.block;
+    h->size = r.size;
+    if (!fine) {
         forget(h);
-        return UV_ENOMEM;
-    }
-    if (size > KEPT_MAX) {
-        h->core->mem->free(text);
+    } else if (r.base > 0) {
+        h->core->mem->free(h->text);
         h->text = NULL;
     }
-    return 0;
+    return fine ? 0 : UV_ENOMEM;
 }
 
 /* Whether the file is another one is asked once a second. */
@@ -285,7 +317,7 @@ bool hosts_is_localhost(const char *name)
     static const char localhost[] = "localhost";
     size_t length = length_of(name), n = sizeof localhost - 1;
     return length >= n && same(name + length - n, localhost, n) &&
-           (length == n || name[length - n - 1] == '.');
+        (length == n || name[length - n - 1] == '.');
 }
 
 static void add_loopback(struct addresses *found, uint16_t type)
@@ -326,48 +358,48 @@ int hosts_find(struct hosts *h, const char *name, uint16_t type, struct asio_ans
     return found.others > 0 ? UV_EAI_NODATA : UV_EAI_NONAME;
 }
 
-/* The name of the first line with that address. */
-static struct token scan(const char *text, size_t size, const unsigned char *wanted, size_t wanted_size)
+/* The name in a line with that address. */
+static struct token name_in(struct token line, const unsigned char *wanted, size_t wanted_size)
 {
-    const char *end = text + size;
+    const char *p = line.text, *end = p + line.length;
     unsigned char bytes[16];
-    for (const char *p = text, *stop; p < end; p = stop + 1) {
-        stop = end_of_line(p, end);
-        struct token address = next_token(&p, stop), name = next_token(&p, stop);
-        if (name.length > 0 && parse_address(address, bytes) == wanted_size &&
-            memcmp(bytes, wanted, wanted_size) == 0)
-            return name;
-    }
-    return (struct token){ NULL, 0 };
+    struct token address = next_token(&p, end), name = next_token(&p, end);
+    if (parse_address(address, bytes) != wanted_size || memcmp(bytes, wanted, wanted_size) != 0)
+        name.length = 0;
+    return name;
 }
 
+static int name_answer(struct hosts *h, struct token name, struct asio_answer **answer)
+{
+    char *room;
+    if (name.length == 0)
+        return UV_EAI_NONAME;
+    *answer = asio_answer_new(h->core->mem, 1, name.length, &room);
+    if (!*answer)
+        return UV_ENOMEM;
+    memcpy(room, name.text, name.length);
+    struct asio_record *r = (*answer)->records;
+    r->bytes = room;
+    r->length = (uint32_t)name.length;
+    r->type = ASIO_NAMES_PTR;
+    return 0;
+}
+
+/* Not indexed: the file is read through. */
 int hosts_find_name(struct hosts *h, const struct sockaddr_storage *addr, struct asio_answer **answer)
 {
     bool six = addr->ss_family == AF_INET6;
     const void *wanted = six ? (const void *)&((const struct sockaddr_in6 *)addr)->sin6_addr
                              : (const void *)&((const struct sockaddr_in *)addr)->sin_addr;
-    char *text, *room;
-    size_t size;
-    int status = refresh(h);
-    if (status < 0)
-        return status;
-    text = h->text;
-    size = h->size;
-    if (!text && read_file(h, &text, &size) < 0)
+    struct reader r;
+    struct token line, name = { NULL, 0 };
+    size_t at;
+    if (reader_open(&r, h) < 0)
         return UV_ENOMEM;
-    struct token name = scan(text, size, wanted, six ? 16 : 4);
-    status = UV_EAI_NONAME;
-    if (name.length > 0) {
-        *answer = asio_answer_new(h->core->mem, 1, name.length, &room);
-        status = *answer ? 0 : UV_ENOMEM;
-    }
-    if (status == 0) {
-        memcpy(room, name.text, name.length);
-        (*answer)->records[0] = (struct asio_record){
-            .bytes = room, .length = (uint32_t)name.length, .ttl = -1, .type = ASIO_NAMES_PTR
-        };
-    }
-    if (!h->text)
-        h->core->mem->free(text);
+    while (name.length == 0 && next_line(&r, &line, &at))
+        name = name_in(line, wanted, six ? 16 : 4);
+    int status = name_answer(h, name, answer);
+    reader_close(&r);
+    h->core->mem->free(r.block);
     return status;
 }
