@@ -1,6 +1,5 @@
--- A name server for the tests, in a process of its own (luajit nameserver.lua PORT_FILE): answers over
--- UDP and TCP on one port of 127.0.0.1 (and UDP on ::1), as each name says it should be treated. Ends
--- when its standard input does.
+-- A name server for the tests, in a process of its own (see ns.lua): answers over UDP and TCP on one port of
+-- 127.0.0.1 (and UDP on ::1), as each name says it should be treated. Ends when its standard input does.
 --
 -- A name is LABEL.OPTIONS...test; an option is a label, in any order before 'test':
 --   ttl5        of each record (60)          delay100   milliseconds before it answers
@@ -17,6 +16,7 @@
 --   fuzz17      mangled: one of endless many, by number
 --   big         a TXT record that is large   to127x0x0x2   the address of A records (127.0.0.1)
 --   count       TXT: how many questions for the rest of the name have come
+--   held        answered when a 'g' comes on standard input; 'f': with SERVFAIL
 --
 -- SPDX-License-Identifier: MIT
 
@@ -47,7 +47,7 @@ unsigned alarm(unsigned);
 int clock_gettime(int, struct ns_time *);
 ]]
 
-local TYPES = { [1] = 'A', [5] = 'CNAME', [12] = 'PTR', [15] = 'MX', [16] = 'TXT', [28] = 'AAAA', [33] = 'SRV' }
+local TYPES = { [1] = 'A', [12] = 'PTR', [15] = 'MX', [16] = 'TXT', [28] = 'AAAA', [33] = 'SRV' }
 
 local function now()
   local t = ffi.new 'struct ns_time'
@@ -82,12 +82,13 @@ end
 -- What a name asks for ---------------------------------------------------------------------------
 
 local WORDS = { 'none', 'missing', 'servfail', 'refused', 'formerr', 'notimp', 'silent', 'silent6', 'trunc',
-  'truncall', 'notcp', 'wrongid', 'wrongname', 'wrongaddr', 'wrongthen', 'alias', 'loop', 'big', 'count', 'a',
-  'aaaa' }
+  'truncall', 'notcp', 'wrongid', 'wrongname', 'wrongaddr', 'wrongthen', 'alias', 'loop', 'big', 'a',
+  'aaaa', 'held' }
 local NUMBERS = { 'ttl', 'delay', 'delay6x', 'n', 'soa', 'fuzz' }
 
 local function options(name)
   local found = {}
+  if name:lower():find '^count%.' then return { count = true } end
   for label in name:lower():gmatch '[^.]+' do
     for _, word in ipairs(WORDS) do
       if label == word then found[word] = true end
@@ -108,11 +109,13 @@ local function data(kind, i, o, name)
   if kind == 'A' then return o.to or string.char(127, 0, 0, i) end
   if kind == 'AAAA' then return ('\0'):rep(15) .. string.char(i) end
   if kind == 'MX' then return u16(10 * (4 - i)) .. wire('mx' .. i .. '.test') end
-  if kind == 'SRV' then return u16(10 * (4 - i)) .. u16(i) .. u16(8000 + i) .. wire('host' .. i .. '.test') end
+  if kind == 'SRV' then
+    return u16(10 * (4 - i)) .. u16(i) .. u16(8000 + i) .. wire('host' .. i .. '.test')
+  end
   if kind == 'PTR' then return wire('name' .. i .. '.test') end
   if kind ~= 'TXT' then return nil end
   if o.count then
-    local text = tostring(counts[name:match '^count%.(.*)$'] or 0)
+    local text = tostring(counts[name:lower():match '^count%.(.*)$'] or 0)
     return string.char(#text) .. text
   end
   if o.big then return (string.char(200) .. ('x'):rep(200)):rep(20) end
@@ -124,7 +127,9 @@ local function records(owner, kind, type, o, name)
   if o.none or (o.a and kind == 'AAAA') or (o.aaaa and kind == 'A') then return list end
   for i = 1, o.n or 1 do
     local rdata = data(kind, i, o, name)
-    if rdata then list[#list + 1] = owner .. u16(type) .. u16(1) .. u32(o.ttl or 60) .. u16(#rdata) .. rdata end
+    if rdata then
+      list[#list + 1] = owner .. u16(type) .. u16(1) .. u32(o.ttl or 60) .. u16(#rdata) .. rdata
+    end
   end
   return list
 end
@@ -143,7 +148,8 @@ local function answer(message, name, type, asked, o, tcp)
   elseif rcode == 0 and o.alias then
     local target = wire('real.' .. name)
     list = records(target, TYPES[type], type, o, name)
-    table.insert(list, 1, '\192\12' .. u16(5) .. u16(1) .. u32(o.ttl or 60) .. u16(#target) .. target)
+    table.insert(list, 1,
+      '\192\12' .. u16(5) .. u16(1) .. u32(o.ttl or 60) .. u16(#target) .. target)
   elseif rcode == 0 then
     list = records('\192\12', TYPES[type], type, o, name)
   end
@@ -174,6 +180,7 @@ end
 
 local AF_INET, AF_INET6, STREAM, DGRAM, DONTWAIT = 2, 10, 1, 2, 0x40
 local size = ffi.new('unsigned[1]')
+local buffer = ffi.new 'char[65536]'
 
 local function check(result, what)
   if result < 0 then error(what .. ': errno ' .. ffi.errno()) end
@@ -183,7 +190,8 @@ end
 local function bound(kind, port)
   local fd = check(C.socket(AF_INET, kind, 0), 'socket')
   C.setsockopt(fd, 1, 8, ffi.new('int[1]', 4194304), 4) -- SO_RCVBUF
-  local address = ffi.new('struct ns_in', { AF_INET, { math.floor(port / 256), port % 256 }, { 127, 0, 0, 1 } })
+  local address = ffi.new('struct ns_in',
+    { AF_INET, { math.floor(port / 256), port % 256 }, { 127, 0, 0, 1 } })
   return fd, C.bind(fd, address, 16) == 0
 end
 
@@ -215,7 +223,8 @@ local function open_six(port)
   local fd = C.socket(AF_INET6, DGRAM, 0)
   if fd < 0 then return -1 end
   local address = ffi.new 'struct ns_in6'
-  address.family, address.port[0], address.port[1], address.ip[15] = AF_INET6, math.floor(port / 256), port % 256, 1
+  address.family, address.ip[15] = AF_INET6, 1
+  address.port[0], address.port[1] = math.floor(port / 256), port % 256
   if C.bind(fd, address, 28) == 0 then return fd end
   C.close(fd)
   return -1
@@ -231,6 +240,16 @@ local function at(time, fn)
   table.insert(later, i + 1, { time = time, fn = fn })
 end
 
+local held = {} -- functions
+
+local function command()
+  local n = C.read(0, buffer, 1)
+  if n <= 0 then return true end
+  local ready = held
+  held = {}
+  for _, fn in ipairs(ready) do fn(buffer[0] == ('f'):byte()) end
+end
+
 local other = -1 -- a socket with another address
 
 local function other_name(reply)
@@ -241,12 +260,10 @@ local function treat(message, tcp, send, send_other)
   local name, type, asked = question(message)
   if not name then return end
   local o = options(name)
-  local key = name:lower() .. '/' .. (TYPES[type] or type)
-  counts[key] = (counts[key] or 0) + 1
   counts[name:lower()] = (counts[name:lower()] or 0) + 1
   if o.silent or (o.silent6 and type == 28) then return end
   local reply = answer(message, name, type, asked, o, tcp)
-  if o.fuzz and not o.count then reply = mangled(reply, o.fuzz * 64 + type) end
+  if o.fuzz then reply = mangled(reply, o.fuzz * 64 + type) end
   local wrong_id = string.char(bit.bxor(message:byte(1), 255)) .. reply:sub(2)
   if o.wrongid then reply = wrong_id end
   if o.wrongname then reply = other_name(reply) end
@@ -259,10 +276,17 @@ local function treat(message, tcp, send, send_other)
     end
     return (o.wrongaddr and send_other or send)(reply)
   end
-  if delay then at(now() + delay / 1000, go) else go() end
+  if o.held then
+    held[#held + 1] = function(failed)
+      if failed then reply = reply:sub(1, 3) .. '\130' .. reply:sub(5) end
+      go()
+    end
+  elseif delay then
+    at(now() + delay / 1000, go)
+  else
+    go()
+  end
 end
-
-local buffer = ffi.new 'char[65536]'
 
 local function datagrams(fd, six)
   while true do
@@ -335,7 +359,7 @@ local function main(port_file, wanted)
       handlers[count] = handler
       count = count + 1
     end
-    watch(0, function() return C.read(0, buffer, 100) <= 0 end)
+    watch(0, command)
     watch(udp, function(fd) datagrams(fd, false) end)
     watch(tcp, accept)
     if six >= 0 then watch(six, function(fd) datagrams(fd, true) end) end

@@ -128,12 +128,13 @@ local function check_timeout(timeout)
 end
 
 --- Connects by TCP. Names are looked up without blocking; their addresses are tried the happy-eyeballs
---- way: IPv6 and IPv4 in turn, the next a quarter of a second after the last, the first that connects wins. Waits.
+--- way: IPv6 and IPv4 in turn, the next a quarter of a second after the last; the first that connects
+--- wins. Waits.
 ---@param host string address or name; or a raw address from `get_original_dst`, then without a port
 ---@param port? integer|string 1 to 65535
----@param opts? {timeout?: number, linger?: number, nodelay?: boolean, servers?: string[], cache?: boolean}
---- timeout: seconds for everything together; linger: seconds that close may take behind the scenes
---- (30); nodelay: TCP_NODELAY (true); servers, cache: as for `asio.resolve`
+---@param opts? {timeout?: number, linger?: number, nodelay?: boolean, servers?: string[],
+--- cache?: boolean} timeout: seconds for everything together; linger: seconds that close may take behind the
+--- scenes (30); nodelay: TCP_NODELAY (true); servers, cache: as for `asio.resolve`
 ---@return table? conn
 ---@return string? message
 ---@return string? code `ECONNREFUSED`, `ETIMEDOUT`, `EAI_NONAME`, ...; of several addresses the last one's

@@ -43,14 +43,14 @@ end
 
 --- Looks a name up. Waits.
 ---@param host string a name; an address stands for itself; for PTR an address, or a name as it is
----@param opts? {type?: string, servers?: string[], timeout?: number, cache?: boolean} type: `A`, `AAAA`, `SRV`,
---- `MX`, `TXT`, `PTR` (default: the addresses of both families); servers: whom to ask instead of the system's
---- name servers, `ip`, `ip:port` or `[ip]:port`; timeout: seconds; cache: false asks anew
+---@param opts? {type?: string, servers?: string[], timeout?: number, cache?: boolean} type: `A`, `AAAA`,
+--- `SRV`, `MX`, `TXT`, `PTR` (default: the addresses of both families); servers: whom to ask instead of
+--- the system's name servers, `ip`, `ip:port` or `[ip]:port`; timeout: seconds; cache: false asks anew
 ---@return table[]? records {address, family = `inet`|`inet6`}, {target, port, priority, weight}, {exchange,
 --- priority}, {text} or {name}; with ttl in seconds where it is known
 ---@return string? message
----@return string? code `EAI_NONAME` (no such name), `EAI_NODATA` (it has no such record), `EAI_AGAIN` (no name
---- server has answered), `EAI_FAIL` (the answer makes no sense), `ETIMEDOUT`, `ENOTSUP` (needs c-ares)
+---@return string? code `EAI_NONAME` (no such name), `EAI_NODATA` (it has no such record), `EAI_AGAIN` (no
+--- name server has answered), `EAI_FAIL` (the answer makes no sense), `ETIMEDOUT`, `ENOTSUP` (needs c-ares)
 function asio.resolve(host, opts)
     if core.resolver() == false then return nil, missing, 'ENOTSUP' end
     return explained(finish(nil, c_resolve(host, opts)))
