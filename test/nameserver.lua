@@ -15,6 +15,7 @@
 --   alias, loop                              through a CNAME; through one that leads to itself
 --   fuzz17      mangled: one of endless many, by number
 --   big         a TXT record that is large   to127x0x0x2   the address of A records (127.0.0.1)
+--   far6        AAAA records of addresses that are nowhere
 --   count       TXT: how many questions for the rest of the name have come
 --   held        answered when a 'g' comes on standard input; 'f': with SERVFAIL
 --
@@ -83,7 +84,7 @@ end
 
 local WORDS = { 'none', 'missing', 'servfail', 'refused', 'formerr', 'notimp', 'silent', 'silent6', 'trunc',
   'truncall', 'notcp', 'wrongid', 'wrongname', 'wrongaddr', 'wrongthen', 'alias', 'loop', 'big', 'a',
-  'aaaa', 'held' }
+  'aaaa', 'held', 'far6' }
 local NUMBERS = { 'ttl', 'delay', 'delay6x', 'n', 'soa', 'fuzz' }
 
 local function options(name)
@@ -107,6 +108,7 @@ local counts = {}
 
 local function data(kind, i, o, name)
   if kind == 'A' then return o.to or string.char(127, 0, 0, i) end
+  if kind == 'AAAA' and o.far6 then return '\32\1\13\184' .. ('\0'):rep(11) .. string.char(i) end
   if kind == 'AAAA' then return ('\0'):rep(15) .. string.char(i) end
   if kind == 'MX' then return u16(10 * (4 - i)) .. wire('mx' .. i .. '.test') end
   if kind == 'SRV' then

@@ -37,7 +37,7 @@ local function look_up(race, family)
     else
         for i = 1, #v6 do race.v6[#race.v6 + 1] = v6[i] end
         for i = 1, #v4 do race.v4[#race.v4 + 1] = v4[i] end
-        if first4 then race.last = race.last or race.v6 end
+        if first4 and not family then race.last = race.v6 end -- the system knows which is better
     end
     if not race.started then
         race.next_at = family == 'A' and race.looking > 0 and now() + RESOLUTION_DELAY or 0
