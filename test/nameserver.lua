@@ -17,7 +17,8 @@
 --   big         a TXT record that is large   to127x0x0x2   the address of A records (127.0.0.1)
 --   far6        AAAA records of addresses that are nowhere
 --   count       TXT: how many questions for the rest of the name have come
---   held        answered when a 'g' comes on standard input; 'f': with SERVFAIL
+--   held        answered when the line 'g NAME' comes on standard input; 'f NAME': it does not exist;
+--               without NAME all that are held
 --
 -- SPDX-License-Identifier: MIT
 
@@ -242,15 +243,7 @@ local function at(time, fn)
   table.insert(later, i + 1, { time = time, fn = fn })
 end
 
-local held = {} -- functions
-
-local function command()
-  local n = C.read(0, buffer, 1)
-  if n <= 0 then return true end
-  local ready = held
-  held = {}
-  for _, fn in ipairs(ready) do fn(buffer[0] == ('f'):byte()) end
-end
+local held = {} -- {name, answer}
 
 local other = -1 -- a socket with another address
 
@@ -279,10 +272,10 @@ local function treat(message, tcp, send, send_other)
     return (o.wrongaddr and send_other or send)(reply)
   end
   if o.held then
-    held[#held + 1] = function(failed)
-      if failed then reply = reply:sub(1, 3) .. '\130' .. reply:sub(5) end
+    held[#held + 1] = { name = name, answer = function(failed)
+      if failed then reply = reply:sub(1, 3) .. '\131' .. reply:sub(5) end
       go()
-    end
+    end }
   elseif delay then
     at(now() + delay / 1000, go)
   else
@@ -300,6 +293,24 @@ local function datagrams(fd, six)
     treat(ffi.string(buffer, n), false,
       function(reply) C.sendto(fd, reply, #reply, 0, from, length) end,
       function(reply) C.sendto(other, reply, #reply, 0, from, length) end)
+  end
+end
+
+-- What was asked before the command came counts.
+local function command(udp)
+  datagrams(udp, false)
+  local n = C.read(0, buffer, 4096)
+  if n <= 0 then return true end
+  for how, name in ffi.string(buffer, n):gmatch '([gf]) (%S*)\n' do
+    local ready = held
+    held = {}
+    for _, question in ipairs(ready) do
+      if name == '' or question.name == name then
+        question.answer(how == 'f')
+      else
+        held[#held + 1] = question
+      end
+    end
   end
 end
 
@@ -361,7 +372,7 @@ local function main(port_file, wanted)
       handlers[count] = handler
       count = count + 1
     end
-    watch(0, command)
+    watch(0, function() return command(udp) end)
     watch(udp, function(fd) datagrams(fd, false) end)
     watch(tcp, accept)
     if six >= 0 then watch(six, function(fd) datagrams(fd, true) end) end

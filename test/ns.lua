@@ -39,13 +39,13 @@ function M.start(port)
   return self
 end
 
---- Answers what was held back.
-function server:go()
-  self.process:write 'g'
+--- Answers what was held back, of one name or all: with what there is, or that there is no such name.
+function server:go(name)
+  self.process:write('g ' .. (name or '') .. '\n')
 end
 
-function server:fail()
-  self.process:write 'f'
+function server:fail(name)
+  self.process:write('f ' .. (name or '') .. '\n')
 end
 
 function server:close()
