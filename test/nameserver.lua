@@ -304,11 +304,11 @@ local function command(udp)
   for how, name in ffi.string(buffer, n):gmatch '([gf]) (%S*)\n' do
     local ready = held
     held = {}
-    for _, question in ipairs(ready) do
-      if name == '' or question.name == name then
-        question.answer(how == 'f')
+    for _, one in ipairs(ready) do
+      if name == '' or one.name == name then
+        one.answer(how == 'f')
       else
-        held[#held + 1] = question
+        held[#held + 1] = one
       end
     end
   end

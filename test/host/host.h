@@ -83,6 +83,11 @@ int system_connect(int port); /* a blocking socket, connected to 127.0.0.1 */
  * in the environment: HOST_FULL_PORT. */
 void system_full_listener(void);
 
+/* ---- names.c ------------------------------------------------------------------------------ */
+
+/* Starts a name server; its address is for scripts, in the environment: HOST_NAME_SERVER. */
+void names_serve(void);
+
 /* ---- state.c ------------------------------------------------------------------------------ */
 
 /* A state with the libraries, `require 'asio'` ready to be called, a global table `host`, and the
