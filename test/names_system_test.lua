@@ -30,7 +30,7 @@ local function with_files(contents, child, options)
   options = options or {}
   options.args = args
   options.wrap = t.network(table.concat(mounts, ' && '))
-  options.env = 'ASIO_RESOLVER=ares'
+  options.env = 'ASIO_RESOLVER=' .. (options.resolver or 'ares')
   local ok, result = pcall(t.quiet_child, child, options)
   for _, path in ipairs(paths) do os.remove(path) end
   if not ok then error(result, 0) end
@@ -198,6 +198,24 @@ function T.test_the_hosts_file_is_left_out()
     asio.run(function() assert(asio.resolve('x.a.test', { type = 'A' })[1].address == '127.0.0.1') end)
     names:close()
   end)
+end
+
+-- The system's resolver has eight helpers: what was given up before one has begun with it holds up nobody.
+function T.test_given_up_in_the_queue()
+  with_files({ ['resolv.conf'] = LOCAL, hosts = '127.0.0.1 known\n' }, function()
+    local raw = require 'raw'
+    local asio = require 'asio'
+    local silent = raw.udp('127.0.0.1', 53)
+    asio.run(function()
+      local started, threads = asio.now(), {}
+      for i = 1, 40 do threads[i] = asio.spawn(asio.resolve, 'slow' .. i .. '.test') end
+      for i = 9, 40 do threads[i]:cancel() end
+      assert(asio.resolve('known')[1].address == '127.0.0.1')
+      local took = asio.now() - started
+      assert(took < 3.5, took) -- one second for each family; five times that for forty
+    end)
+    silent:close()
+  end, { resolver = 'getaddrinfo' })
 end
 
 -- 1 MB, 27,000 names; a line of 100 KB; bytes that are no text.

@@ -13,6 +13,7 @@ local max, min, remove = math.max, math.min, table.remove
 
 local ATTEMPT_DELAY = 0.25 -- seconds that one address has before the next is tried too
 local RESOLUTION_DELAY = 0.05 -- that IPv4 waits for the name server's word on IPv6
+local ADDRESSES = 32 -- of each family are tried, however many there are
 
 -- Codes that say little once another address has got further.
 local DULL = { ENETUNREACH = true, EHOSTUNREACH = true, EADDRNOTAVAIL = true, EAFNOSUPPORT = true,
@@ -35,8 +36,8 @@ local function look_up(race, family)
             race.unknown, race.unknown_code = message, code
         end
     else
-        for i = 1, #v6 do race.v6[#race.v6 + 1] = v6[i] end
-        for i = 1, #v4 do race.v4[#race.v4 + 1] = v4[i] end
+        for i = 1, min(#v6, ADDRESSES) do race.v6[#race.v6 + 1] = v6[i] end
+        for i = 1, min(#v4, ADDRESSES) do race.v4[#race.v4 + 1] = v4[i] end
         if first4 and not family then race.last = race.v6 end -- the system knows which is better
     end
     if not race.started then
