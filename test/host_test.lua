@@ -18,8 +18,9 @@ local function run(mode, seconds, resolver)
   file:close()
   lu.skipIf(t.stress, 'its states do not collect at every opportunity')
   -- c-ares takes an answer for which it has no memory for a lost one, and asks again after its time.
-  local command = ('ASIO_RESOLVER=%s RES_OPTIONS="timeout:1 attempts:1" timeout -k 5 %d %s %s 2>&1; echo "status $?"'):format(
-    resolver or 'getaddrinfo', seconds * t.patience, t.quote(host), mode)
+  local env = ('ASIO_RESOLVER=%s RES_OPTIONS="timeout:1 attempts:1"'):format(resolver or 'getaddrinfo')
+  local command = ('%s timeout -k 5 %d %s %s 2>&1; echo "status $?"'):format(
+    env, seconds * t.patience, t.quote(host), mode)
   local child = io.popen(command)
   local output = child:read '*a'
   child:close()
