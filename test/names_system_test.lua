@@ -255,7 +255,7 @@ T.test_a_large_hosts_file = t.slow(30, function()
       stop = true
       ticker:join()
       local patience = (os.getenv 'ASIO_SANITIZED' or os.getenv 'ASIO_GC') and 16 or 1
-      assert(late < 0.05 * patience, 'the loop was held up for ' .. late)
+      assert(late < 0.15 * patience, 'the loop was held up for ' .. late)
       assert(took < 1 * patience, took)
     end)
   end, { seconds = 20 })
