@@ -30,8 +30,8 @@ local function run(mode, seconds, resolver)
 end
 
 -- ASIO_LONG=1 leaves no allocation out.
-T.test_every_allocation_failing_in_turn = t.slow(t.long and 1200 or 200, t.main(function()
-  run('alloc', t.long and 1200 or 200)
+T.test_every_allocation_failing_in_turn = t.slow(t.long and 1200 or 400, t.main(function()
+  run('alloc', t.long and 1200 or 400)
 end))
 
 -- Names by the two who can look them up.
