@@ -39,6 +39,7 @@ missing_for_build() {
 
 missing_for_test() {
     has_module luaunit || echo lua-unit
+    has_lib libcares || echo libc-ares-dev # what builds without it looks names up by getaddrinfo
     has strace || echo strace
     has nft || echo nftables
     has ss || echo iproute2

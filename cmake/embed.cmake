@@ -1,8 +1,9 @@
 # Writes the Lua files named in LIST into the C file OUTPUT, as the array that HEADER
 # (src/embedded.h) declares: lua/asio/connect.lua becomes { "asio.connect", bytes, length }.
 #
-# Lines of comment are blanked, not removed, so that tracebacks name the right line. A file marked
-# `---@meta` is nothing but annotations: left out.
+# Lines of comment are blanked, not removed, so that tracebacks name the right line, and indentation goes: a
+# fifth of the text. So no long strings and no long comments there. A file marked `---@meta` is nothing but
+# annotations: left out.
 # Bytes, not string literals, since MSVC takes no literal over 64 KB.
 
 file(STRINGS ${LIST} files)
@@ -16,7 +17,11 @@ foreach(file ${files})
     endif()
 
     string(REPLACE "\r\n" "\n" text "\n${text}")
-    string(REGEX REPLACE "\n[ \t]*--[^\n]*" "\n" text "${text}")
+    if(text MATCHES "\\[\\[")
+        message(FATAL_ERROR "${file}: a long string or comment, which embedding would damage")
+    endif()
+    string(REGEX REPLACE "\n[ \t]+" "\n" text "${text}")
+    string(REGEX REPLACE "\n--[^\n]*" "\n" text "${text}")
     string(REGEX REPLACE "[ \t\n]+$" "\n" text "${text}")
     string(SUBSTRING "${text}" 1 -1 text)
 

@@ -46,6 +46,6 @@ void asio_tcp_open(lua_State *L, struct asio_rt *rt);
 void asio_pipe_open(lua_State *L, struct asio_rt *rt);
 void asio_passing_open(lua_State *L, struct asio_rt *rt);
 void asio_server_open(lua_State *L, struct asio_rt *rt);
-void asio_resolver_open(lua_State *L, struct asio_rt *rt);
+void asio_names_open(lua_State *L, struct asio_rt *rt);
 
 #endif

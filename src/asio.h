@@ -17,9 +17,14 @@
  *   stream.h, stream.c, stream_read.c, stream_write.c   any byte stream over a transport
  *   conn.h/c      the methods of a connection
  *   tcp.h/c       the TCP transport: connect, socketpair
- *   listener.c    asio.server                     resolver.c  names without blocking
+ *   listener.c    asio.server
+ *   core_api.h/c  what the shared objects beside asio.so may call
+ *   names.h/c     asio.resolve                    resolver.c  looking up by getaddrinfo
  *   embedded.h    the Lua parts (lua/asio/), as text in the library
  *   module.c      require 'asio'
+ *
+ * Of shared objects of their own, each with one header as its map:
+ *   ares/         asio/ares.so: looking up with c-ares (ares/ares.h)
  */
 #ifndef ASIO_H
 #define ASIO_H

@@ -142,6 +142,8 @@ static const struct option {
     void (*read)(const struct reading *r);
 } known[] = {
     { "timeout", read_elsewhere }, /* lua/asio/connect.lua */
+    { "servers", read_elsewhere }, /* names.c, and the next */
+    { "cache", read_elsewhere },
     { "linger", read_linger },
     { "nodelay", read_nodelay },
     { "keepalive", read_keepalive },

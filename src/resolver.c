@@ -1,19 +1,18 @@
 /* SPDX-License-Identifier: MIT
  *
- * Names, without blocking: getaddrinfo on a few helper threads of our own. libuv's look-ups
+ * Names by the system's getaddrinfo, on a few helper threads of our own. libuv's look-ups
  * cannot be given up once they run, and hold up the end of the program by seconds; here a
  * look-up that nobody waits for is simply forgotten, and a thread that still sits in the system's
  * resolver keeps what it needs alive by a reference count, not the runtime.
  *
  * Lifetime of struct resolver: made at the first look-up; one reference for the runtime, one per
  * helper thread; freed by whoever drops the last. Helpers end when no request is left.
- * Lifetime of struct request: made by core.resolve; on the queue, in a helper's hands or on the done
+ * Lifetime of struct request: made by start; on the queue, in a helper's hands or on the done
  * list, in that order; freed by the loop thread, or by whoever finds the runtime gone. */
-#include "error.h"
-#include "api.h"
-#include "sched.h"
+#include "names.h"
 
-#include <stdio.h>
+#include "runtime.h"
+
 #include <string.h>
 #ifndef _WIN32
 #include <netdb.h>
@@ -23,10 +22,10 @@ enum { HELPERS_MAX = 8 };
 
 struct request {
     struct request *next;
-    struct asio_wait *wait; /* the loop thread's alone; NULL: given up */
+    struct asio_names_query *query; /* the loop thread's alone; NULL: given up */
     struct addrinfo *result;
     int status;
-    char port[8];
+    int family;
     char host[];
 };
 
@@ -37,7 +36,7 @@ struct list {
 struct wakeup {                        /* what libuv's handle belongs to */
     const struct asio_handle_ops *ops; /* first: see runtime.h */
     uv_async_t async;
-    struct asio_rt *rt;
+    struct resolver *resolver;
 };
 
 struct resolver {
@@ -65,6 +64,21 @@ static struct request *list_take(struct list *list)
     if (!list->first)
         list->last = NULL;
     return r;
+}
+
+static bool list_remove(struct list *list, struct request *r)
+{
+    struct request **link = &list->first, *before = NULL;
+    while (*link && *link != r) {
+        before = *link;
+        link = &before->next;
+    }
+    if (!*link)
+        return false;
+    *link = r->next;
+    if (list->last == r)
+        list->last = before;
+    return true;
 }
 
 static void request_free(struct request *r)
@@ -104,9 +118,9 @@ static void look_up(struct request *r)
 {
     struct addrinfo hints;
     memset(&hints, 0, sizeof hints);
-    hints.ai_family = AF_UNSPEC;
+    hints.ai_family = r->family;
     hints.ai_socktype = SOCK_STREAM;
-    r->status = translate(getaddrinfo(r->host, r->port, &hints, &r->result));
+    r->status = translate(getaddrinfo(r->host, NULL, &hints, &r->result));
     if (r->status < 0)
         r->result = NULL;
 }
@@ -145,19 +159,67 @@ static void helper_main(void *arg)
 
 /* ---- the loop thread ---------------------------------------------------------------------- */
 
+static bool usable(const struct addrinfo *a)
+{
+    return a->ai_addr && (a->ai_family == AF_INET || a->ai_family == AF_INET6);
+}
+
+static void set_address(struct asio_record *record, char *bytes, const struct addrinfo *a)
+{
+    record->bytes = bytes;
+    if (a->ai_family == AF_INET) {
+        struct sockaddr_in in;
+        memcpy(&in, a->ai_addr, sizeof in);
+        record->type = ASIO_NAMES_A;
+        record->length = sizeof in.sin_addr;
+        memcpy(bytes, &in.sin_addr, sizeof in.sin_addr);
+    } else {
+        struct sockaddr_in6 in6;
+        memcpy(&in6, a->ai_addr, sizeof in6);
+        record->type = ASIO_NAMES_AAAA;
+        record->length = sizeof in6.sin6_addr;
+        record->scope = in6.sin6_scope_id;
+        memcpy(bytes, &in6.sin6_addr, sizeof in6.sin6_addr);
+    }
+}
+
+/* The order is the system's, which knows its routes. */
+static int make_answer(const struct addrinfo *list, struct asio_answer **answer)
+{
+    enum { ADDRESS = 16 };
+    unsigned count = 0;
+    char *bytes;
+    for (const struct addrinfo *a = list; a; a = a->ai_next)
+        count += usable(a);
+    if (count == 0)
+        return UV_EAI_NODATA;
+    *answer = asio_answer_new(&asio_mem, count, (size_t)count * ADDRESS, &bytes);
+    if (!*answer)
+        return UV_ENOMEM;
+    struct asio_record *record = (*answer)->records;
+    for (const struct addrinfo *a = list; a; a = a->ai_next, bytes += ADDRESS)
+        if (usable(a))
+            set_address(record++, bytes, a);
+    return 0;
+}
+
 static void on_done(uv_async_t *async)
 {
-    struct wakeup *wakeup = ASIO_CONTAINER(async, struct wakeup, async);
-    struct resolver *v = wakeup->rt->resolver;
+    struct resolver *v = ASIO_CONTAINER(async, struct wakeup, async)->resolver;
     for (;;) {
         uv_mutex_lock(&v->lock);
         struct request *r = list_take(&v->done);
         uv_mutex_unlock(&v->lock);
         if (!r)
             return;
-        if (r->wait)
-            asio_sched_wake(r->wait, r->status);
+        struct asio_names_query *q = r->query;
+        if (q) {
+            q->parts[0].flight = NULL;
+            q->status = r->status < 0 ? r->status : make_answer(r->result, &q->answers[0]);
+        }
         request_free(r);
+        if (q)
+            asio_core_api.names_done(q);
     }
 }
 
@@ -175,13 +237,10 @@ static void teardown(void *owner)
 static const struct asio_handle_ops wakeup_ops = { teardown };
 
 /* The runtime goes: whoever is still in the system's resolver frees its own. */
-static void resolver_close(struct asio_rt *rt)
+static void resolver_close(void *self)
 {
-    struct resolver *v = rt->resolver;
+    struct resolver *v = self;
     struct request *r;
-    rt->resolver = NULL;
-    if (!v)
-        return;
     uv_mutex_lock(&v->lock);
     v->wakeup = NULL;
     while ((r = list_take(&v->queue)) != NULL || (r = list_take(&v->done)) != NULL)
@@ -189,7 +248,7 @@ static void resolver_close(struct asio_rt *rt)
     release(v);
 }
 
-static int resolver_open(struct asio_rt *rt)
+static void *resolver_open(const struct asio_core_api *core, struct asio_rt *rt, int *result)
 {
     struct resolver *v = asio_mem.malloc(sizeof *v);
     struct wakeup *wakeup = asio_mem.malloc(sizeof *wakeup);
@@ -199,17 +258,17 @@ static int resolver_open(struct asio_rt *rt)
     if (status < 0) {
         asio_mem.free(v);
         asio_mem.free(wakeup);
-        return status;
+        *result = status;
+        return NULL;
     }
     v->queue = v->done = (struct list){ 0 };
     v->references = 1;
     v->helpers = 0;
     v->wakeup = wakeup;
     wakeup->ops = &wakeup_ops;
-    wakeup->rt = rt;
+    wakeup->resolver = v;
     wakeup->async.data = wakeup;
-    rt->resolver = v;
-    return 0;
+    return v;
 }
 
 /* Hands a request over; a helper is started for it while there are few. */
@@ -235,67 +294,61 @@ static int submit(struct resolver *v, struct request *r)
     return status;
 }
 
-static void abort_resolve(struct asio_wait *w)
+static int family_of(const struct asio_names_query *q)
 {
-    struct request *r = w->source;
-    r->wait = NULL;
-}
-
-/* A list of raw socket addresses, as connect takes them. */
-static int push_addresses(lua_State *L, struct asio_wait *w)
-{
-    struct request *r = w->source;
-    if (w->status < 0)
-        return asio_push_fail(L, w->status);
-    asio_push_ok(L, w->rt);
-    lua_newtable(L);
-    int n = 0;
-    for (struct addrinfo *a = r->result; a; a = a->ai_next) {
-        struct sockaddr_storage addr;
-        if (a->ai_addrlen > sizeof addr || (a->ai_family != AF_INET && a->ai_family != AF_INET6))
-            continue;
-        memset(&addr, 0, sizeof addr);
-        memcpy(&addr, a->ai_addr, a->ai_addrlen);
-        lua_pushlstring(L, (const char *)&addr, sizeof addr);
-        lua_rawseti(L, -2, ++n);
+    switch (q->type) {
+    case ASIO_NAMES_BOTH:
+        return AF_UNSPEC;
+    case ASIO_NAMES_A:
+        return AF_INET;
+    case ASIO_NAMES_AAAA:
+        return AF_INET6;
+    default:
+        return -1;
     }
-    return 2;
 }
 
-static const struct asio_wait_op resolve_op = { "resolve", true, abort_resolve, push_addresses };
-
-/* core.resolve(host, port, timeout) -> list of raw addresses with that port. Waits. */
-static int l_resolve(lua_State *L)
+static int resolver_start(void *self, struct asio_names_query *q)
 {
-    struct asio_rt *rt = asio_rt_of(L);
-    size_t length;
-    const char *host = lua_tolstring(L, 1, &length);
-    double timeout = asio_check_timeout(L, 3, 3, "connect");
-    if (asio_sched_interrupted(rt))
-        return asio_push_interrupt(L, rt);
-    if (strlen(host) != length || length == 0 || length > 1024)
-        return asio_push_fail(L, UV_EAI_NONAME);
-    struct asio_wait *w = asio_sched_claim(L, rt);
-    int status = rt->resolver ? 0 : resolver_open(rt);
-    struct request *r = status == 0 ? asio_mem.malloc(sizeof *r + length + 1) : NULL;
+    size_t length = strlen(q->host);
+    if (family_of(q) < 0 || q->servers_count > 0)
+        return UV_ENOTSUP;
+    struct request *r = asio_mem.malloc(sizeof *r + length + 1);
     if (!r)
-        return asio_push_fail(L, status < 0 ? status : UV_ENOMEM);
-    r->wait = w;
+        return UV_ENOMEM;
+    r->query = q;
     r->result = NULL;
-    snprintf(r->port, sizeof r->port, "%d", (int)lua_tointeger(L, 2));
-    memcpy(r->host, host, length + 1);
-    status = submit(rt->resolver, r);
+    r->family = family_of(q);
+    memcpy(r->host, q->host, length + 1);
+    int status = submit(self, r);
     if (status < 0) {
         asio_mem.free(r);
-        return asio_push_fail(L, status);
+        return status;
     }
-    w->source = r;
-    return asio_sched_park(L, w, &resolve_op, timeout);
+    q->parts[0].flight = r;
+    return ASIO_NAMES_PENDING;
 }
 
-void asio_resolver_open(lua_State *L, struct asio_rt *rt)
+/* What no helper has begun with is taken off the queue, or it would keep others waiting. */
+static void resolver_cancel(void *self, struct asio_names_query *q)
 {
-    static const luaL_Reg core[] = { { "resolve", l_resolve }, { NULL, NULL } };
-    asio_api_functions(L, rt, "core", core);
-    asio_rt_at_close(rt, resolver_close);
+    struct resolver *v = self;
+    struct request *r = q->parts[0].flight;
+    if (!r)
+        return;
+    r->query = NULL;
+    uv_mutex_lock(&v->lock);
+    bool queued = list_remove(&v->queue, r);
+    uv_mutex_unlock(&v->lock);
+    if (queued)
+        request_free(r);
 }
+
+const struct asio_names_backend asio_names_getaddrinfo = {
+    .version = ASIO_CORE_API_VERSION,
+    .name = "getaddrinfo",
+    .open = resolver_open,
+    .close = resolver_close,
+    .start = resolver_start,
+    .cancel = resolver_cancel,
+};

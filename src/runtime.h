@@ -21,6 +21,7 @@ struct asio_thread;
 struct asio_wait;
 struct asio_scope;
 struct asio_watchdog;
+struct asio_names;
 
 /* Something that wants its output sent when the running light thread parks or ends. */
 struct asio_flush_node {
@@ -121,7 +122,7 @@ struct asio_rt {
         ref_semaphore_mt, ref_mutex_mt, ref_event_mt, ref_group_mt, ref_ticker_mt, ref_signal_mt,
         ref_on_error, ref_reports, ref_deadlock;
     bool buffer_mt_known;
-    void *resolver;
+    struct asio_names *names;
     void *pollers[ASIO_POLLER_BUCKETS]; /* a hash table of descriptors, see poll.c */
     struct asio_scope *spare_scopes;    /* see scope.c */
     unsigned spare_scopes_count;

@@ -48,6 +48,16 @@ void asio_sys_signal_leave(int number);
 int asio_sys_file_flags(uv_os_sock_t fd);
 void asio_sys_set_file_flags(uv_os_sock_t fd, int flags);
 
+/* Whether there is a way to an address, as far as this system knows without asking the network. */
+bool asio_sys_reachable(const struct sockaddr_storage *addr);
+
+/* The table of names that an administrator keeps by hand. */
+void asio_sys_hosts_path(char *path, size_t size);
+
+/* The file that code or data at `address` was loaded from: 0 or an error; keeps that file loaded for good. */
+int asio_sys_module_path(const void *address, char *path, size_t size);
+void asio_sys_pin(const void *address);
+
 /* Closing carefully: bytes the peer's system has not acknowledged, bytes received and not read.
  * 0 where it cannot be known. */
 size_t asio_sys_unsent(uv_os_fd_t fd);

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: MIT
  * POSIX systems; see sys.h. */
+#define _GNU_SOURCE /* dladdr */
 #include "sys.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
@@ -242,6 +245,40 @@ size_t asio_sys_unread(uv_os_fd_t fd)
 {
     int n = 0;
     return ioctl(fd, FIONREAD, &n) == 0 && n > 0 ? (size_t)n : 0;
+}
+
+/* Connecting a datagram socket sends nothing: it looks at the routes. */
+bool asio_sys_reachable(const struct sockaddr_storage *addr)
+{
+    socklen_t size = addr->ss_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
+    int fd = socket(addr->ss_family, SOCK_DGRAM, 0);
+    if (fd < 0)
+        return false;
+    bool reachable = connect(fd, (const struct sockaddr *)addr, size) == 0;
+    close(fd);
+    return reachable;
+}
+
+void asio_sys_hosts_path(char *path, size_t size)
+{
+    snprintf(path, size, "/etc/hosts");
+}
+
+int asio_sys_module_path(const void *address, char *path, size_t size)
+{
+    Dl_info info;
+    if (!dladdr(address, &info) || !info.dli_fname || strlen(info.dli_fname) >= size)
+        return UV_ENOENT;
+    snprintf(path, size, "%s", info.dli_fname);
+    return 0;
+}
+
+/* The reference is never given back. */
+void asio_sys_pin(const void *address)
+{
+    Dl_info info;
+    if (dladdr(address, &info) && info.dli_fname)
+        dlopen(info.dli_fname, RTLD_NOW | RTLD_NOLOAD);
 }
 
 #ifndef __linux__

@@ -4,6 +4,7 @@
 #include "sys.h"
 
 #include <process.h>
+#include <stdio.h>
 
 ssize_t asio_sys_send(uv_os_fd_t fd, const uv_buf_t *bufs, unsigned count)
 {
@@ -93,6 +94,44 @@ bool asio_sys_signal_enter(int number)
 void asio_sys_signal_leave(int number)
 {
     (void)number;
+}
+
+bool asio_sys_reachable(const struct sockaddr_storage *addr)
+{
+    int size = addr->ss_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
+    SOCKET fd = socket(addr->ss_family, SOCK_DGRAM, 0);
+    if (fd == INVALID_SOCKET)
+        return false;
+    bool reachable = connect(fd, (const struct sockaddr *)addr, size) == 0;
+    closesocket(fd);
+    return reachable;
+}
+
+void asio_sys_hosts_path(char *path, size_t size)
+{
+    char root[MAX_PATH];
+    DWORD n = GetEnvironmentVariableA("SystemRoot", root, sizeof root);
+    snprintf(
+        path, size, "%s\\System32\\drivers\\etc\\hosts", n > 0 && n < sizeof root ? root : "C:\\Windows");
+}
+
+static HMODULE module_of(const void *address, DWORD flags)
+{
+    HMODULE module;
+    flags |= GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS;
+    return GetModuleHandleExA(flags, address, &module) ? module : NULL;
+}
+
+int asio_sys_module_path(const void *address, char *path, size_t size)
+{
+    HMODULE module = module_of(address, GET_MODULE_HANDLE_EX_FLAG_UNCHANGED_REFCOUNT);
+    DWORD n = module ? GetModuleFileNameA(module, path, (DWORD)size) : 0;
+    return n > 0 && n < size ? 0 : UV_ENOENT;
+}
+
+void asio_sys_pin(const void *address)
+{
+    module_of(address, GET_MODULE_HANDLE_EX_FLAG_PIN);
 }
 
 size_t asio_sys_unsent(uv_os_fd_t fd)

@@ -240,6 +240,7 @@ operation('name', {
   prepare = function()
     if not name_server then
       name_server = { socket = raw.udp('127.0.0.1', 53), exists = {}, users = 0, names = 0 }
+      asio.connect('localhost', 1) -- the first look-up takes its time: it loads who looks up
     end
     local server, listener, options = name_server, raw.listen(), {}
     server.users, server.names = server.users + 1, server.names + 1
@@ -809,5 +810,34 @@ operation('shutdown', {
     return what
   end,
 })
+
+-- Names -----------------------------------------------------------------------------------------
+
+local ns = require 'ns'
+local names = ns.has_ares() and ns.start()
+local asked = 0
+
+if names then
+  operation('resolve', {
+    ends = set('done', 'the_end'),
+    limited = true,
+    prepare = function()
+      asked = asked + 1
+      local opts = { type = 'A', servers = names.servers }
+      local name = ('q%d.held.ttl0.test'):format(asked)
+      return {
+        wait = function()
+          local list, message, code = asio.resolve(name, opts)
+          if not list then return list, message, code end
+          return list[1].address
+        end,
+        done = function() names:go(name) end,
+        the_end = function() names:fail(name) end,
+        limit = function(seconds) opts.timeout = seconds end,
+        expect = { done = { '127.0.0.1' }, the_end = 'EAI_NONAME' },
+      }
+    end,
+  })
+end
 
 return M

@@ -1,30 +1,122 @@
 -- SPDX-License-Identifier: MIT
--- asio.connect: resolves a name and tries its addresses in turn, under one deadline.
+-- asio.connect. The addresses of a name are tried the happy-eyeballs way (RFC 8305): IPv6 and IPv4 in turn,
+-- the next one when one has failed or has had a quarter of a second; the first that connects wins. All under
+-- one deadline.
 
 local core = ...
 local asio = core.asio
-local c_connect, c_resolve, check_port = core.connect, core.resolve, core.check_port
+local c_connect, c_lookup, c_claim, check_port = core.connect, core.lookup, core.claim, core.check_port
+local c_yield, finish = core.yield, core.finish
 local now = asio.now
-local error, ipairs, type = error, ipairs, type
+local error, pcall, type = error, pcall, type
+local max, min, remove = math.max, math.min, table.remove
 
-local function remaining(deadline)
-    if not deadline then return nil end
-    local seconds = deadline - now()
-    return seconds > 0 and seconds or 0
-end
+local ATTEMPT_DELAY = 0.25 -- seconds that one address has before the next is tried too
+local RESOLUTION_DELAY = 0.05 -- that IPv4 waits for the name server's word on IPv6
+local ADDRESSES = 32 -- of each family are tried, however many there are
 
-local function attempt(address, port, deadline, opts)
-    return core.finish(nil, c_connect(address, port, remaining(deadline), opts))
-end
+-- Codes that say little once another address has got further.
+local DULL = { ENETUNREACH = true, EHOSTUNREACH = true, EADDRNOTAVAIL = true, EAFNOSUPPORT = true,
+    ENETDOWN = true, EACCES = true, EPERM = true }
+local RANK = { EAI_NONAME = 1, EAI_NODATA = 2 } -- others: 3, they are the reason to try again
 
-local function connect_name(host, port, deadline, opts)
-    local addresses, message, code = core.finish(nil, c_resolve(host, port, remaining(deadline)))
-    if not addresses then return nil, message, code end
-    for _, address in ipairs(addresses) do
-        local conn
-        conn, message, code = attempt(address, nil, deadline, opts)
-        if conn or code == 'ETIMEDOUT' and remaining(deadline) == 0 then return conn, message, code end
+-- A race: what one connect knows.
+--   v6, v4    raw addresses not yet tried; last: the list of the two that was used last
+--   looking, running   light threads that look up, that connect
+--   next_at   when the next address may be tried
+--   conn      the winner; over: too late to win
+--   changed   an event, set whenever any of that changes
+
+local function look_up(race, family)
+    local v6, v4, first4 = finish(nil, c_lookup(race.host, race.port, nil, race.opts, family))
+    race.looking = race.looking - 1
+    if not v6 then
+        local message, code = v4, first4
+        if (RANK[code] or 3) >= (RANK[race.unknown_code] or race.unknown_code and 3 or 0) then
+            race.unknown, race.unknown_code = message, code
+        end
+    else
+        for i = 1, min(#v6, ADDRESSES) do race.v6[#race.v6 + 1] = v6[i] end
+        for i = 1, min(#v4, ADDRESSES) do race.v4[#race.v4 + 1] = v4[i] end
+        if first4 and not family then race.last = race.v6 end -- the system knows which is better
     end
+    if not race.started then
+        race.next_at = family == 'A' and race.looking > 0 and now() + RESOLUTION_DELAY or 0
+    end
+    race.changed:set()
+end
+
+local function try(race, address)
+    local conn, message, code = finish(nil, c_connect(address, nil, nil, race.opts))
+    race.running = race.running - 1
+    if not conn then
+        if not race.code or DULL[race.code] or not DULL[code] then race.message, race.code = message, code end
+        race.next_at = 0
+    elseif race.over or race.conn then
+        conn:close()
+    else
+        race.conn = conn
+    end
+    race.changed:set()
+end
+
+local function next_address(race)
+    local list = race.last == race.v6 and race.v4 or race.v6
+    if #list == 0 then list = list == race.v6 and race.v4 or race.v6 end
+    race.last = list
+    return remove(list, 1)
+end
+
+-- Waits for a change, or for the time to try the next address. What is there at the deadline still counts.
+local function pause(race, t, untried)
+    local deadline = race.deadline
+    if deadline and t >= deadline then
+        if race.looked then return nil, 'operation timed out', 'ETIMEDOUT' end
+        race.looked = true
+        return finish(nil, c_yield())
+    end
+    local till = untried and min(race.next_at, deadline or race.next_at) or deadline
+    race.changed:clear()
+    local ok, message, code = race.changed:wait(till and max(till - t, 0))
+    if not ok and code ~= 'ETIMEDOUT' then return nil, message, code end -- asio.stop, in the main chunk
+    return true
+end
+
+local function run(race, g)
+    while not race.conn do
+        local t, untried = now(), #race.v6 + #race.v4 > 0
+        if untried and t >= race.next_at then
+            race.next_at, race.started, race.running = t + ATTEMPT_DELAY, true, race.running + 1
+            g:spawn(try, race, next_address(race))
+        elseif not untried and race.running == 0 and race.looking == 0 then
+            return race.message or race.unknown, race.code or race.unknown_code
+        else
+            local ok, message, code = pause(race, t, untried)
+            if not ok then return message, code end
+        end
+    end
+end
+
+-- The group ends, and waits for, whatever of the race still goes on.
+local function connect_name(host, port, deadline, opts)
+    local kind = core.resolver()
+    if not kind then return nil, 'asio/ares.so (c-ares) is not there', 'ENOTSUP' end
+    finish(nil, c_claim(opts))
+    local race = { host = host, port = port, opts = opts, deadline = deadline, v6 = {}, v4 = {},
+        running = 0, looking = 0, next_at = 0, changed = asio.event() }
+    local ok, message, code = pcall(asio.group, function(g)
+        -- The system's resolver is asked once, c-ares for each family.
+        race.looking = kind == 'ares' and 2 or 1
+        g:spawn(look_up, race, kind == 'ares' and 'AAAA' or nil)
+        if kind == 'ares' then g:spawn(look_up, race, 'A') end
+        local message, code = run(race, g)
+        race.over = true
+        g:cancel()
+        return message, code
+    end)
+    if ok and race.conn then return race.conn end
+    if race.conn then race.conn:close() end
+    if not ok then error(message, 0) end
     return nil, message, code
 end
 
@@ -36,14 +128,15 @@ local function check_timeout(timeout)
     return now() + timeout
 end
 
---- Connects by TCP. Names are resolved without blocking; their addresses are tried in turn. Waits.
+--- Connects by TCP. Names are looked up without blocking; their addresses are tried the happy-eyeballs
+--- way: IPv6 and IPv4 in turn, the next a quarter of a second after the last; the first that connects
+--- wins. Waits.
 ---@param host string address or name; or a raw address from `get_original_dst`, then without a port
 ---@param port? integer|string 1 to 65535
----@param opts? {timeout?: number, linger?: number, nodelay?: boolean} timeout: seconds for everything
---- together; linger: seconds that close may take behind the scenes (30); nodelay: TCP_NODELAY (true)
+---@param opts? asio.connect_opts
 ---@return table? conn
 ---@return string? message
----@return string? code `ECONNREFUSED`, `ETIMEDOUT`, `EAI_NONAME`, ...
+---@return string? code `ECONNREFUSED`, `ETIMEDOUT`, `EAI_NONAME`, ...; of several addresses the last one's
 function asio.connect(host, port, opts)
     if type(host) ~= 'string' then
         error(("bad argument #1 to 'connect' (host or address expected, got %s)"):format(type(host)), 2)
@@ -59,7 +152,8 @@ function asio.connect(host, port, opts)
         error(("bad argument #3 to 'connect' (table expected, got %s)"):format(type(opts)), 2)
     end
     local deadline = check_timeout(opts and opts.timeout)
-    local conn, message, code = attempt(host, port, deadline, opts)
+    local seconds = deadline and max(deadline - now(), 0)
+    local conn, message, code = finish(nil, c_connect(host, port, seconds, opts))
     if conn or raw or code ~= 'EINVAL' then return conn, message, code end
     return connect_name(host, port, deadline, opts)
 end

@@ -23,6 +23,7 @@
 ---@field group (fun(): asio.group)|(fun(fn: (fun(g: asio.group): any), ...: any): any)
 ---@field select fun(list: asio.select_list): integer?, ...
 ---@field connect fun(host: string, port?: asio.port, opts?: asio.connect_opts): asio.conn?, string?, string?
+---@field resolve fun(host: string, opts?: asio.resolve_opts): asio.record[]?, string?, string?
 ---@field signal fun(name: string): asio.signal?, string?, string?
 ---@field wait_fd fun(fd: integer, events: "r"|"w"|"rw", timeout?: number): string?, string?, string?
 ---@field dump fun(stream?: {write: function})
@@ -258,6 +259,8 @@ function asio.watchdog(seconds) end
 ---@class asio.connect_opts: asio.opts
 ---@field timeout? number for everything together
 ---@field bind? string|{[1]: string, [2]?: asio.port} local numeric address, and port
+---@field servers? string[] as for `resolve`
+---@field cache? boolean as for `resolve`
 
 ---@class asio.credentials
 ---@field pid integer
@@ -321,6 +324,27 @@ function asio.socketpair() end
 ---@param addr string
 ---@return string
 function asio.addr_to_str(addr) end
+
+---@class asio.resolve_opts
+---@field type? "A"|"AAAA"|"SRV"|"MX"|"TXT"|"PTR" default: the addresses of both families
+---@field servers? string[] whom to ask, `ip`, `ip:port` or `[ip]:port`
+---@field timeout? number
+---@field cache? boolean false asks anew
+
+---@class asio.record one of what a name has; which fields depends on the type that was asked for
+---@field ttl? integer seconds for which it may be kept, where that is known
+---@field address? string A, AAAA
+---@field family? "inet"|"inet6" A, AAAA
+---@field target? string SRV
+---@field port? integer SRV
+---@field priority? integer SRV, MX: the lowest first
+---@field weight? integer SRV
+---@field exchange? string MX
+---@field text? string TXT
+---@field name? string PTR
+
+--- Forgets what name servers have answered.
+function asio.resolve_cache_clear() end
 
 --- Closes in the background: what was written still arrives. Those who wait get `ECANCELED`. Never waits,
 --- never raises; closing twice is fine.

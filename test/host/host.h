@@ -87,6 +87,11 @@ void system_named_pipes(bool named);
  * in the environment: HOST_FULL_PORT. */
 void system_full_listener(void);
 
+/* ---- names.c ------------------------------------------------------------------------------ */
+
+/* Starts a name server; its address is for scripts, in the environment: HOST_NAME_SERVER. */
+void names_serve(void);
+
 /* ---- state.c ------------------------------------------------------------------------------ */
 
 /* A state with the libraries, `require 'asio'` ready to be called, a global table `host`, and the

@@ -235,6 +235,8 @@ int main(int argc, char **argv)
     catch_crashes();
     signal(SIGALRM, on_alarm);
     signal(SIGINT, on_interrupt);
+    setenv("ASIO_RESOLVER", "getaddrinfo", 0); /* of which system.c holds the strings; or ares */
+    names_serve();
     run();
     host_limit(0);
     host_clear_stderr();

@@ -227,6 +227,33 @@ scenario('by_name', function(asio)
   end)
 end)
 
+-- With c-ares: run as ASIO_RESOLVER=ares.
+local name_server = os.getenv 'HOST_NAME_SERVER'
+
+if os.getenv 'ASIO_RESOLVER' == 'ares' then
+  scenario('look_ups', function(asio)
+    asio.run(function()
+      local server, port = echo_server(asio, 4)
+      local opts = { servers = { name_server } }
+      assert(asio.resolve('quick.test', opts)[1].address == '127.0.0.1')
+      assert(asio.resolve('QUICK.test', opts)[1].ttl)
+      assert(asio.resolve('quick.test', { servers = opts.servers, cache = false }))
+      local threads = {}
+      for i = 1, 5 do threads[i] = asio.spawn(asio.resolve, 'quick' .. i % 3 .. '.test', opts) end
+      for i = 1, 5 do assert(all_of(threads[i])) end
+      assert(select(3, asio.resolve('quick.test', { servers = opts.servers, type = 'SRV' })) == 'EAI_NODATA')
+      local given_up = asio.spawn(asio.resolve, 'slow.test', opts)
+      assert(given_up:cancel() and not given_up:join())
+      assert(asio.resolve 'localhost' and asio.resolve('127.0.0.1', { type = 'PTR' }))
+      local conn = assert(asio.connect('quick.test', port, opts))
+      assert(conn:write 'ping' and conn:read(4) == 'ping')
+      conn:close()
+      server:close()
+      asio.resolve_cache_clear()
+    end)
+  end)
+end
+
 -- More clients than are accepted in one turn. There is no time-out anywhere: the heap of deadlines
 -- is empty until then.
 scenario('burst', function(asio)

@@ -7,6 +7,13 @@ local host = host -- luacheck: ignore 113
 local asio = require 'asio'
 local full_port = os.getenv 'HOST_FULL_PORT'
 
+-- The system's resolver is held up by system.c, the name server by itself.
+local by_name, by_name_briefly = {}, { timeout = 0.001 }
+if os.getenv 'ASIO_RESOLVER' == 'ares' then
+  by_name.servers = { os.getenv 'HOST_NAME_SERVER' }
+  by_name_briefly.servers = by_name.servers
+end
+
 local M = {}
 local keep = {} -- what a script would hold in variables
 
@@ -73,17 +80,25 @@ function waits.connect_with_a_deadline()
 end
 
 function waits.resolve()
-  return spawn(asio.connect, 'slow.test', 1)
+  return spawn(asio.connect, 'slow.test', 1, by_name)
+end
+
+function waits.resolve_alone()
+  if by_name.servers then
+    spawn(asio.resolve, 'slow.service', { type = 'SRV', servers = by_name.servers })
+    spawn(asio.resolve, 'quick.test', by_name)
+  end
+  return spawn(asio.resolve, 'slow.test', by_name)
 end
 
 -- More than there are helper threads.
 function waits.resolve_many()
-  for _ = 1, 12 do spawn(asio.connect, 'slow.test', 1) end
-  return spawn(asio.connect, 'slow.test', 1, { timeout = 1000 })
+  for i = 1, 12 do spawn(asio.connect, i % 2 == 0 and 'slow.test' or 'slow' .. i .. '.test', 1, by_name) end
+  return spawn(asio.connect, 'slow.test', 1, { timeout = 1000, servers = by_name.servers })
 end
 
 function waits.resolve_given_up()
-  spawn(asio.connect, 'slow.test', 1, { timeout = 0.001 })
+  spawn(asio.connect, 'slow.test', 1, by_name_briefly)
   asio.sleep(0.01)
 end
 
