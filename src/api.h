@@ -45,5 +45,6 @@ void asio_conn_open(lua_State *L, struct asio_rt *rt);
 void asio_tcp_open(lua_State *L, struct asio_rt *rt);
 void asio_listener_open(lua_State *L, struct asio_rt *rt);
 void asio_resolver_open(lua_State *L, struct asio_rt *rt);
+void asio_udp_open(lua_State *L, struct asio_rt *rt);
 
 #endif

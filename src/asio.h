@@ -18,6 +18,8 @@
  *   conn.h/c      the methods of a connection
  *   tcp.h/c       the TCP transport: connect, socketpair
  *   listener.c    asio.server                     resolver.c  names without blocking
+ *   datagram.h/c  a queue of datagrams
+ *   udp.h, udp.c, udp_recv.c, udp_send.c, udp_options.c   datagram sockets
  *   embedded.h    the Lua parts (lua/asio/), as text in the library
  *   module.c      require 'asio'
  */

@@ -604,4 +604,98 @@ operation('wait_fd_w', polling('w', function(what, near, far)
   what.the_end = function() far:reset() end
 end))
 
+-- Datagrams -----------------------------------------------------------------------------------
+
+-- Connected: its peer may turn out not to be there.
+operation('udp_recv', {
+  ends = set('done', 'the_end', 'closed'),
+  limited = true,
+  prepare = function()
+    local a, b = assert(asio.udp('127.0.0.1', 0)), assert(asio.udp('127.0.0.1', 0))
+    assert(a:connect(b:address()) and b:connect(a:address()))
+    local sent = false
+    local function received()
+      local data, message, code = a:recv()
+      if data then return data end
+      return nil, message, code
+    end
+    return {
+      wait = received,
+      done = function()
+        b:send 'data'
+        sent = true
+      end,
+      the_end = function()
+        b:close()
+        a:send 'to nobody'
+      end,
+      limit = function(seconds) a:set_timeout(seconds) end,
+      closed = function() a:close() end,
+      agree = function(ended)
+        a:set_timeout(5)
+        agreed(ended or not sent or received() == 'data')
+      end,
+      finish = function()
+        a:close()
+        b:close()
+      end,
+      expect = { done = { 'data' }, the_end = 'ECONNREFUSED', closed = 'ECANCELED' },
+      held = { a, b },
+    }
+  end,
+})
+
+-- In a network whose only interface lets hardly anything through: the kernel's buffer is full, and so is
+-- the socket's queue.
+local function stuck_socket()
+  local network = raw.namespace 'tc qdisc add dev lo root tbf rate 8kbit burst 2kb limit 1mb'
+  local s = assert(network:run(asio.udp, '127.0.0.1', 0, { send_buffer = 4096, send_queue = 2000 }))
+  local ip, port = s:address()
+  s:set_timeout(nil, 0)
+  local code
+  repeat
+    local ok, _, what = s:send(('s'):rep(1000), ip, port)
+    assert(ok or what == 'ETIMEDOUT', what)
+    code = what
+  until code
+  s:set_timeout(nil, nil)
+  return s, network, ip, port
+end
+
+local function sending_datagrams(method)
+  return {
+    ends = set('done', 'closed'),
+    limited = true,
+    prepare = function()
+      local s, network, ip, port = stuck_socket()
+      local function let_through()
+        if network.here then
+          network:run(os.execute, 'PATH=$PATH:/usr/sbin:/sbin tc qdisc del dev lo root')
+        end
+        network:close()
+      end
+      return {
+        wait = function()
+          if method == 'flush' then return s:flush() end
+          return s:send('more', ip, port)
+        end,
+        done = let_through,
+        limit = function(seconds) s:set_timeout(nil, seconds) end,
+        closed = function() s:close() end,
+        finish = function()
+          s:close()
+          let_through()
+        end,
+        expect = { done = { true }, closed = 'ECANCELED' },
+        held = { s },
+      }
+    end,
+  }
+end
+
+if raw.namespace_allowed() then
+  operation('udp_send', sending_datagrams 'send')
+  operation('udp_flush', sending_datagrams 'flush')
+end
+
 return M
