@@ -389,14 +389,6 @@ function M.namespace(setup)
   return nil
 end
 
---- Whether the system allows them, and has what slows an interface down.
-function M.namespace_allowed()
-  local self = M.namespace 'tc qdisc add dev lo root tbf rate 8kbit burst 2kb limit 1mb'
-  if not self then return false end
-  self:close()
-  return true
-end
-
 --- Runs a function inside; it must not wait.
 function namespace:run(fn, ...)
   check(C.setns(self.there, CLONE_NEWNET), 'setns')
