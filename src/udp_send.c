@@ -52,11 +52,11 @@ static void on_sent(uv_udp_send_t *req, int status)
     s->rt->alive--;
     if (s->gone)
         return;
-    if (status < 0)
-        asio_udp_failed(s, status);
-    else
+    if (status == 0)
         s->rt->stats.bytes_out += asio_datagram_first(&s->out)->size;
     drop_sent(s, 1);
+    if (status < 0)
+        asio_udp_failed(s, status);
     asio_udp_flush(s);
 }
 
@@ -87,22 +87,26 @@ static void wait_for_room(struct asio_udp_socket *s, int status)
         s->rt->alive++;
         return;
     }
-    asio_udp_failed(s, UV_ENOMEM);
     drop_sent(s, 1);
+    asio_udp_failed(s, UV_ENOMEM);
 }
 
-/* Wakes those whose target has been reached. */
+static struct asio_wait *reached(struct asio_udp_socket *s)
+{
+    struct asio_wait *w = s->writers.first;
+    while (w && w->u.out.target > s->queued - s->out.cost)
+        w = w->next;
+    return w;
+}
+
+/* From the start each time: the results of a wait of the main chunk are made at once, which may run
+ * a finalizer that closes the socket. */
 static void wake_writers(struct asio_udp_socket *s)
 {
-    uint64_t sent = s->queued - s->out.cost;
-    struct asio_wait *w = s->writers.first;
-    while (w) {
-        struct asio_wait *following = w->next;
-        if (w->u.out.target <= sent) {
-            asio_wait_list_remove(&s->writers, w);
-            asio_sched_ready(w, 0);
-        }
-        w = following;
+    struct asio_wait *w;
+    while ((w = reached(s)) != NULL) {
+        asio_wait_list_remove(&s->writers, w);
+        asio_sched_ready(w, 0);
     }
 }
 
@@ -126,10 +130,10 @@ void asio_udp_flush(struct asio_udp_socket *s)
             continue;
         }
         bool answer = n < 0 && s->connected && asio_udp_is_answer(n) && !answered;
-        if (n < 0)
-            asio_udp_failed(s, n);
         if (!answer)
             drop_sent(s, n < 0 ? 1 : (unsigned)n);
+        if (n < 0)
+            asio_udp_failed(s, n); /* last: it may come back here, see wake_writers */
         answered = answer;
     }
     if (s->writers.first)

@@ -355,8 +355,8 @@ function conn:get_original_dst() end
 ---@field send_queue? integer bytes queued above which `send` waits (131072)
 
 ---@class asio.udp_socket closes when it is collected
----@field recv fun(self: asio.udp_socket, max?: integer, timeout?: number): string?, string, integer|string waits
----@field send fun(self: asio.udp_socket, data: string, host?: string, port?: asio.port): true?, string?, string?
+---@field recv fun(self: asio.udp_socket, max?: integer, timeout?: number): string?, string, asio.port waits
+---@field send fun(self: asio.udp_socket, data: string, host?: string, port?: asio.port): true?, string?
 ---@field flush fun(self: asio.udp_socket): true?, string?, string?, integer? waits
 ---@field connect fun(self: asio.udp_socket, host: string, port?: asio.port): true?, string?, string?
 local udp_socket = {}
@@ -407,19 +407,19 @@ function udp_socket:fd() end
 function udp_socket:pending() end
 
 --- Receives what is sent to a multicast group.
----@param group string numeric address
+---@param ip string numeric address of the group
 ---@param interface? string its name; or an address of it (IPv4), an address with it (IPv6: `fe80::1%eth0`)
 ---@return true? ok
 ---@return string? message
 ---@return string? code `ENODEV`, `EINVAL` (not a group), `EADDRINUSE` (joined already), ...
-function udp_socket:join(group, interface) end
+function udp_socket:join(ip, interface) end
 
----@param group string
+---@param ip string
 ---@param interface? string as for `join`
 ---@return true? ok
 ---@return string? message
 ---@return string? code `EADDRNOTAVAIL` (not joined), ...
-function udp_socket:leave(group, interface) end
+function udp_socket:leave(ip, interface) end
 
 --- The interface by which datagrams go to multicast groups.
 ---@param interface? string as for `join`; nil: the system picks one
