@@ -62,7 +62,7 @@ static long proc_number(const char *path, const char *key)
 }
 
 /* Resident memory in bytes. smaps_rollup is exact; VmRSS lags behind on machines of many CPUs. */
-static long rss_of(pid_t pid)
+static inline long rss_of(pid_t pid)
 {
     char path[64];
     snprintf(path, sizeof path, "/proc/%d/smaps_rollup", (int)pid);
@@ -89,7 +89,7 @@ static long count_numbers(const char *path)
     return count;
 }
 
-static long fds_of(pid_t pid)
+static inline long fds_of(pid_t pid)
 {
     char path[64];
     snprintf(path, sizeof path, "/proc/%d/fd", (int)pid);
@@ -97,7 +97,7 @@ static long fds_of(pid_t pid)
 }
 
 /* Voluntary context switches of all threads: a process that sleeps for good makes none. */
-static long switches_of(pid_t pid)
+static inline long switches_of(pid_t pid)
 {
     char path[320];
     snprintf(path, sizeof path, "/proc/%d/task", (int)pid);

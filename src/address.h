@@ -3,11 +3,20 @@
 #ifndef ASIO_ADDRESS_H
 #define ASIO_ADDRESS_H
 
-#include "asio.h"
+#include "sys.h"
 
-enum { ASIO_ADDRESS_MAX = 64 };
+enum { ASIO_IP_MAX = 64, ASIO_ADDRESS_MAX = 80 };
 
-/* The numeric address at a stack index and a port into a socket address; UV_EINVAL if it is none. */
+/* A numeric address and a port into a socket address: 0; UV_EINVAL if it is none; UV_ENODEV for an
+ * interface ("fe80::1%eth0", by name or number) that is not there. */
+int asio_address_read(const char *ip, size_t length, int port, union asio_sockaddr *addr);
+
+/* The numeric address as text, with its interface if it has one. Returns the length; 0 for other families. */
+size_t asio_address_write(const struct sockaddr *addr, char ip[ASIO_IP_MAX]);
+
+int asio_address_port(const struct sockaddr *addr); /* of these two families */
+
+/* The same for the text at a stack index. */
 int asio_address_parse(lua_State *L, int index, int port, struct sockaddr_storage *addr);
 
 /* A port at a stack index, number or numeric string, in [min, 65535]; raises. */

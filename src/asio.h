@@ -20,6 +20,8 @@
  *   listener.c    asio.server
  *   core_api.h/c  what the shared objects beside asio.so may call
  *   names.h/c     asio.resolve                    resolver.c  looking up by getaddrinfo
+ *   datagram.h/c  a queue of datagrams
+ *   udp.h, udp.c, udp_recv.c, udp_send.c, udp_options.c   datagram sockets
  *   embedded.h    the Lua parts (lua/asio/), as text in the library
  *   module.c      require 'asio'
  *

@@ -53,6 +53,7 @@ static int open_parts(lua_State *L)
     asio_passing_open(L, rt);
     asio_server_open(L, rt);
     asio_names_open(L, rt);
+    asio_udp_open(L, rt);
     for (const struct asio_embedded *part = asio_embedded; part->name; part++)
         run_embedded(L, part);
     lua_getfield(L, ASIO_API_CORE, "asio");

@@ -458,7 +458,7 @@ static void reserve_refs(lua_State *L, struct asio_rt *rt)
         &rt->ref_conn_mt, &rt->ref_server_mt, &rt->ref_holders, &rt->ref_buffer_mt, &rt->ref_nested,
         &rt->ref_nested_mt, &rt->ref_channel_mt, &rt->ref_semaphore_mt, &rt->ref_mutex_mt, &rt->ref_event_mt,
         &rt->ref_group_mt, &rt->ref_ticker_mt, &rt->ref_signal_mt, &rt->ref_on_error, &rt->ref_reports,
-        &rt->ref_deadlock };
+        &rt->ref_deadlock, &rt->ref_udp_mt, &rt->ref_udp_ips };
     for (size_t i = 0; i < sizeof refs / sizeof *refs; i++) {
         lua_pushboolean(L, 0);
         *refs[i] = luaL_ref(L, LUA_REGISTRYINDEX);

@@ -120,9 +120,10 @@ struct asio_rt {
     /* others' state, each set by its owner's open function */
     int ref_conn_mt, ref_server_mt, ref_holders, ref_buffer_mt, ref_nested, ref_nested_mt, ref_channel_mt,
         ref_semaphore_mt, ref_mutex_mt, ref_event_mt, ref_group_mt, ref_ticker_mt, ref_signal_mt,
-        ref_on_error, ref_reports, ref_deadlock;
+        ref_on_error, ref_reports, ref_deadlock, ref_udp_mt, ref_udp_ips;
     bool buffer_mt_known;
     struct asio_names *names;
+    void *udp;                          /* what datagram sockets share */
     void *pollers[ASIO_POLLER_BUCKETS]; /* a hash table of descriptors, see poll.c */
     struct asio_scope *spare_scopes;    /* see scope.c */
     unsigned spare_scopes_count;

@@ -121,6 +121,42 @@ struct asio_sys_credentials {
 };
 int asio_sys_credentials(uv_os_fd_t fd, struct asio_sys_credentials *found);
 
+union asio_sockaddr {
+    struct sockaddr any;
+    struct sockaddr_in v4;
+    struct sockaddr_in6 v6;
+};
+
+/* A datagram and where it comes from or goes to. */
+struct asio_datagram {
+    const char *bytes;
+    uint32_t size;
+    bool partial;                /* received: the system has cut it */
+    union asio_sockaddr address; /* AF_UNSPEC: none, the socket is connected */
+};
+
+/* Sends datagrams in their order. Returns how many the kernel has taken, at least one; UV_EAGAIN; what
+ * became of the first, if it is some other error; UV_ENOTSUP where only libuv can do it. */
+enum { ASIO_SYS_DATAGRAMS = 64 }; /* at most so many */
+int asio_sys_send_datagrams(uv_os_fd_t fd, struct asio_datagram *const *list, unsigned count);
+
+/* The same for one alone. */
+int asio_sys_send_datagram(uv_os_fd_t fd, const struct asio_datagram *d);
+
+/* Room for receiving many datagrams in one call, and those that came last. NULL: there is no such call, or
+ * no memory: then libuv does it, one by one. */
+enum { ASIO_SYS_BATCH = 32 };
+struct asio_sys_batch {
+    struct asio_datagram list[ASIO_SYS_BATCH];
+};
+struct asio_sys_batch *asio_sys_batch_new(void);
+
+/* Takes what is there: how many (0: nothing), an error, or UV_ENOTSUP. */
+int asio_sys_batch_receive(struct asio_sys_batch *b, uv_os_fd_t fd);
+
+/* The first IPv4 address of an interface; UV_ENODEV. */
+int asio_sys_interface_ip4(const char *name, struct sockaddr_in *addr);
+
 /* The address a redirected connection was meant for; UV_ENOTSUP where there is no such thing. */
 int asio_sys_original_dst(uv_os_fd_t fd, struct sockaddr_storage *addr);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * What only Linux has; see sys.h. */
-#define _GNU_SOURCE /* struct ucred */
+#define _GNU_SOURCE /* struct ucred, sendmmsg */
 #include "sys.h"
 
 #include <errno.h>
@@ -48,4 +48,83 @@ int asio_sys_credentials(uv_os_fd_t fd, struct asio_sys_credentials *found)
         return uv_translate_sys_error(errno);
     *found = (struct asio_sys_credentials){ who.pid, who.uid, who.gid };
     return 0;
+}
+
+/* One call for all. A kernel or a sandbox without the call gets them one by one. */
+int asio_sys_send_datagrams(uv_os_fd_t fd, struct asio_datagram *const *list, unsigned count)
+{
+    struct mmsghdr messages[ASIO_SYS_DATAGRAMS];
+    struct iovec parts[ASIO_SYS_DATAGRAMS];
+    if (count == 1)
+        return asio_sys_send_datagram(fd, list[0]);
+    for (unsigned i = 0; i < count; i++) {
+        struct asio_datagram *d = list[i];
+        parts[i] = (struct iovec){ (char *)d->bytes, d->size };
+        messages[i].msg_hdr = (struct msghdr){ .msg_iov = &parts[i], .msg_iovlen = 1 };
+        if (d->address.any.sa_family != AF_UNSPEC) {
+            bool v6 = d->address.any.sa_family == AF_INET6;
+            messages[i].msg_hdr.msg_name = &d->address;
+            messages[i].msg_hdr.msg_namelen = v6 ? sizeof d->address.v6 : sizeof d->address.v4;
+        }
+    }
+    int n;
+    do
+        n = sendmmsg(fd, messages, count, MSG_NOSIGNAL);
+    while (n < 0 && errno == EINTR);
+    if (n >= 0)
+        return n;
+    if (errno == ENOSYS)
+        return asio_sys_send_datagram(fd, list[0]);
+    return errno == EWOULDBLOCK ? UV_EAGAIN : uv_translate_sys_error(errno);
+}
+
+/* A datagram may have 64 KB, so each has as much room, of which the pages that are not touched cost nothing. They
+ * are a cache line further apart than that, or they would all compete for the same lines of the cache. */
+enum { ROOM = 64 * 1024, STRIDE = ROOM + 64 };
+
+struct batch {
+    struct asio_sys_batch public; /* first */
+    struct mmsghdr messages[ASIO_SYS_BATCH];
+    struct iovec parts[ASIO_SYS_BATCH];
+    char bytes[ASIO_SYS_BATCH * STRIDE];
+};
+
+static void make_ready(struct batch *b, unsigned i)
+{
+    b->messages[i].msg_hdr.msg_namelen = sizeof b->public.list[i].address;
+}
+
+struct asio_sys_batch *asio_sys_batch_new(void)
+{
+    struct batch *b = asio_mem.malloc(sizeof *b);
+    if (!b)
+        return NULL;
+    for (unsigned i = 0; i < ASIO_SYS_BATCH; i++) {
+        struct asio_datagram *d = &b->public.list[i];
+        d->bytes = b->bytes + (size_t)i * STRIDE;
+        b->parts[i] = (struct iovec){ b->bytes + (size_t)i * STRIDE, ROOM };
+        b->messages[i].msg_hdr =
+            (struct msghdr){ .msg_name = &d->address, .msg_iov = &b->parts[i], .msg_iovlen = 1 };
+        make_ready(b, i);
+    }
+    return &b->public;
+}
+
+int asio_sys_batch_receive(struct asio_sys_batch *batch, uv_os_fd_t fd)
+{
+    struct batch *b = (struct batch *)(void *)batch;
+    int n;
+    do
+        n = recvmmsg(fd, b->messages, ASIO_SYS_BATCH, MSG_DONTWAIT, NULL);
+    while (n < 0 && errno == EINTR);
+    if (n < 0 && errno == ENOSYS)
+        return UV_ENOTSUP;
+    if (n < 0)
+        return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : uv_translate_sys_error(errno);
+    for (int i = 0; i < n; i++) {
+        b->public.list[i].size = b->messages[i].msg_len;
+        b->public.list[i].partial = b->messages[i].msg_hdr.msg_flags & MSG_TRUNC;
+        make_ready(b, (unsigned)i);
+    }
+    return n;
 }

@@ -6,6 +6,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <ifaddrs.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -35,6 +36,47 @@ ssize_t asio_sys_send(uv_os_fd_t fd, const uv_buf_t *bufs, unsigned count)
     if (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS)
         return UV_EAGAIN;
     return uv_translate_sys_error(errno);
+}
+
+/* Not libuv's list of them, which crashes when memory runs out. */
+int asio_sys_interface_ip4(const char *name, struct sockaddr_in *addr)
+{
+    struct ifaddrs *list;
+    if (getifaddrs(&list) != 0)
+        return uv_translate_sys_error(errno);
+    int status = UV_ENODEV;
+    for (struct ifaddrs *i = list; i && status < 0; i = i->ifa_next) {
+        if (i->ifa_addr && i->ifa_addr->sa_family == AF_INET && strcmp(i->ifa_name, name) == 0) {
+            memcpy(addr, i->ifa_addr, sizeof *addr);
+            status = 0;
+        }
+    }
+    freeifaddrs(list);
+    return status;
+}
+
+static socklen_t address_length(const struct asio_datagram *d)
+{
+    switch (d->address.any.sa_family) {
+    case AF_INET:
+        return sizeof d->address.v4;
+    case AF_INET6:
+        return sizeof d->address.v6;
+    default:
+        return 0;
+    }
+}
+
+int asio_sys_send_datagram(uv_os_fd_t fd, const struct asio_datagram *d)
+{
+    socklen_t length = address_length(d);
+    ssize_t n;
+    do
+        n = sendto(fd, d->bytes, d->size, MSG_NOSIGNAL, length ? &d->address.any : NULL, length);
+    while (n < 0 && errno == EINTR);
+    if (n >= 0)
+        return 1;
+    return errno == EWOULDBLOCK ? UV_EAGAIN : uv_translate_sys_error(errno);
 }
 
 int asio_sys_shutdown(uv_os_fd_t fd)
@@ -282,6 +324,24 @@ void asio_sys_pin(const void *address)
 }
 
 #ifndef __linux__
+int asio_sys_send_datagrams(uv_os_fd_t fd, struct asio_datagram *const *list, unsigned count)
+{
+    (void)count;
+    return asio_sys_send_datagram(fd, list[0]);
+}
+
+struct asio_sys_batch *asio_sys_batch_new(void)
+{
+    return NULL;
+}
+
+int asio_sys_batch_receive(struct asio_sys_batch *b, uv_os_fd_t fd)
+{
+    (void)b;
+    (void)fd;
+    return UV_ENOTSUP;
+}
+
 size_t asio_sys_unsent(uv_os_fd_t fd)
 {
     (void)fd;

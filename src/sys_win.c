@@ -5,6 +5,7 @@
 
 #include <process.h>
 #include <stdio.h>
+#include <string.h>
 
 ssize_t asio_sys_send(uv_os_fd_t fd, const uv_buf_t *bufs, unsigned count)
 {
@@ -221,5 +222,45 @@ ssize_t asio_sys_recv_handles(uv_os_fd_t fd, uv_buf_t buf, struct asio_sys_arriv
 int asio_sys_credentials(uv_os_fd_t fd, struct asio_sys_credentials *found)
 {
     (void)fd, (void)found;
+    return UV_ENOTSUP;
+}
+
+int asio_sys_send_datagrams(uv_os_fd_t fd, struct asio_datagram *const *list, unsigned count)
+{
+    (void)fd, (void)list, (void)count;
+    return UV_ENOTSUP;
+}
+
+int asio_sys_send_datagram(uv_os_fd_t fd, const struct asio_datagram *d)
+{
+    (void)fd, (void)d;
+    return UV_ENOTSUP;
+}
+
+int asio_sys_interface_ip4(const char *name, struct sockaddr_in *addr)
+{
+    uv_interface_address_t *list;
+    int count, status = uv_interface_addresses(&list, &count);
+    if (status < 0)
+        return status;
+    status = UV_ENODEV;
+    for (int i = 0; i < count && status < 0; i++) {
+        if (list[i].address.address4.sin_family == AF_INET && strcmp(list[i].name, name) == 0) {
+            *addr = list[i].address.address4;
+            status = 0;
+        }
+    }
+    uv_free_interface_addresses(list, count);
+    return status;
+}
+
+struct asio_sys_batch *asio_sys_batch_new(void)
+{
+    return NULL;
+}
+
+int asio_sys_batch_receive(struct asio_sys_batch *b, uv_os_fd_t fd)
+{
+    (void)b, (void)fd;
     return UV_ENOTSUP;
 }

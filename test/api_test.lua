@@ -11,7 +11,7 @@ local T = {}
 function T.test_every_function_is_there()
   for _, name in ipairs {
     'spawn_light_thread', 'spawn', 'run', 'run_once', 'stop', 'sleep', 'yield', 'current', 'now',
-    'server', 'connect', 'socketpair', 'addr_to_str', 'destory_server',
+    'server', 'connect', 'socketpair', 'addr_to_str', 'destory_server', 'udp',
   } do
     lu.assertIsFunction(asio[name], name)
   end
@@ -31,6 +31,9 @@ function T.test_every_method_is_there()
   has_methods(server, 'close', 'address')
   server:close()
   has_methods(asio.spawn(function() end), 'join', 'status', 'name')
+  has_methods(asio.udp(), 'send', 'recv', 'flush', 'connect', 'close', 'peer', 'address', 'fd',
+    'set_timeout', 'pending', 'join', 'leave', 'set_multicast_interface', 'set_multicast_ttl',
+    'set_multicast_loop', 'set_ttl', 'set_broadcast')
 end
 
 -- Not Lua's own 'userdata: 0x...': the kind of thing, and for one that is closed, that it is.

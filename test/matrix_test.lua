@@ -366,6 +366,10 @@ local function cases(operation, about)
   case(operation, 'is_cancelled_for_good', is_cancelled_for_good, operation)
 end
 
+if not waits.open_network() then
+  waits.operations.udp_send, waits.operations.udp_flush = nil, nil
+end
+
 for operation, about in pairs(waits.operations) do
   cases(operation, about)
   if not in_its_network then

@@ -53,6 +53,7 @@ function T.test_meta_names_what_there_is()
     ['asio.signal'] = methods_of(signal),
     ['asio.server'] = methods_of(server),
     ['asio.conn'] = methods_of(conn),
+    ['asio.udp_socket'] = methods_of(asio.udp()),
   }
   timer:stop()
   signal:close()

@@ -48,6 +48,8 @@ int pipe(int *);
 ssize_t read(int, void *, size_t);
 ssize_t write(int, const void *, size_t);
 void _exit(int);
+int unshare(int);
+int setns(int, int);
 ]]
 
 local M = { linux = ffi.os == 'Linux' }
@@ -59,6 +61,7 @@ local AF_UNIX, AF_INET, SOCK_STREAM, SOCK_DGRAM = 1, 2, 1, 2
 local SOL_SOCKET, SO_REUSEADDR, SO_SNDBUF, SO_RCVBUF, SO_LINGER = 1, 2, 7, 8, 13
 local SOCK_CLOEXEC, MSG_NOSIGNAL, MSG_DONTWAIT = 0x80000, 0x4000, 0x40
 local EAGAIN = 11
+local CLONE_NEWNET, O_CLOEXEC = 0x40000000, 0x80000
 local POLLIN, POLLOUT, RLIMIT_NOFILE, F_GETFD = 1, 4, 7, 1
 
 local function check(result, what)
@@ -357,6 +360,50 @@ function M.status(field)
   local text = file:read '*a'
   file:close()
   return tonumber(text:match(field .. ':%s*(%d+)'))
+end
+
+-- Network namespaces ---------------------------------------------------------------------------
+
+local namespace = {}
+namespace.__index = namespace
+
+local function own_namespace()
+  return check(C.open('/proc/self/ns/net', O_CLOEXEC), 'open')
+end
+
+--- A network of its own, with the loopback interface up, set up by shell commands; nil when the system does
+--- not allow it. Sockets made inside of `run` stay in it.
+function M.namespace(setup)
+  if not M.linux then return nil end
+  local self = setmetatable({ here = own_namespace() }, namespace)
+  if C.unshare(CLONE_NEWNET) ~= 0 then
+    self:close()
+    return nil
+  end
+  local ok = os.execute('PATH=$PATH:/usr/sbin:/sbin; exec >/dev/null 2>&1; ip link set lo up && '
+    .. (setup or 'true')) == 0
+  self.there = own_namespace()
+  check(C.setns(self.here, CLONE_NEWNET), 'setns')
+  if ok then return self end
+  self:close()
+  return nil
+end
+
+--- Runs a function inside; it must not wait.
+function namespace:run(fn, ...)
+  check(C.setns(self.there, CLONE_NEWNET), 'setns')
+  local function leave(ok, ...)
+    check(C.setns(self.here, CLONE_NEWNET), 'setns')
+    if not ok then error((...), 0) end
+    return ...
+  end
+  return leave(pcall(fn, ...))
+end
+
+function namespace:close()
+  if self.here then C.close(self.here) end
+  if self.there then C.close(self.there) end
+  self.here, self.there = nil, nil
 end
 
 return M

@@ -840,4 +840,110 @@ if names then
   })
 end
 
+-- Datagrams -----------------------------------------------------------------------------------
+
+-- Connected: its peer may turn out not to be there.
+operation('udp_recv', {
+  ends = set('done', 'the_end', 'closed'),
+  limited = true,
+  prepare = function()
+    local a, b = assert(asio.udp('127.0.0.1', 0)), assert(asio.udp('127.0.0.1', 0))
+    assert(a:connect(b:address()) and b:connect(a:address()))
+    local sent = false
+    local function received()
+      local data, message, code = a:recv()
+      if data then return data end
+      return nil, message, code
+    end
+    return {
+      wait = received,
+      done = function()
+        b:send 'data'
+        sent = true
+      end,
+      the_end = function()
+        b:close()
+        a:send 'to nobody'
+      end,
+      limit = function(seconds) a:set_timeout(seconds) end,
+      closed = function() a:close() end,
+      agree = function(ended)
+        a:set_timeout(5)
+        agreed(ended or not sent or received() == 'data')
+      end,
+      finish = function()
+        a:close()
+        b:close()
+      end,
+      expect = { done = { 'data' }, the_end = 'ECONNREFUSED', closed = 'ECANCELED' },
+      held = { a, b },
+    }
+  end,
+})
+
+-- One network for all, whose only interface lets hardly anything through: there the kernel's buffer is
+-- full, and so is the socket's queue. Networks are slow to make, and slower to go.
+local slow_network
+
+--- Makes it; false where the system does not allow that. For who counts open files before and after.
+function M.open_network()
+  slow_network = slow_network or raw.namespace()
+  return slow_network ~= nil
+end
+
+local function set_slow(slow)
+  if slow_network.slow == slow then return end
+  slow_network.slow = slow
+  slow_network:run(os.execute, 'PATH=$PATH:/usr/sbin:/sbin tc qdisc ' .. (slow
+    and 'add dev lo root tbf rate 8kbit burst 2kb limit 1mb' or 'del dev lo root'))
+end
+
+local function stuck_socket()
+  assert(M.open_network())
+  set_slow(true)
+  local s = assert(slow_network:run(asio.udp, '127.0.0.1', 0, { send_buffer = 4096, send_queue = 2000 }))
+  local ip, port = s:address()
+  s:set_timeout(nil, 0)
+  local code
+  repeat
+    local ok, _, what = s:send(('s'):rep(1000), ip, port)
+    assert(ok or what == 'ETIMEDOUT', what)
+    code = what
+  until code
+  s:set_timeout(nil, nil)
+  return s, ip, port
+end
+
+local function let_through()
+  set_slow(false)
+end
+
+local function sending_datagrams(method)
+  return {
+    ends = set('done', 'closed'),
+    limited = true,
+    prepare = function()
+      local s, ip, port = stuck_socket()
+      return {
+        wait = function()
+          if method == 'flush' then return s:flush() end
+          return s:send('more', ip, port)
+        end,
+        done = let_through, -- this one and all others
+        limit = function(seconds) s:set_timeout(nil, seconds) end,
+        closed = function() s:close() end,
+        finish = function()
+          s:close()
+          let_through()
+        end,
+        expect = { done = { true }, closed = 'ECANCELED' },
+        held = { s },
+      }
+    end,
+  }
+end
+
+operation('udp_send', sending_datagrams 'send')
+operation('udp_flush', sending_datagrams 'flush')
+
 return M

@@ -407,4 +407,117 @@ function conn:pending() end
 ---@return string? code
 function conn:get_original_dst() end
 
+-- Datagrams ---------------------------------------------------------------------------------------
+
+---@class asio.udp_opts
+---@field reuseaddr? boolean others may bind the same address (SO_REUSEADDR)
+---@field reuseport? boolean others may bind the same port, and datagrams are spread (SO_REUSEPORT); needs an
+--- address
+---@field ipv6only? boolean a socket of IPv6 takes nothing of IPv4
+---@field broadcast? boolean it may send to broadcast addresses
+---@field recv_buffer? integer bytes of the kernel's buffer for what has come
+---@field send_buffer? integer bytes of the kernel's buffer for what goes out
+---@field recv_queue? integer bytes kept while nobody receives; above it the kernel's buffer fills (131072)
+---@field send_queue? integer bytes queued above which `send` waits (131072)
+
+---@class asio.udp_socket closes when it is collected
+---@field recv fun(self: asio.udp_socket, max?: integer, timeout?: number): string?, string, asio.port waits
+---@field send fun(self: asio.udp_socket, data: string, host?: string, port?: asio.port): true?, string?
+---@field flush fun(self: asio.udp_socket): true?, string?, string?, integer? waits
+---@field connect fun(self: asio.udp_socket, host: string, port?: asio.port): true?, string?, string?
+local udp_socket = {}
+
+--- A datagram socket. Without an address it is opened at its first use, for the family of the first address
+--- that it is given (IPv4 if it is used without one).
+---@param ip? string numeric address
+---@param port? asio.port 0: any that is free
+---@param opts? asio.udp_opts may come first
+---@return asio.udp_socket?
+---@return string? message
+---@return string? code `EADDRINUSE`, `EADDRNOTAVAIL`, `EACCES`, `EINVAL` (not an address), `ENODEV` (no such
+--- interface), ...
+function asio.udp(ip, port, opts) end
+
+--- At once; what is queued still goes out. Those who wait get `ECANCELED`. Never waits, never raises; closing
+--- twice is fine.
+function udp_socket:close() end
+
+--- Time-outs for each later `recv`, and each later `send` or `flush`.
+---@param read? number nil: none
+---@param write? number left out: as for receiving
+---@return true? ok
+---@return string? message
+---@return string? code
+function udp_socket:set_timeout(read, write) end
+
+---@return string? ip
+---@return integer|string port or message
+---@return string? code
+function udp_socket:address() end
+
+--- Whom it is connected to.
+---@return string? ip
+---@return integer|string port or message
+---@return string? code `ENOTCONN`
+function udp_socket:peer() end
+
+--- The descriptor's number. It stays the socket's own.
+---@return integer? fd
+---@return string? message
+---@return string? code
+function udp_socket:fd() end
+
+---@return integer? received datagrams that nobody has taken
+---@return integer|string queued datagrams that the kernel has not taken; or message
+---@return string? code
+function udp_socket:pending() end
+
+--- Receives what is sent to a multicast group.
+---@param ip string numeric address of the group
+---@param interface? string its name; or an address of it (IPv4), an address with it (IPv6: `fe80::1%eth0`)
+---@return true? ok
+---@return string? message
+---@return string? code `ENODEV`, `EINVAL` (not a group), `EADDRINUSE` (joined already), ...
+function udp_socket:join(ip, interface) end
+
+---@param ip string
+---@param interface? string as for `join`
+---@return true? ok
+---@return string? message
+---@return string? code `EADDRNOTAVAIL` (not joined), ...
+function udp_socket:leave(ip, interface) end
+
+--- The interface by which datagrams go to multicast groups.
+---@param interface? string as for `join`; nil: the system picks one
+---@return true? ok
+---@return string? message
+---@return string? code
+function udp_socket:set_multicast_interface(interface) end
+
+--- How many routers a datagram to a group may pass, and one.
+---@param ttl integer 0 to 255; 0: it stays on this machine
+---@return true? ok
+---@return string? message
+---@return string? code
+function udp_socket:set_multicast_ttl(ttl) end
+
+--- Whether what is sent to a group comes to members on this machine too, as it does by itself.
+---@param on boolean
+---@return true? ok
+---@return string? message
+---@return string? code
+function udp_socket:set_multicast_loop(on) end
+
+---@param on boolean
+---@return true? ok
+---@return string? message
+---@return string? code
+function udp_socket:set_broadcast(on) end
+
+---@param ttl integer 1 to 255
+---@return true? ok
+---@return string? message
+---@return string? code
+function udp_socket:set_ttl(ttl) end
+
 return asio

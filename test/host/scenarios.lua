@@ -839,4 +839,69 @@ scenario('activation', function(asio)
   assert(select(3, asio.server(1, print)))
 end)
 
+-- Datagrams -------------------------------------------------------------------------------------
+
+-- What has no room is an error of whoever sends or receives next: nothing waits for what is lost.
+scenario('datagrams', function(asio)
+  asio.run(function()
+    local a, b = assert(asio.udp('127.0.0.1', 0)), assert(asio.udp())
+    local ip, port = assert(a:address())
+    for _ = 1, 2 do
+      for i = 1, 30 do assert(b:send(('%02d'):format(i):rep(i), ip, port)) end
+      for i = 1, 30 do
+        local data, from = assert(a:recv())
+        assert(data == ('%02d'):format(i):rep(i) and from == '127.0.0.1')
+      end
+    end
+    -- Read ahead, and kept.
+    for i = 1, 20 do assert(b:send(tostring(i), ip, port)) end
+    assert(b:send(('x'):rep(50000), ip, port))
+    assert(asio.sleep(0.001))
+    assert(asio.sleep(0.001))
+    for i = 1, 20 do assert(assert(a:recv()) == tostring(i)) end
+    assert(#assert(a:recv()) == 50000)
+    assert(b:send('too long', ip, port))
+    assert(select(3, a:recv(3)) == 'EMSGSIZE')
+    assert(tostring(a):find(port, 1, true))
+    a:close()
+    b:close()
+  end)
+end)
+
+scenario('datagrams_connected', function(asio)
+  asio.run(function()
+    local a, b = assert(asio.udp('127.0.0.1', 0)), assert(asio.udp { broadcast = true, recv_buffer = 20000 })
+    local _, port = assert(a:address())
+    assert(b:connect('127.0.0.1', port))
+    assert(b:send 'by address')
+    assert(assert(a:recv()) == 'by address')
+    local reader = asio.spawn(function() return select(3, b:recv()) end)
+    a:close()
+    assert(b:send 'to nobody')
+    assert(all_of(reader) == 'ECONNREFUSED')
+    b:close()
+    assert(select(3, b:recv()) == 'EBADF')
+    local c = assert(asio.udp('127.0.0.1', 0))
+    assert(c:send('by name', 'localhost', port))
+    assert(c:flush())
+    assert(not c:send('x', 'no such name', port))
+    assert(c:join '224.0.0.251' and c:leave '224.0.0.251')
+    assert(not c:join('224.0.0.251', 'no such interface'))
+    assert(not pcall(c.send, c, {}))
+    c = nil -- luacheck: ignore 311
+    collectgarbage()
+    asio.yield()
+  end)
+end)
+
+scenario('datagrams_main_chunk', function(asio)
+  local a, b = assert(asio.udp('127.0.0.1', 0)), assert(asio.udp('127.0.0.1', 0))
+  local ip, port = a:address()
+  for i = 1, 3 do assert(b:send(tostring(i), ip, port)) end
+  for i = 1, 3 do assert(assert(a:recv()) == tostring(i)) end
+  a:close()
+  b:close()
+  asio.run()
+end)
+
 return M

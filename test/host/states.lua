@@ -188,6 +188,50 @@ function waits.unread_input()
   b:read(1)
 end
 
+-- A socket that reads, and one that is connected to it.
+local function datagrams()
+  local a, b = hold(assert(asio.udp('127.0.0.1', 0))), hold(assert(asio.udp('127.0.0.1', 0)))
+  a:recv(nil, 0.0001)
+  assert(b:connect(a:address()))
+  return a, b
+end
+
+function waits.datagram()
+  local a = datagrams()
+  return spawn(a.recv, a, nil, 1000)
+end
+
+function waits.datagram_of_a_socket_nobody_holds()
+  return spawn(function() return asio.udp():recv() end)
+end
+
+function waits.datagrams_kept()
+  local _, b = datagrams()
+  for i = 1, 100 do b:send(('x'):rep(i)) end
+  asio.sleep(0.001)
+end
+
+function waits.datagrams_not_yet_sent()
+  local _, b = datagrams()
+  spawn(function()
+    for i = 1, 10 do b:send(tostring(i)) end
+    asio.udp():send('x', '127.0.0.1', 9)
+    asio.yield()
+  end)
+end
+
+function waits.datagram_to_a_name()
+  local a = datagrams()
+  return spawn(a.send, a, 'x', 'slow.test', 9)
+end
+
+function waits.datagram_sockets_unreachable()
+  for _ = 1, 10 do
+    asio.udp()
+    asio.udp('127.0.0.1', 0):recv(nil, 0.0001)
+  end
+end
+
 -- A light thread that waits inside of others' calls of spawn.
 function waits.nested()
   local function nest(n)
@@ -213,6 +257,7 @@ function waits.finalizers_that_use_the_library()
     pcall(asio.server, '127.0.0.1', 0, nothing)
     pcall(asio.connect, '127.0.0.1', 1)
     pcall(asio.socketpair)
+    pcall(asio.udp, '127.0.0.1', 0)
     pcall(asio.run_once, 0)
     pcall(asio.run)
   end
