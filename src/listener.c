@@ -279,13 +279,27 @@ static void fault(struct asio_listener *l, int status)
         close_handle(l);
 }
 
+static bool still_short(struct asio_listener *l)
+{
+    uv_os_sock_t fd;
+    if (l->spare == ASIO_NO_SOCKET)
+        return false;
+    if (asio_sys_dup((uv_os_fd_t)l->spare, &fd) < 0)
+        return true;
+    bool is_short = asio_sys_files_short(fd);
+    asio_sys_close(fd);
+    return is_short;
+}
+
 /* The descriptor just opened is one of the last. Connections that nobody refers to any more
  * are closed by a collection; if that is not enough, accepting waits: existing connections
  * keep a few files for what they need, and clients wait in the backlog instead of being shed. */
 static void files_short(struct asio_listener *l)
 {
-    report(l, "too many open files");
     asio_rt_protect(l->rt, full_collection, NULL);
+    if (!l->server || !still_short(l)) /* the listener may have been collected */
+        return;
+    report(l, "too many open files");
     back_off(l);
 }
 
@@ -451,17 +465,6 @@ static void on_connection(uv_stream_t *handle, int status)
         retry_later(l, 0);
     else
         accept_one(l);
-}
-
-static bool still_short(struct asio_listener *l)
-{
-    uv_os_sock_t fd;
-    if (l->spare == ASIO_NO_SOCKET)
-        return false;
-    if (asio_sys_dup((uv_os_fd_t)l->spare, &fd) < 0)
-        return true;
-    asio_sys_close(fd);
-    return asio_sys_files_short(fd);
 }
 
 /* The handle takes the spare over, so a new spare comes first: there is always one. */

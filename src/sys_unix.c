@@ -6,6 +6,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <ifaddrs.h>
 #include <pthread.h>
 #include <signal.h>
@@ -112,15 +113,34 @@ void asio_sys_close(uv_os_sock_t fd)
     close(fd);
 }
 
+static bool is_free(rlim_t fd)
+{
+    return fcntl((int)fd, F_GETFD) < 0;
+}
+
+/* Whether two more can be opened: libuv accepts one more than it is asked for, and sheds it if it cannot. */
+static bool has_room(int fd)
+{
+    int next = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    int after = next < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (after >= 0)
+        close(after);
+    if (next >= 0)
+        close(next);
+    return after >= 0;
+}
+
 /* New descriptors take the lowest free number, so the number itself tells how near the limit is,
- * whoever opened the others. */
+ * whoever opened the others; unless the last numbers are taken, and there are holes below. */
 bool asio_sys_files_short(uv_os_sock_t newest)
 {
     enum { RESERVE = 8 };
     struct rlimit limit;
-    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY)
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur > INT_MAX || limit.rlim_cur < RESERVE)
         return false;
-    return (rlim_t)newest + RESERVE >= limit.rlim_cur;
+    if ((rlim_t)newest + RESERVE >= limit.rlim_cur)
+        return true;
+    return !(is_free(limit.rlim_cur - 1) && is_free(limit.rlim_cur - 2)) && !has_room(newest);
 }
 
 struct start {

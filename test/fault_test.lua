@@ -242,6 +242,41 @@ function T.test_near_the_limit_dropped_connections_are_collected()
   end)
 end
 
+function T.test_near_the_limit_with_the_last_numbers_taken()
+  local result = t.child(function()
+    local raw = require 'raw'
+    local tell = raw.companion(function(port)
+      local clients = {}
+      for i = 1, 60 do clients[i] = raw.connect(port) end
+      for i, client in ipairs(clients) do
+        assert(client:recv(1, 5) == 'x', 'client ' .. i .. ' was turned away')
+        client:close()
+      end
+    end)
+    local asio = require 'asio'
+    asio.run(function()
+      local handled = 0
+      local server = assert(asio.server('127.0.0.1', 0, function(conn)
+        handled = handled + 1
+        conn:write 'x'
+        conn:read(1)
+        conn:close()
+      end))
+      raw.limit_fds(40)
+      local files = {}
+      for i = 1, 40 do files[i] = assert(io.open '/dev/null') end
+      for i = 1, 28 do files[i]:close() end
+      tell((select(2, server:address())))
+      local deadline = asio.now() + 8
+      while handled < 60 and asio.now() < deadline do asio.sleep(0.005) end
+      server:close()
+      assert(handled == 60, handled .. ' of 60 were taken in')
+    end)
+  end)
+  local _, lines = result.err:gsub('\n', '\n')
+  lu.assertTrue(lines <= 2, result.err)
+end
+
 function T.test_connect_and_socketpair_without_files()
   t.quiet_child(function()
     local asio, raw = require 'asio', require 'raw'
