@@ -102,6 +102,9 @@ void asio_wait_item_clear(struct asio_wait *w);
 /* For the shims: the light thread was resumed by hand; goes on waiting. */
 int asio_sched_repark(lua_State *L);
 
+/* For the turn: runs a light thread that was ready, until it waits again or ends. */
+void asio_sched_run(struct asio_thread *t);
+
 /* The running light thread's handle, or nil. */
 void asio_sched_push_current(lua_State *L, struct asio_rt *rt);
 
@@ -113,6 +116,8 @@ void asio_sched_push_owned(lua_State *L, struct asio_thread *t);
 
 /* Lets go of a failed thread once reported. */
 void asio_sched_forget(struct asio_thread *t);
+
+/* ---- sched_turn.c ---- */
 
 /* Runs turns until over(arg), asio.stop, Ctrl-C, or nothing is left; without `over` exactly one. A
  * turn: ready threads, flush, libuv (waiting for an event only if nobody is ready), deadlines, the
