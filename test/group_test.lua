@@ -9,16 +9,6 @@ local t = require 'support'
 
 local T = {}
 
-local function occurrences(text, words)
-  return select(2, text:gsub(words:gsub('%p', '%%%0'), ''))
-end
-
--- Reports come at the end of a turn, after those who slept have run.
-local function next_turn()
-  asio.sleep(0.002)
-  asio.yield()
-end
-
 -- Sleeps until it is told, then goes on for a while all the same; notes what it saw.
 local function stubborn(seen, seconds)
   return function()
@@ -41,8 +31,8 @@ function T.test_a_dropped_groups_child_that_held_a_mutex_fails_aloud()
     error 'failed while cleaning up'
   end)
   t.collect()
-  next_turn()
-  lu.assertEquals(occurrences(t.stderr(), 'failed while cleaning up'), 1)
+  t.next_turn()
+  lu.assertEquals(t.occurrences(t.stderr(), 'failed while cleaning up'), 1)
 end
 
 function T.test_a_dropped_groups_child_whose_joiner_gave_up_fails_aloud()
@@ -57,7 +47,7 @@ function T.test_a_dropped_groups_child_whose_joiner_gave_up_fails_aloud()
   child = nil -- luacheck: ignore 311
   asio.sleep(0.03)
   asio.yield()
-  lu.assertEquals(occurrences(t.stderr(), 'failed while cleaning up'), 1)
+  lu.assertEquals(t.occurrences(t.stderr(), 'failed while cleaning up'), 1)
 end
 
 -- The failure counted as told, and then nobody came to be told.
@@ -68,10 +58,10 @@ function T.test_a_failure_in_a_group_that_is_dropped_later_is_not_silent()
       if others then g:spawn(asio.sleep, 60) end
       g:spawn(error, 'nobody ever asked')
     end
-    next_turn()
+    t.next_turn()
     t.collect()
-    next_turn()
-    lu.assertEquals(occurrences(t.stderr(), 'nobody ever asked'), 1)
+    t.next_turn()
+    lu.assertEquals(t.occurrences(t.stderr(), 'nobody ever asked'), 1)
   end
 end
 
@@ -160,7 +150,7 @@ end
 function T.test_spawn_after_the_end()
   local g = asio.group()
   g:spawn(function() end)
-  next_turn()
+  t.next_turn()
   g:spawn(function() end) -- nobody has waited yet
   g:wait()
   t.raises('the group has ended', g.spawn, g, print)
@@ -199,7 +189,7 @@ function T.test_the_first_error_cancels_the_rest_and_is_raised()
   lu.assertIs(seen.told, asio.cancelled)
   lu.assertTrue(seen.ended, 'not waited for')
   lu.assertEquals(other:status(), 'failed')
-  next_turn()
+  t.next_turn()
   lu.assertEquals(t.stderr(), '')
 end
 
@@ -211,7 +201,7 @@ function T.test_a_child_that_fails_during_its_start()
   t.raises('at once', g.wait, g)
   lu.assertTrue(seen.ended)
   t.raises('at once', asio.group, function(inner) inner:spawn(error, 'at once') end)
-  next_turn()
+  t.next_turn()
   lu.assertEquals(t.stderr(), '')
 end
 
@@ -262,17 +252,17 @@ function T.test_a_second_failure_is_reported()
       asio.sleep(0.001)
       g:spawn(error, 'first')
     end)
-    next_turn()
+    t.next_turn()
     local text = t.stderr()
-    lu.assertEquals(occurrences(text, 'second'), 1)
-    lu.assertEquals(occurrences(text, 'first'), 0)
+    lu.assertEquals(t.occurrences(text, 'second'), 1)
+    lu.assertEquals(t.occurrences(text, 'first'), 0)
   end
   t.raises('first', asio.group, function(g)
     g:spawn(error, 'first')
     g:spawn(error, 'second')
   end)
-  next_turn()
-  lu.assertEquals(occurrences(t.stderr(), 'second'), 1)
+  t.next_turn()
+  lu.assertEquals(t.occurrences(t.stderr(), 'second'), 1)
 end
 
 function T.test_a_second_failure_that_somebody_joins_is_not()
@@ -285,7 +275,7 @@ function T.test_a_second_failure_that_somebody_joins_is_not()
     g:spawn(error, 'first')
   end)
   lu.assertEquals({ second:join() }, { false, 'second' })
-  next_turn()
+  t.next_turn()
   lu.assertEquals(t.stderr(), '')
 end
 
@@ -349,8 +339,8 @@ function T.test_function_and_child_fail_together()
     end)
     error 'of the function'
   end)
-  next_turn()
-  lu.assertEquals(occurrences(t.stderr(), 'of the child'), 1)
+  t.next_turn()
+  lu.assertEquals(t.occurrences(t.stderr(), 'of the child'), 1)
 end
 
 function T.test_a_failing_child_interrupts_the_function()
@@ -476,7 +466,7 @@ function T.test_a_child_that_fails_when_its_group_is_interrupted()
     end) }
   end)
   lu.assertEquals(outcome, { false, 'while cleaning up' })
-  next_turn()
+  t.next_turn()
   lu.assertEquals(t.stderr(), '')
 end
 
@@ -552,16 +542,16 @@ function T.test_a_dropped_group_cancels_its_children_with_one_report()
     lu.assertTrue(seen[i].ended)
   end
   local text = t.stderr()
-  lu.assertEquals(occurrences(text, '\n'), 1, text)
+  lu.assertEquals(t.occurrences(text, '\n'), 1, text)
   lu.assertStrContains(text, 'group')
 end
 
 function T.test_a_dropped_group_whose_children_have_ended_is_silent()
   asio.group():spawn(function() end)
   asio.group():spawn(asio.yield)
-  next_turn()
+  t.next_turn()
   t.collect()
-  next_turn()
+  t.next_turn()
   lu.assertEquals(t.stderr(), '')
 end
 
@@ -579,7 +569,7 @@ function T.test_the_collector_in_everything()
     end)
     asio.timeout(0, asio.group, function(g) g:spawn(asio.sleep, 60) end)
   end
-  next_turn()
+  t.next_turn()
   t.stderr() -- second failures
 end
 

@@ -11,16 +11,6 @@ local t = require 'support'
 
 local T = {}
 
-local function occurrences(text, words)
-  return select(2, text:gsub(words:gsub('%p', '%%%0'), ''))
-end
-
--- Reports come at the end of a turn, after those who slept have run.
-local function next_turn()
-  asio.sleep(0.002)
-  asio.yield()
-end
-
 -- Runs fn with this on_error.
 local function with_handler(handler, fn)
   local before = asio.on_error(handler)
@@ -66,7 +56,7 @@ function T.test_on_error_gets_the_error_the_traceback_and_the_thread()
       culprit()
       return 1
     end)
-    next_turn()
+    t.next_turn()
     lu.assertEquals(#calls, 1)
     local n, err, traceback, dead = unpack(calls[1])
     lu.assertEquals(n, 3)
@@ -88,7 +78,7 @@ function T.test_on_error_with_errors_of_every_kind()
         error(values[i], 0)
       end)
     end
-    next_turn()
+    t.next_turn()
     for i = 1, #values do lu.assertIs(got[i], values[i]) end
   end)
 end
@@ -115,10 +105,10 @@ function T.test_on_error_that_fails_is_told_on_stderr_once()
   end, function()
     for i = 1, 2 do
       asio.spawn(error, 'original', 0)
-      next_turn()
-      next_turn()
+      t.next_turn()
+      t.next_turn()
       lu.assertEquals(calls, i)
-      lu.assertEquals(occurrences(t.stderr(), 'the handler: original'), 1)
+      lu.assertEquals(t.occurrences(t.stderr(), 'the handler: original'), 1)
     end
   end)
 end
@@ -143,8 +133,8 @@ function T.test_on_error_gives_the_one_before_and_nil_restores_stderr()
   lu.assertIs(asio.on_error(nil), second)
   lu.assertNil(asio.on_error())
   asio.spawn(error, 'on stderr again')
-  next_turn()
-  lu.assertEquals(occurrences(t.stderr(), 'on stderr again'), 1)
+  t.next_turn()
+  lu.assertEquals(t.occurrences(t.stderr(), 'on stderr again'), 1)
   for _, wrong in ipairs { 17, 'x', {}, false } do
     t.bad_argument(1, 'on_error', function() asio.on_error(wrong) end)
   end
@@ -158,7 +148,7 @@ function T.test_on_error_is_not_called_for_what_is_joined()
     pcall(asio.group, function(g) g:spawn(error, 'x') end)
     local thread = asio.spawn(asio.sleep, 60)
     thread:cancel()
-    next_turn()
+    t.next_turn()
     lu.assertEquals(calls, 0)
   end)
 end
@@ -170,7 +160,7 @@ function T.test_other_reports_go_to_on_error_too()
     asio.spawn(function() m:lock() end)
     asio.group():spawn(asio.sleep, 60)
     t.collect()
-    next_turn()
+    t.next_turn()
     lu.assertEquals(#texts, 2)
     lu.assertStrContains(texts[1][1], 'mutex')
     lu.assertStrContains(texts[2][1], 'group')
@@ -221,7 +211,7 @@ function T.test_the_deadlock_report_says_who_waits_for_what_where_and_since_when
     'the second', 'stack traceback', 'resumed by' } do
     lu.assertStrContains(result.err, words)
   end
-  lu.assertEquals(occurrences(result.err, 'in_recv'), 1)
+  lu.assertEquals(t.occurrences(result.err, 'in_recv'), 1)
 end
 
 function T.test_the_deadlock_report_can_be_returned()
@@ -341,7 +331,7 @@ function T.test_threads_shows_the_coroutines_inside()
   for _, entry in ipairs(asio.threads()) do
     if entry.thread == thread then
       lu.assertStrContains(entry.traceback, 'innermost')
-      lu.assertEquals(occurrences(entry.traceback, 'resumed by'), 2)
+      lu.assertEquals(t.occurrences(entry.traceback, 'resumed by'), 2)
     end
   end
   e:set()
@@ -440,7 +430,7 @@ function T.test_dump_on_a_signal()
     assert(not pcall(asio.dump_on))
   end)
   lu.assertEquals(result.out, 'default')
-  lu.assertEquals(occurrences(result.err, 'at work'), 1, result.err)
+  lu.assertEquals(t.occurrences(result.err, 'at work'), 1, result.err)
   lu.assertStrContains(result.err, 'stack traceback')
 end
 

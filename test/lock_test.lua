@@ -13,12 +13,6 @@ local function count(...) return select('#', ...), ... end
 
 local function never() asio.event():wait() end
 
--- Reports come at the end of a turn, after those who slept have run.
-local function next_turn()
-  asio.sleep(0.002)
-  asio.yield()
-end
-
 -- Semaphore -------------------------------------------------------------------------------------
 
 function T.test_a_semaphore_counts()
@@ -45,7 +39,7 @@ function T.test_semaphore_first_come_first_served_and_handed_on_directly()
   s:release(4)
   lu.assertEquals(s:count(), 0)
   t.failure('ETIMEDOUT', s:acquire(0)) -- nobody comes between
-  next_turn()
+  t.next_turn()
   lu.assertEquals(order, { 1, 2, 3, 4 })
   s:release(8)
   lu.assertEquals(s:count(), 2)
@@ -157,7 +151,7 @@ function T.test_with_interrupted_while_it_waits_for_the_lock()
       end):join()))
       lu.assertFalse(is_free())
     end)
-    next_turn()
+    t.next_turn()
     lu.assertTrue(is_free())
     lu.assertFalse(called)
   end)
@@ -237,7 +231,7 @@ function T.test_a_mutex_and_two_light_threads_of_the_same_coroutine()
   asio.spawn(function() m:lock() end)
   local next_one = asio.spawn(function() return m:lock(0) end)
   lu.assertTrue(select(2, next_one:join()))
-  next_turn()
+  t.next_turn()
   t.stderr()
 end
 
@@ -263,7 +257,7 @@ function T.test_dying_with_it_held_frees_it_with_a_report()
     owner:join()
     for i = 1, 3 do waiters[i]:join() end
     lu.assertEquals(order, { 1, 2, 3 })
-    next_turn()
+    t.next_turn()
     local text = t.stderr()
     lu.assertStrContains(text, 'owner by ' .. way)
     lu.assertStrContains(text, 'mutex')
@@ -283,7 +277,7 @@ function T.test_dying_with_many_held()
     for i = 1, 50, 2 do all[i]:unlock() end
   end)
   owner:join()
-  next_turn()
+  t.next_turn()
   lu.assertEquals(select(2, t.stderr():gsub('mutex', '')), 25)
   for i = 1, 50 do
     lu.assertTrue(all[i]:lock(0))
@@ -302,7 +296,7 @@ function T.test_a_heir_that_dies_at_once_passes_it_on()
   end)
   m:unlock()
   lu.assertEquals({ last:join() }, { true, 'last' })
-  next_turn()
+  t.next_turn()
   lu.assertEquals(select(2, t.stderr():gsub('mutex', '')), 5)
 end
 
@@ -314,7 +308,7 @@ function T.test_an_error_is_reported_beside_the_mutex()
     asio.yield()
     error 'not swallowed'
   end)
-  next_turn()
+  t.next_turn()
   local text = t.stderr()
   lu.assertStrContains(text, 'not swallowed')
   lu.assertStrContains(text, 'mutex')
@@ -337,7 +331,7 @@ function T.test_collected_while_held()
   t.collect()
   lu.assertNil(next(weak))
   other:join()
-  next_turn()
+  t.next_turn()
   t.stderr() -- of those that were still there
 end
 

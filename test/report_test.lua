@@ -10,19 +10,6 @@ local t = require 'support'
 local T = {}
 
 -- The report comes at the end of the turn in which the light thread died.
-local function next_turn()
-  asio.sleep(0.002)
-end
-
-local function occurrences(text, words)
-  local n, at = 0, 1
-  while true do
-    local from, to = text:find(words, at, true)
-    if not from then return n end
-    n, at = n + 1, to + 1
-  end
-end
-
 local function fail_deep_inside()
   error 'the reason'
 end
@@ -33,11 +20,11 @@ function T.test_once_with_traceback()
     fail_deep_inside()
     return 'no tail call'
   end)
-  next_turn()
-  next_turn()
+  t.next_turn()
+  t.next_turn()
   local text = t.stderr()
   -- LuaJIT's traceback does not repeat the message.
-  lu.assertEquals(occurrences(text, 'the reason'), 1)
+  lu.assertEquals(t.occurrences(text, 'the reason'), 1)
   lu.assertStrContains(text, 'report_test.lua')
   lu.assertStrContains(text, 'stack traceback')
   lu.assertStrContains(text, 'fail_deep_inside')
@@ -49,9 +36,9 @@ function T.test_before_the_first_wait_too()
     return 'no tail call'
   end)
   lu.assertEquals(t.stderr(), '', 'a join could still come')
-  next_turn()
+  t.next_turn()
   local text = t.stderr()
-  lu.assertEquals(occurrences(text, 'the reason'), 1)
+  lu.assertEquals(t.occurrences(text, 'the reason'), 1)
   lu.assertStrContains(text, 'fail_deep_inside')
 end
 
@@ -60,7 +47,7 @@ function T.test_names_the_thread()
     asio.current():name 'the unlucky one'
     error 'x'
   end)
-  next_turn()
+  t.next_turn()
   lu.assertStrContains(t.stderr(), 'the unlucky one')
 end
 
@@ -75,14 +62,14 @@ function T.test_error_values_of_every_kind()
   }
   for _, pair in ipairs(values) do
     asio.spawn(error, pair[1])
-    next_turn()
+    t.next_turn()
     lu.assertStrContains(t.stderr(), pair[2])
   end
 end
 
 function T.test_a_nil_error()
   asio.spawn(function() error() end)
-  next_turn()
+  t.next_turn()
   lu.assertStrContains(t.stderr(), 'nil')
 end
 
@@ -91,7 +78,7 @@ function T.test_an_error_value_whose_tostring_fails()
   local nastier = setmetatable({}, { __tostring = function() return 17 end })
   asio.spawn(error, nasty)
   asio.spawn(error, nastier)
-  next_turn()
+  t.next_turn()
   lu.assertNotEquals(t.stderr(), '')
 end
 
@@ -100,14 +87,14 @@ function T.test_an_error_value_whose_tostring_waits()
     asio.sleep(0.01)
     return 'slept'
   end }))
-  next_turn()
+  t.next_turn()
   lu.assertNotEquals(t.stderr(), '')
 end
 
 function T.test_a_very_long_message_and_one_with_zeros()
   asio.spawn(error, ('long '):rep(20000))
   asio.spawn(error, 'before\0after')
-  next_turn()
+  t.next_turn()
   local text = t.stderr()
   lu.assertTrue(#text > 1000)
   lu.assertStrContains(text, 'before')
@@ -121,16 +108,16 @@ function T.test_not_when_joined_in_time()
     error 'for the joiner'
   end)
   lu.assertFalse((waited_for:join()))
-  next_turn()
+  t.next_turn()
   lu.assertEquals(t.stderr(), '')
 end
 
 function T.test_a_later_join_still_gets_it()
   local thread = asio.spawn(error, 'kept', 0)
-  next_turn()
-  lu.assertEquals(occurrences(t.stderr(), 'kept'), 1)
+  t.next_turn()
+  lu.assertEquals(t.occurrences(t.stderr(), 'kept'), 1)
   lu.assertEquals({ thread:join() }, { false, 'kept' })
-  next_turn()
+  t.next_turn()
   lu.assertEquals(t.stderr(), '')
 end
 
@@ -141,7 +128,7 @@ function T.test_a_joiner_that_gave_up_does_not_count()
   end)
   t.failure('ETIMEDOUT', thread:join(0.001))
   asio.sleep(0.02)
-  lu.assertEquals(occurrences(t.stderr(), 'nobody listens'), 1)
+  lu.assertEquals(t.occurrences(t.stderr(), 'nobody listens'), 1)
 end
 
 function T.test_everybody_else_goes_on()
@@ -182,7 +169,7 @@ function T.test_an_error_in_a_handler_closes_its_connection_alone()
   lu.assertEquals(lucky:read(2), 'hi')
   server:close()
   local text = t.stderr()
-  lu.assertEquals(occurrences(text, 'the handler failed'), 1)
+  lu.assertEquals(t.occurrences(text, 'the handler failed'), 1)
   lu.assertStrContains(text, 'stack traceback')
 end
 
@@ -217,7 +204,7 @@ T.test_a_spawned_thread_does_not_end_run = t.main(function()
     return 'fine'
   end)
   lu.assertEquals(result, 'fine')
-  lu.assertEquals(occurrences(t.stderr(), 'not of run'), 1)
+  lu.assertEquals(t.occurrences(t.stderr(), 'not of run'), 1)
 end)
 
 function T.test_reported_even_when_the_script_ends_at_once()
@@ -226,7 +213,7 @@ function T.test_reported_even_when_the_script_ends_at_once()
     asio.spawn(error, 'nobody ever turned the loop')
     asio.run()
   end)
-  lu.assertEquals(occurrences(result.err, 'nobody ever turned the loop'), 1)
+  lu.assertEquals(t.occurrences(result.err, 'nobody ever turned the loop'), 1)
 end
 
 return T

@@ -287,6 +287,17 @@ function M.wait_until(condition, what, seconds)
   end
 end
 
+--- Reports come at the end of a turn, after those who slept have run.
+function M.next_turn()
+  asio.sleep(0.002)
+  asio.yield()
+end
+
+--- How often words occur in a text.
+function M.occurrences(text, words)
+  return select(2, text:gsub(words:gsub('%p', '%%%0'), ''))
+end
+
 -- Connections ---------------------------------------------------------------------------------
 
 function M.pair()

@@ -664,11 +664,11 @@ operation('lines', {
 
 -- Unix sockets, and passing connections over them -----------------------------------------------
 
-local names = 0
+local unix_names = 0
 
 local function unix_name()
-  names = names + 1
-  return ('@asio.waits.%d.%d'):format(raw.pid(), names)
+  unix_names = unix_names + 1
+  return ('@asio.waits.%d.%d'):format(raw.pid(), unix_names)
 end
 
 operation('connect_unix', {

@@ -9,10 +9,6 @@ local t = require 'support'
 
 local T = {}
 
-local function occurrences(text, words)
-  return select(2, text:gsub(words:gsub('%p', '%%%0'), ''))
-end
-
 local function compute(seconds)
   local stop = asio.now() + seconds
   while asio.now() < stop do end
@@ -45,7 +41,7 @@ function T.test_it_names_the_hog_while_a_compiled_loop_lasts_and_the_place_after
   end, { code = false })
   lu.assertNotEquals(result.code, 0)
   lu.assertStrContains(result.err, 'the hog')
-  lu.assertTrue(occurrences(result.err, 'the hog') <= 6, result.err) -- 0.05, 0.1, 0.2, ...
+  lu.assertTrue(t.occurrences(result.err, 'the hog') <= 6, result.err) -- 0.05, 0.1, 0.2, ...
 end
 
 function T.test_afterwards_it_says_where_it_was()
