@@ -904,4 +904,66 @@ scenario('datagrams_main_chunk', function(asio)
   asio.run()
 end)
 
+-- Relaying --------------------------------------------------------------------------------------
+
+-- A relay that fails closes both, so that nobody waits for what does not come. Whole, or failed: never cut.
+local function relays(asio, n, options)
+  local a, far_a = assert(asio.socketpair())
+  local b, far_b = assert(asio.socketpair())
+  local relay = asio.spawn(function() return asio.relay(a, b, options) end)
+  local data, ended = ('0123456789abcdef'):rep(n / 16), 0
+  local function one_end(far)
+    local writer = asio.spawn(then_close, far, function()
+      assert(far:write(data))
+      assert(far:shutdown())
+      assert(assert(far:read_all(math.huge)) == data)
+      ended = ended + 1
+    end)
+    return writer
+  end
+  local ends = { one_end(far_a), one_end(far_b) }
+  local ok, err = pcall(function()
+    for _, writer in ipairs(ends) do all_of(writer) end
+    local there, back = all_of(relay)
+    assert(there == n and back == n and ended == 2)
+  end)
+  if ok then return end
+  a:close() -- if it has not begun
+  b:close()
+  error(err, 0)
+end
+
+scenario('relay', function(asio)
+  asio.run(function()
+    relays(asio, 64)
+    relays(asio, 2 ^ 20, { timeout = 100 })
+  end)
+end)
+
+scenario('relay_buffered', function(asio)
+  asio.run(function()
+    local a, far_a = assert(asio.socketpair())
+    local b, far_b = assert(asio.socketpair())
+    assert(far_a:write(('x'):rep(100)))
+    assert(a:read(1))
+    assert(b:write 'queued')
+    far_a:close()
+    local reader = asio.spawn(then_close, far_b, function() return assert(far_b:read_all()) end)
+    local ok, err = pcall(function() assert(asio.relay(a, b) == 99) end)
+    a:close()
+    b:close()
+    if not ok then error(err, 0) end
+    assert(#all_of(reader) == 105)
+  end)
+end)
+
+scenario('relay_main_chunk', function(asio)
+  local a, far_a = assert(asio.socketpair())
+  local b, far_b = assert(asio.socketpair())
+  assert(far_a:write 'x')
+  far_a:close()
+  far_b:close()
+  assert(asio.relay(a, b, { timeout = 100 }) == 1)
+end)
+
 return M
