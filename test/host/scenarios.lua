@@ -906,31 +906,43 @@ end)
 
 -- Relaying --------------------------------------------------------------------------------------
 
--- A relay that fails closes both, so that nobody waits for what does not come. Whole, or failed: never cut.
+-- Whole, or failed: never cut. Whoever fails closes everything, so that nobody waits for what does not come.
 local function relays(asio, n, options)
   local a, far_a = assert(asio.socketpair())
   local b, far_b = assert(asio.socketpair())
-  local relay = asio.spawn(function() return asio.relay(a, b, options) end)
-  local data, ended = ('0123456789abcdef'):rep(n / 16), 0
-  local function one_end(far)
-    local writer = asio.spawn(then_close, far, function()
-      assert(far:write(data))
-      assert(far:shutdown())
-      assert(assert(far:read_all(math.huge)) == data)
-      ended = ended + 1
-    end)
-    return writer
+  local data = ('0123456789abcdef'):rep(n / 16)
+  local conns = { a, far_a, b, far_b }
+  local function give_up(err) -- without memory
+    for i = 1, #conns do conns[i]:abort() end
+    error(err, 0)
   end
-  local ends = { one_end(far_a), one_end(far_b) }
+  local function spawn(fn)
+    return asio.spawn(function()
+      local ok, one, two = pcall(fn)
+      if not ok then give_up(one) end
+      return one, two
+    end)
+  end
   local ok, err = pcall(function()
-    for _, writer in ipairs(ends) do all_of(writer) end
+    local relay = spawn(function()
+      local there, back = asio.relay(a, b, options)
+      return assert(there, back), back
+    end)
+    local tasks = {}
+    for i, far in ipairs { far_a, far_b } do
+      tasks[2 * i] = spawn(function()
+        assert(far:write(data))
+        assert(far:shutdown())
+      end)
+      tasks[2 * i - 1] = spawn(function() assert(assert(far:read_all(math.huge)) == data) end)
+    end
+    for _, task in ipairs(tasks) do all_of(task) end
     local there, back = all_of(relay)
-    assert(there == n and back == n and ended == 2)
+    assert(there == n and back == n)
   end)
-  if ok then return end
-  a:close() -- if it has not begun
-  b:close()
-  error(err, 0)
+  if not ok then give_up(err) end
+  far_a:close()
+  far_b:close()
 end
 
 scenario('relay', function(asio)
