@@ -45,6 +45,8 @@ void asio_conn_open(lua_State *L, struct asio_rt *rt);
 void asio_tcp_open(lua_State *L, struct asio_rt *rt);
 void asio_pipe_open(lua_State *L, struct asio_rt *rt);
 void asio_passing_open(lua_State *L, struct asio_rt *rt);
+void asio_splice_open(lua_State *L, struct asio_rt *rt);
+void asio_relay_open(lua_State *L, struct asio_rt *rt);
 void asio_server_open(lua_State *L, struct asio_rt *rt);
 void asio_names_open(lua_State *L, struct asio_rt *rt);
 void asio_udp_open(lua_State *L, struct asio_rt *rt);

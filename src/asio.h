@@ -17,6 +17,7 @@
  *   stream.h, stream.c, stream_read.c, stream_write.c   any byte stream over a transport
  *   conn.h/c      the methods of a connection
  *   tcp.h/c       the TCP transport: connect, socketpair
+ *   splice.h/c    pipes of the system            relay.c   asio.relay
  *   listener.c    asio.server
  *   core_api.h/c  what the shared objects beside asio.so may call
  *   names.h/c     asio.resolve                    resolver.c  looking up by getaddrinfo

@@ -267,7 +267,7 @@ static int l_write(lua_State *L)
     if (s && s->out.length > ASIO_HIGH_WATER)
         asio_sched_claim(L, s->rt); /* it will have to wait: raise before anything is queued */
     int top = lua_gettop(L);
-    bool open = s && s->write_status == 0 && !s->shut;
+    bool open = s && s->write_status == 0 && !s->shut && !s->tap;
     const char *bytes = top == 2 ? lua_tolstring(L, 2, &n) : NULL;
     if (!bytes && !(open && queue_strings(L, s, top)))
         queue_all(L, c);
@@ -303,7 +303,7 @@ static int l_abort(lua_State *L)
 static int l_shutdown(lua_State *L)
 {
     struct asio_stream *s = check_conn(L, "shutdown")->stream;
-    int status = s ? asio_stream_shutdown(s) : UV_EBADF;
+    int status = s && s->tap ? UV_EBUSY : s ? asio_stream_shutdown(s) : UV_EBADF;
     if (status < 0)
         return asio_error_push(L, status);
     lua_pushboolean(L, 1);

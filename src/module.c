@@ -51,6 +51,8 @@ static int open_parts(lua_State *L)
     asio_tcp_open(L, rt);
     asio_pipe_open(L, rt);
     asio_passing_open(L, rt);
+    asio_splice_open(L, rt);
+    asio_relay_open(L, rt);
     asio_server_open(L, rt);
     asio_names_open(L, rt);
     asio_udp_open(L, rt);

@@ -276,7 +276,7 @@ static const char *obstacle(struct asio_stream *o)
 {
     if (asio_inbuf_length(&o->in) > 0)
         return "bytes that nobody has read are buffered in the connection to be passed";
-    if (o->reader || o->writers.first)
+    if (asio_stream_is_read(o) || o->writers.first)
         return "somebody waits on the connection to be passed";
     asio_stream_flush(o);
     if (o->out.length > 0 || o->sending)

@@ -53,6 +53,7 @@ static const struct asio_transport pipe_transport = {
     .name_of = name_of,
     .path_of = asio_pipe_path_of,
     .passable = true,
+    .bare = true,
 };
 
 /* ---- carrier ------------------------------------------------------------------------------ */

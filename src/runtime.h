@@ -22,6 +22,7 @@ struct asio_wait;
 struct asio_scope;
 struct asio_watchdog;
 struct asio_names;
+struct asio_splices;
 
 /* Something that wants its output sent when the running light thread parks or ends. */
 struct asio_flush_node {
@@ -123,6 +124,7 @@ struct asio_rt {
         ref_on_error, ref_reports, ref_deadlock, ref_udp_mt, ref_udp_ips;
     bool buffer_mt_known;
     struct asio_names *names;
+    struct asio_splices *splices;
     void *udp;                          /* what datagram sockets share */
     void *pollers[ASIO_POLLER_BUCKETS]; /* a hash table of descriptors, see poll.c */
     struct asio_scope *spare_scopes;    /* see scope.c */

@@ -134,11 +134,21 @@ static bool owes_nothing(struct asio_stream *s)
     return s->out.length == 0 && s->transport->unsent(s) == 0 && s->transport->unread(s) == 0;
 }
 
+/* Whoever has it gives it up, and may abort another stream. */
+static void untap(struct asio_stream *s)
+{
+    struct asio_tap *tap = s->tap;
+    s->tap = NULL;
+    if (tap)
+        tap->closed(tap);
+}
+
 /* Nothing of the script's refers to it any more. */
 static void let_go(struct asio_stream *s)
 {
     detach(s);
     s->closing = true;
+    untap(s);
     asio_inbuf_free(&s->in);
     asio_stream_read_abort(s, UV_ECANCELED);
     asio_stream_write_abort(s, UV_ECANCELED);
@@ -181,6 +191,7 @@ void asio_stream_abort(struct asio_stream *s)
     detach(s);
     s->closing = true;
     s->rt->alive++; /* until the handle is gone, as for close */
+    untap(s);
     if (s->transport->fd(s, &fd) == 0)
         asio_sys_reset_on_close(fd);
     finish(s);
@@ -198,6 +209,7 @@ void asio_stream_teardown(void *p)
     if (!s->closing)
         s->rt->alive++;
     s->closing = true;
+    untap(s);
     asio_stream_flush(s);
     finish(s);
 }

@@ -42,6 +42,18 @@ struct asio_transport {
     int (*path_of)(struct asio_stream *s, char *path, size_t *size, bool peer);
     void (*abort_waits)(struct asio_stream *s, int status); /* of waits of the transport's own */
     bool passable; /* its descriptor is all there is: another process can have it */
+    bool bare;     /* so that a tap may read from it beside the transport */
+};
+
+/* Whoever takes all that a stream brings, and alone writes to it, in C (relay.c): Lua's reads and writes are
+ * EBUSY meanwhile. Owned by who has set it, and takes it back; the stream lets go of it when it is closed.
+ * User code must not run in its functions. */
+struct asio_tap {
+    /* Bytes have come, and are borrowed. NULL, only when `bare`: they are still in the system. */
+    void (*received)(struct asio_tap *t, const char *bytes, size_t n);
+    void (*changed)(struct asio_tap *t); /* look at read_status, write_status, out.length */
+    void (*closed)(struct asio_tap *t);  /* somebody has closed the stream, or the state is being closed */
+    bool bare;
 };
 
 struct asio_conn {              /* the userdata */
@@ -56,6 +68,7 @@ struct asio_stream {
     struct asio_conn *conn; /* NULL: closed, or collected */
     struct asio_wait *reader;
     struct asio_wait_list writers; /* parked writes and flushes */
+    struct asio_tap *tap;
     struct asio_inbuf in;
     struct asio_delim delim; /* what is looked for by the reader, or was by the last one */
     struct asio_outbuf out;
@@ -103,6 +116,14 @@ void asio_stream_received(struct asio_stream *s, char *bytes, size_t n); /* byte
 void asio_stream_ended(struct asio_stream *s, int status);
 /* Asks the transport to read on; false: the stream has ended, see read_status. */
 bool asio_stream_start_reading(struct asio_stream *s);
+void asio_stream_stop_reading(struct asio_stream *s);
+
+/* A reader has to be refused. */
+static inline bool asio_stream_is_read(const struct asio_stream *s)
+{
+    return s->reader || s->tap;
+}
+
 /* Waits for `need` bytes, returns at most `max`. */
 int asio_stream_read(lua_State *L, struct asio_stream *s, size_t need, size_t max);
 /* All of these take nothing when they fail; where there is a max (at most SIZE_MAX / 2), more than
@@ -124,6 +145,7 @@ int asio_stream_flush_wait(lua_State *L, struct asio_stream *s);
 int asio_stream_shutdown(struct asio_stream *s);
 void asio_stream_sent(struct asio_stream *s, size_t bytes, int status);
 void asio_stream_flush(struct asio_stream *s);
+void asio_stream_write_fail(struct asio_stream *s, int status); /* the first one stays */
 void asio_stream_write_abort(struct asio_stream *s, int status); /* wakes all writers */
 void asio_stream_drop_output(struct asio_stream *s);
 

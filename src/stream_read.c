@@ -13,7 +13,7 @@
 
 #include <string.h>
 
-static void stop_reading(struct asio_stream *s)
+void asio_stream_stop_reading(struct asio_stream *s)
 {
     if (s->reading)
         s->transport->read_stop(s);
@@ -177,6 +177,10 @@ void asio_stream_received(struct asio_stream *s, char *bytes, size_t n)
         asio_stream_discard(s, n);
         return;
     }
+    if (s->tap) {
+        s->tap->received(s->tap, bytes, n);
+        return;
+    }
     size_t held = s->in.capacity;
     int status = 0;
     if (asio_inbuf_length(&s->in) == 0)
@@ -190,7 +194,7 @@ void asio_stream_received(struct asio_stream *s, char *bytes, size_t n)
         status = asio_inbuf_own(&s->in);
     }
     if (status < 0) {
-        stop_reading(s);
+        asio_stream_stop_reading(s);
         asio_stream_ended(s, status);
         return;
     }
@@ -198,7 +202,7 @@ void asio_stream_received(struct asio_stream *s, char *bytes, size_t n)
         asio_rt_external(s->rt, s->in.capacity - held);
     bool wanted = s->reader && s->reader->u.in.need > asio_inbuf_length(&s->in);
     if (!s->closing && !wanted && asio_inbuf_length(&s->in) > ASIO_READ_AHEAD)
-        stop_reading(s);
+        asio_stream_stop_reading(s);
 }
 
 /* A reset must not pass for the end: what was read to the end would be taken for whole. */
@@ -215,6 +219,8 @@ void asio_stream_ended(struct asio_stream *s, int status)
     s->read_status = status == UV_EOF && !s->closing ? end_reason(s) : status;
     if (s->closing)
         asio_stream_continue_close(s);
+    else if (s->tap)
+        s->tap->changed(s->tap);
     else if (s->reader)
         wake_reader(s, s->read_status);
 }
@@ -236,7 +242,7 @@ static int wait_for(
 
 int asio_stream_read(lua_State *L, struct asio_stream *s, size_t need, size_t max)
 {
-    if (s->reader && need > 0)
+    if (asio_stream_is_read(s) && need > 0)
         return asio_push_fail(L, UV_EBUSY);
     if (asio_inbuf_length(&s->in) >= need)
         return push_some(L, s, max);
@@ -247,7 +253,7 @@ int asio_stream_read(lua_State *L, struct asio_stream *s, size_t need, size_t ma
 
 int asio_stream_peek(lua_State *L, struct asio_stream *s, size_t n)
 {
-    if (s->reader && n > 0)
+    if (asio_stream_is_read(s) && n > 0)
         return asio_push_fail(L, UV_EBUSY);
     if (asio_inbuf_length(&s->in) >= n)
         return push_bytes(L, s, n, 0);
@@ -258,7 +264,7 @@ int asio_stream_peek(lua_State *L, struct asio_stream *s, size_t n)
 
 int asio_stream_read_all(lua_State *L, struct asio_stream *s, size_t max)
 {
-    if (s->reader)
+    if (asio_stream_is_read(s))
         return asio_push_fail(L, UV_EBUSY);
     if (asio_inbuf_length(&s->in) > max)
         return asio_push_fail(L, UV_EMSGSIZE);
@@ -283,7 +289,7 @@ static int read_to_delim(lua_State *L, struct asio_stream *s, const struct asio_
 
 int asio_stream_read_line(lua_State *L, struct asio_stream *s, size_t max)
 {
-    if (s->reader)
+    if (asio_stream_is_read(s))
         return asio_push_fail(L, UV_EBUSY);
     const char *bytes = asio_inbuf_bytes(&s->in);
     size_t n = asio_inbuf_length(&s->in), content;
@@ -298,7 +304,7 @@ int asio_stream_read_line(lua_State *L, struct asio_stream *s, size_t max)
 
 int asio_stream_read_until(lua_State *L, struct asio_stream *s, const char *delim, size_t n, size_t max)
 {
-    if (s->reader)
+    if (asio_stream_is_read(s))
         return asio_push_fail(L, UV_EBUSY);
     int status = asio_delim_set(&s->delim, delim, n);
     return status < 0 ? asio_push_fail(L, status) : read_to_delim(L, s, &until_op, max);

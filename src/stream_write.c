@@ -44,13 +44,15 @@ void asio_stream_write_abort(struct asio_stream *s, int status)
 }
 
 /* The first error stays. What is on its way in the transport is dropped by its completion. */
-static void fail(struct asio_stream *s, int status)
+void asio_stream_write_fail(struct asio_stream *s, int status)
 {
     if (s->write_status == 0)
         s->write_status = status;
     if (!s->sending)
         asio_stream_drop_output(s);
     asio_stream_write_abort(s, status);
+    if (s->tap)
+        s->tap->changed(s->tap);
     asio_stream_continue_close(s);
 }
 
@@ -67,7 +69,7 @@ static void hand_over(struct asio_stream *s)
     asio_rt_sending_began(s->rt);
     if (status < 0) {
         asio_rt_sending_ends(s->rt);
-        fail(s, status);
+        asio_stream_write_fail(s, status);
         return;
     }
     s->sending = true;
@@ -79,7 +81,7 @@ static void half_close(struct asio_stream *s)
     int status = s->transport->shutdown(s);
     s->half_closed = status == 0;
     if (status < 0)
-        fail(s, status == UV_ENOTCONN ? UV_EPIPE : status); /* the peer has gone */
+        asio_stream_write_fail(s, status == UV_ENOTCONN ? UV_EPIPE : status); /* the peer has gone */
 }
 
 void asio_stream_flush(struct asio_stream *s)
@@ -90,7 +92,7 @@ void asio_stream_flush(struct asio_stream *s)
         unsigned count = asio_outbuf_gather(&s->out, bufs, BUFS_MAX, &bytes);
         ssize_t n = s->transport->try_write(s, bufs, count);
         if (n < 0 && n != UV_EAGAIN) {
-            fail(s, (int)n);
+            asio_stream_write_fail(s, (int)n);
             return;
         }
         if (n > 0)
@@ -102,6 +104,8 @@ void asio_stream_flush(struct asio_stream *s)
         wake_writers(s);
     if (s->shut && !s->half_closed && s->out.length == 0 && s->write_status == 0 && !s->gone)
         half_close(s);
+    if (s->tap)
+        s->tap->changed(s->tap);
     if (s->closing)
         asio_stream_continue_close(s);
 }
@@ -111,7 +115,7 @@ void asio_stream_sent(struct asio_stream *s, size_t bytes, int status)
     s->sending = false;
     asio_rt_sending_ends(s->rt);
     if (status < 0) {
-        fail(s, status);
+        asio_stream_write_fail(s, status);
         return;
     }
     drop_sent(s, bytes);
@@ -141,7 +145,7 @@ static int queue_large(lua_State *L, struct asio_stream *s, int index, const cha
 {
     ssize_t sent = send_large(s, bytes, n);
     if (sent < 0) {
-        fail(s, (int)sent);
+        asio_stream_write_fail(s, (int)sent);
         return (int)sent;
     }
     s->queued += n;
@@ -154,7 +158,7 @@ static int queue_large(lua_State *L, struct asio_stream *s, int index, const cha
         return 0;
     if (ref != LUA_NOREF)
         asio_rt_release(s->rt, ref);
-    fail(s, status);
+    asio_stream_write_fail(s, status);
     return status;
 }
 
@@ -162,13 +166,13 @@ int asio_stream_queue(lua_State *L, struct asio_stream *s, int index, const char
 {
     if (s->closing)
         return UV_ECANCELED; /* a finalizer did it, run by the making of a string */
-    if (s->shut)
-        return UV_EPIPE;
+    if (s->shut || s->tap)
+        return s->tap ? UV_EBUSY : UV_EPIPE;
     if (n >= ASIO_LARGE)
         return queue_large(L, s, index, bytes, n);
     int status = asio_outbuf_copy(&s->out, &s->rt->out_env, bytes, n);
     if (status < 0)
-        fail(s, status); /* other parts of the same write may be out: nothing can follow */
+        asio_stream_write_fail(s, status); /* other parts of the same write may be out: nothing can follow */
     else
         s->queued += n;
     return status;
@@ -210,8 +214,8 @@ static int park(lua_State *L, struct asio_stream *s, const struct asio_wait_op *
 int asio_stream_write_end(lua_State *L, struct asio_stream *s)
 {
     struct asio_rt *rt = s->rt;
-    if (s->closing)
-        return asio_push_fail(L, UV_ECANCELED);
+    if (s->closing || s->tap)
+        return asio_push_fail(L, s->closing ? UV_ECANCELED : UV_EBUSY);
     if (s->out.length >= ASIO_COALESCE || (rt->depth == 0 && !rt->looping))
         asio_stream_flush(s);
     else if (s->out.length > 0)
@@ -227,6 +231,8 @@ int asio_stream_write_end(lua_State *L, struct asio_stream *s)
 
 int asio_stream_flush_wait(lua_State *L, struct asio_stream *s)
 {
+    if (s->tap)
+        return asio_push_fail(L, UV_EBUSY);
     asio_stream_flush(s);
     if (s->write_status < 0)
         return asio_push_fail(L, s->write_status);

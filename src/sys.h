@@ -157,6 +157,17 @@ int asio_sys_batch_receive(struct asio_sys_batch *b, uv_os_fd_t fd);
 /* The first IPv4 address of an interface; UV_ENODEV. */
 int asio_sys_interface_ip4(const char *name, struct sockaddr_in *addr);
 
+/* A pipe through which bytes pass from socket to socket without being copied: [0] to read from, [1] to write
+ * to, neither waits. UV_ENOTSUP where there is no such thing. */
+int asio_sys_pipe(uv_os_sock_t ends[2]);
+
+/* Moves up to n bytes into or out of such a pipe: how many, 0 at the end, UV_EAGAIN, or an error. May raise
+ * SIGPIPE. */
+ssize_t asio_sys_splice(uv_os_fd_t from, uv_os_fd_t to, size_t n);
+
+/* Reads from such a pipe, which holds at least n bytes. */
+ssize_t asio_sys_pipe_read(uv_os_sock_t end, char *to, size_t n);
+
 /* The address a redirected connection was meant for; UV_ENOTSUP where there is no such thing. */
 int asio_sys_original_dst(uv_os_fd_t fd, struct sockaddr_storage *addr);
 

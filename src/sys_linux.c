@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT
  * What only Linux has; see sys.h. */
-#define _GNU_SOURCE /* struct ucred, sendmmsg */
+#define _GNU_SOURCE /* struct ucred, sendmmsg, splice */
 #include "sys.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/sockios.h>
 #include <netinet/in.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 enum {
     SO_ORIGINAL_DST_ = 80
@@ -127,4 +129,33 @@ int asio_sys_batch_receive(struct asio_sys_batch *batch, uv_os_fd_t fd)
         make_ready(b, (unsigned)i);
     }
     return n;
+}
+
+/* What a pipe holds is counted in pieces of what arrived, each as small as a packet: 16 by default. A user who
+ * has too many pipes gets small ones. */
+int asio_sys_pipe(uv_os_sock_t ends[2])
+{
+    enum { PIPE_SIZE = 256 * 1024 };
+    if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0)
+        return uv_translate_sys_error(errno);
+    (void)fcntl(ends[1], F_SETPIPE_SZ, PIPE_SIZE);
+    return 0;
+}
+
+ssize_t asio_sys_splice(uv_os_fd_t from, uv_os_fd_t to, size_t n)
+{
+    ssize_t moved;
+    do
+        moved = splice(from, NULL, to, NULL, n, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+    while (moved < 0 && errno == EINTR);
+    return moved < 0 ? uv_translate_sys_error(errno) : moved;
+}
+
+ssize_t asio_sys_pipe_read(uv_os_sock_t end, char *to, size_t n)
+{
+    ssize_t got;
+    do
+        got = read(end, to, n);
+    while (got < 0 && errno == EINTR);
+    return got < 0 ? uv_translate_sys_error(errno) : got;
 }

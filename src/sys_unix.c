@@ -381,4 +381,22 @@ int asio_sys_original_dst(uv_os_fd_t fd, struct sockaddr_storage *addr)
     (void)addr;
     return UV_ENOTSUP;
 }
+
+int asio_sys_pipe(uv_os_sock_t ends[2])
+{
+    (void)ends;
+    return UV_ENOTSUP;
+}
+
+ssize_t asio_sys_splice(uv_os_fd_t from, uv_os_fd_t to, size_t n)
+{
+    (void)from, (void)to, (void)n;
+    return UV_ENOTSUP;
+}
+
+ssize_t asio_sys_pipe_read(uv_os_sock_t end, char *to, size_t n)
+{
+    (void)end, (void)to, (void)n;
+    return UV_ENOTSUP;
+}
 #endif

@@ -32,6 +32,7 @@ static const struct asio_transport tcp_transport = {
     .fd = asio_uvstream_fd,
     .name_of = name_of,
     .passable = true,
+    .bare = true,
 };
 
 /* ---- carrier ------------------------------------------------------------------------------ */

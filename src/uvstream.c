@@ -38,11 +38,18 @@ struct asio_uvstream *asio_uvstream_adopt(struct asio_rt *rt, const struct asio_
 
 /* ---- reading ------------------------------------------------------------------------------ */
 
+/* libuv takes no room for none at all, reads nothing, and calls again in the next turn: so that the tap is told
+ * as long as there is something to read. */
+static bool is_bare(const struct asio_stream *s)
+{
+    return s->tap && s->tap->bare;
+}
+
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
 {
     (void)suggested;
     struct asio_stream *s = handle->data;
-    *buf = asio_rt_scratch(s->rt);
+    *buf = is_bare(s) ? uv_buf_init(NULL, 0) : asio_rt_scratch(s->rt);
 }
 
 static void on_read(uv_stream_t *handle, ssize_t n, const uv_buf_t *buf)
@@ -50,6 +57,8 @@ static void on_read(uv_stream_t *handle, ssize_t n, const uv_buf_t *buf)
     struct asio_stream *s = handle->data;
     if (n > 0)
         asio_stream_received(s, buf->base, (size_t)n);
+    else if (n == UV_ENOBUFS && is_bare(s))
+        s->tap->received(s->tap, NULL, 0);
     else if (n == UV_ENOBUFS) { /* that is libuv's word for an allocation that failed; it would go on */
         uv_read_stop(handle);
         asio_stream_ended(s, UV_ENOMEM);

@@ -75,6 +75,9 @@ struct asio_wait {
         struct { /* writing: ends when this many bytes have ever been sent */
             uint64_t target, unsent;
         } out;
+        struct { /* relaying: bytes each way */
+            uint64_t sent[2];
+        } relay;
         struct { /* wait_fd: UV_READABLE, UV_WRITABLE; wanted, then found */
             int events;
         } fd;

@@ -946,4 +946,38 @@ end
 operation('udp_send', sending_datagrams 'send')
 operation('udp_flush', sending_datagrams 'flush')
 
+-- Relaying --------------------------------------------------------------------------------------
+
+-- It closes what it has taken over: every wait has connections of its own.
+operation('relay', {
+  ends = set('done', 'the_end', 'closed'),
+  limited = true,
+  prepare = function()
+    local options, a, far_a, b, far_b = {}
+    local what
+    what = {
+      wait = function()
+        a, far_a = asio.socketpair()
+        b, far_b = asio.socketpair()
+        what.held = { what.held, a, far_a, b, far_b }
+        return asio.relay(a, b, options)
+      end,
+      done = function()
+        far_a:write 'x'
+        far_a:close()
+        far_b:close()
+      end,
+      the_end = function()
+        far_b:close()
+        far_a:close()
+      end,
+      closed = function() if a then a:close() end end, -- it may have been cancelled before it began
+      limit = function(seconds) options.timeout = seconds end,
+      finish = function() if a then far_a:close() far_b:close() end end,
+      expect = { done = { 1, 0 }, the_end = { 0, 0 }, closed = 'ECANCELED' },
+    }
+    return what
+  end,
+})
+
 return M

@@ -904,4 +904,78 @@ scenario('datagrams_main_chunk', function(asio)
   asio.run()
 end)
 
+-- Relaying --------------------------------------------------------------------------------------
+
+-- Whole, or failed: never cut. Whoever fails closes everything, so that nobody waits for what does not come.
+local function relays(asio, n, options)
+  local a, far_a = assert(asio.socketpair())
+  local b, far_b = assert(asio.socketpair())
+  local data = ('0123456789abcdef'):rep(n / 16)
+  local conns = { a, far_a, b, far_b }
+  local function give_up(err) -- without memory
+    for i = 1, #conns do conns[i]:abort() end
+    error(err, 0)
+  end
+  local function spawn(fn)
+    return asio.spawn(function()
+      local ok, one, two = pcall(fn)
+      if not ok then give_up(one) end
+      return one, two
+    end)
+  end
+  local ok, err = pcall(function()
+    local relay = spawn(function()
+      local there, back = asio.relay(a, b, options)
+      return assert(there, back), back
+    end)
+    local tasks = {}
+    for i, far in ipairs { far_a, far_b } do
+      tasks[2 * i] = spawn(function()
+        assert(far:write(data))
+        assert(far:shutdown())
+      end)
+      tasks[2 * i - 1] = spawn(function() assert(assert(far:read_all(math.huge)) == data) end)
+    end
+    for _, task in ipairs(tasks) do all_of(task) end
+    local there, back = all_of(relay)
+    assert(there == n and back == n)
+  end)
+  if not ok then give_up(err) end
+  far_a:close()
+  far_b:close()
+end
+
+scenario('relay', function(asio)
+  asio.run(function()
+    relays(asio, 64)
+    relays(asio, 2 ^ 20, { timeout = 100 })
+  end)
+end)
+
+scenario('relay_buffered', function(asio)
+  asio.run(function()
+    local a, far_a = assert(asio.socketpair())
+    local b, far_b = assert(asio.socketpair())
+    assert(far_a:write(('x'):rep(100)))
+    assert(a:read(1))
+    assert(b:write 'queued')
+    far_a:close()
+    local reader = asio.spawn(then_close, far_b, function() return assert(far_b:read_all()) end)
+    local ok, err = pcall(function() assert(asio.relay(a, b) == 99) end)
+    a:close()
+    b:close()
+    if not ok then error(err, 0) end
+    assert(#all_of(reader) == 105)
+  end)
+end)
+
+scenario('relay_main_chunk', function(asio)
+  local a, far_a = assert(asio.socketpair())
+  local b, far_b = assert(asio.socketpair())
+  assert(far_a:write 'x')
+  far_a:close()
+  far_b:close()
+  assert(asio.relay(a, b, { timeout = 100 }) == 1)
+end)
+
 return M
