@@ -172,7 +172,7 @@ end
 local asking, busy = {}, 0 -- light threads by key: who asks the same waits for the same answer
 
 local function reply_to(q, message)
-    if not message then return q.id .. '\128\130\0\1\0\0\0\0\0\0' .. q.question end -- SERVFAIL
+    if not message then return q.id .. char(128 + q.key:byte(1)) .. '\130\0\1\0\0\0\0\0\0' .. q.question end
     if #message <= q.room then
         return q.id .. message:sub(3, 12) .. q.question .. message:sub(13 + #q.question)
     end

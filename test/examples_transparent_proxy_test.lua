@@ -23,7 +23,8 @@ local function redirecting(family, ...)
   local file = assert(io.open(rules, 'w'))
   file:write(RULES:format(family, table.concat({ ... }, '\n')))
   file:close()
-  local wrap = t.network('ip addr add fd00::5/128 dev lo && ip addr add fd00::9/128 dev lo && nft -f ' .. rules)
+  local wrap = t.network('ip addr add fd00::5/128 dev lo && ip addr add fd00::9/128 dev lo && nft -f '
+    .. rules)
   local works = os.execute(wrap .. ' true >/dev/null 2>&1') == 0
   return works and wrap, function() os.remove(rules) end
 end
