@@ -74,7 +74,7 @@ end
 local server, message = asio.server(address, port, serve, { max_connections = most_clients })
 if not server then
     io.stderr:write(('cannot listen on %s: %s\n'):format(address, message))
-    os.exit(1)
+    os.exit(1, true)
 end
 
 local interrupt = assert(asio.signal 'SIGINT') -- Ctrl-C

@@ -215,7 +215,7 @@ local server
 if sock then server, message = asio.server(address, select(2, sock:address()), pass_through) end
 if not server then
     io.stderr:write(('cannot listen on %s: %s\n'):format(address, message))
-    os.exit(1)
+    os.exit(1, true)
 end
 
 local interrupt = assert(asio.signal 'SIGINT') -- Ctrl-C

@@ -22,7 +22,7 @@ else
 end
 if not server then
     io.stderr:write(('cannot listen on %s: %s\n'):format(address, message))
-    os.exit(1)
+    os.exit(1, true)
 end
 
 local interrupt = assert(asio.signal 'SIGINT') -- Ctrl-C

@@ -11,9 +11,9 @@ local host, ports = arg[1], arg[2] or '1-1024'
 local at_once, seconds = tonumber(arg[3] or 200), tonumber(arg[4] or 1)
 local first, last = ports:match '^(%d+)%-?(%d*)$'
 first, last = tonumber(first), tonumber(last ~= '' and last or first)
-if not (host and first and at_once and seconds) or first < 1 or last > 65535 or at_once < 1 then
+if not (host and first and at_once and seconds) or first < 1 or first > last or last > 65535 or at_once < 1 then
     io.stderr:write 'usage: port_scanner.lua HOST [FIRST[-LAST] [AT_ONCE [SECONDS]]]\n'
-    os.exit(2)
+    os.exit(2, true)
 end
 
 local banners, count = {}, { open = 0, closed = 0, silent = 0 }
@@ -76,15 +76,16 @@ local function scan(addresses)
     end)
 end
 
+local addresses, message = asio.resolve(host)
+if not addresses then
+    io.stderr:write(('%s: %s\n'):format(host, message))
+    os.exit(1, true)
+end
+
 local interrupt = assert(asio.signal 'SIGINT') -- Ctrl-C
 
 asio.run(function()
-    local found, message = asio.resolve(host)
-    if not found then
-        io.stderr:write(('%s: %s\n'):format(host, message))
-        os.exit(1)
-    end
-    local search = asio.spawn(scan, found)
+    local search = asio.spawn(scan, addresses)
     local watch = asio.spawn(function()
         interrupt:wait()
         search:cancel()

@@ -12,7 +12,7 @@ local HANDSHAKE, CONNECT, IDLE = 10, tonumber(os.getenv 'CONNECT' or 10), 600 --
 
 if arg[3] and not user then
     io.stderr:write 'usage: socks5.lua [ADDRESS [PORT [USER:PASSWORD]]]\n'
-    os.exit(2)
+    os.exit(2, true)
 end
 
 local OK, FAILURE, NO_COMMAND, NO_ADDRESS_TYPE = 0, 1, 7, 8
@@ -96,7 +96,7 @@ local server, message = asio.server(address, port, function(conn)
 end)
 if not server then
     io.stderr:write(('cannot listen on %s: %s\n'):format(address, message))
-    os.exit(1)
+    os.exit(1, true)
 end
 
 local interrupt = assert(asio.signal 'SIGINT') -- Ctrl-C

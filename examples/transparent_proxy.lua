@@ -56,7 +56,7 @@ local server, message = asio.server(address, port, function(conn)
 end, { ipv6only = true })
 if not server then
     io.stderr:write(('cannot listen on %s: %s\n'):format(address, message))
-    os.exit(1)
+    os.exit(1, true)
 end
 
 local interrupt = assert(asio.signal 'SIGINT') -- Ctrl-C

@@ -262,7 +262,7 @@ function T.test_port_scanner_interrupted()
 end
 
 function T.test_port_scanner_told_nonsense()
-  for _, words in ipairs { {}, { 'localhost', 'all' }, { 'localhost', '0-5' }, { 'localhost', '5-70000' },
+  for _, words in ipairs { {}, { 'localhost', 'all' }, { 'localhost', '0-5' }, { 'localhost', '5-70000' }, { 'localhost', '9-5' },
     { 'localhost', '1', 'many' } } do
     local out, status = programs.run_example('port_scanner', unpack(words))
     lu.assertEquals(status, 2)

@@ -57,11 +57,22 @@ function program:stop()
   return text
 end
 
+-- Starts a server; returns it and its first line. One that takes a port of the system's choice for two
+-- sockets may find that the second one's is in use.
+local function start_server(name, options, ...)
+  for _ = 1, 10 do
+    local self = M.start(name, options, ...)
+    local first = self:line()
+    if not first:find 'already in use' then return self, first end
+    self.output:close()
+  end
+  lu.fail('no free port for ' .. name)
+end
+
 --- Starts a server among the examples, calls fn(port, ip, program) when it listens, and stops it.
 --- Returns what it has printed since that nobody has read.
 function M.with(fn, name, options, ...)
-  local self = M.start(name, options, ...)
-  local first = self:line()
+  local self, first = start_server(name, options, ...)
   local ok, err = xpcall(function()
     local ip, port = first:match '^listening\t(%S+)\t?(%d*)$'
     assert(ip, first)
