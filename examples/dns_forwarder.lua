@@ -12,6 +12,7 @@ local address, port = arg[1] or '127.0.0.1', tonumber(arg[2] or 5353)
 local upstreams = #arg > 2 and { unpack(arg, 3) } or { '9.9.9.9', '1.1.1.1' }
 local SECONDS, ROUNDS = 1, 2
 local MOST_ENTRIES = 5000 -- of each of the two generations of the cache
+local LARGEST = 4096 -- bytes of an answer that is kept
 local MOST_BUSY = 500 -- questions under way; what comes then is dropped, and the client will ask again
 local LONGEST_LIFE, LONGEST_NO = 86400, 60 -- seconds: for answers, for there being none
 
@@ -91,7 +92,8 @@ local function truncated(message) return floor(message:byte(3) / 2) % 2 == 1 end
 -- How many seconds an answer may be kept, nil for not at all, and where its TTLs are. That there is no
 -- such name or record is kept as its zone's SOA record (6) says.
 local function life_of(message)
-    if truncated(message) or rcode(message) ~= 0 and rcode(message) ~= 3 then return nil end
+    if truncated(message) or #message > LARGEST then return nil end
+    if rcode(message) ~= 0 and rcode(message) ~= 3 then return nil end
     local life, ttls, seen, soa = LONGEST_LIFE, {}, 0, nil
     for i, at, length in records(message, skip_name(message, 13) + 4) do
         seen = i

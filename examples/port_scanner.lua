@@ -11,7 +11,8 @@ local host, ports = arg[1], arg[2] or '1-1024'
 local at_once, seconds = tonumber(arg[3] or 200), tonumber(arg[4] or 1)
 local first, last = ports:match '^(%d+)%-?(%d*)$'
 first, last = tonumber(first), tonumber(last ~= '' and last or first)
-if not (host and first and at_once and seconds) or first < 1 or first > last or last > 65535 or at_once < 1 then
+local wrong = not (host and first and at_once and seconds)
+if wrong or first < 1 or first > last or last > 65535 or at_once < 1 then
     io.stderr:write 'usage: port_scanner.lua HOST [FIRST[-LAST] [AT_ONCE [SECONDS]]]\n'
     os.exit(2, true)
 end
