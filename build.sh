@@ -44,6 +44,8 @@ missing_for_test() {
     has nft || echo nftables
     has ss || echo iproute2
     has unshare || echo util-linux
+    has curl || echo curl
+    has dig || echo bind9-dnsutils
     [ -e /etc/services ] || echo netbase
 }
 

@@ -74,12 +74,19 @@ function T.test_graceful_shutdown_cancels_what_takes_too_long()
   lu.assertEquals(stop_gracefully(0.2, false), 'before\nstopping\nEOF\nstopped\nstatus 0\n')
 end
 
+-- The other examples have files of their own: examples_NAME_test.lua.
 function T.test_every_example_has_a_case()
-  local list = io.popen('ls ' .. t.quote(root .. 'examples'))
+  local cases = {}
+  local list = io.popen('cat ' .. t.quote(root) .. 'test/examples*_test.lua')
+  for name in list:read '*a':gmatch 'function T%.test_([%w_]*)' do cases[#cases + 1] = name end
+  list:close()
+  list = io.popen('ls ' .. t.quote(root .. 'examples'))
+  local readme = assert(io.open(root .. 'examples/README.md')):read '*a'
   for file in list:lines() do
     local name, found = file:match '^(.*)%.lua$', false
-    for case in pairs(T) do found = found or name and case:find('test_' .. name, 1, true) == 1 end
+    for _, case in ipairs(cases) do found = found or name and case:find(name, 1, true) == 1 end
     lu.assertTrue(not name or found, 'no case runs ' .. file)
+    lu.assertTrue(not name or readme:find(file, 1, true) ~= nil, 'README.md does not tell of ' .. file)
   end
   list:close()
 end

@@ -224,6 +224,19 @@ function T.test_the_peer_gets_the_code()
   t.failure('ECONNRESET', data, message, code)
 end
 
+-- The kernel tells of a reset once: here a write gets to know of it, and the reader has to as well.
+function T.test_a_reset_that_a_write_has_met_is_no_end()
+  local conn, peer = t.raw_peer()
+  peer:send('half of the ans', 5)
+  peer:reset()
+  conn:write 'x'
+  t.failure('ECONNRESET', conn:flush())
+  t.failure('ECONNRESET', conn:read_all())
+  lu.assertEquals(conn:read_some(), 'half of the ans')
+  t.failure('ECONNRESET', conn:read_some())
+  conn:close()
+end
+
 function T.test_a_pair_ends_too()
   local a, b = t.pair()
   b:write 'unread'

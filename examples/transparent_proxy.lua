@@ -1,0 +1,69 @@
+-- A transparent proxy for a router: takes the connections that the firewall turns to it, connects to where
+-- they were meant to go, copies both ways, and prints who talked to whom, and how much. For Linux.
+--     luajit transparent_proxy.lua [ADDRESS [PORT]]            0.0.0.0 8888; port 0: any that is free
+-- What passes the router from its inner network, here br-lan, is turned to it by
+--     nft add table ip proxy
+--     nft add chain ip proxy turn '{ type nat hook prerouting priority dstnat; }'
+--     nft add rule ip proxy turn iifname br-lan tcp dport '{ 80, 443 }' redirect to :8888
+-- and, seen from the router, a page that somebody behind it opens is
+--     192.168.1.20    93.184.216.34:443       1024 bytes out, 52211 back
+-- For IPv6 the same with `ip6` in place of `ip`, and ADDRESS `::`. Ctrl-C ends it.
+local asio = require 'asio'
+
+local address, port = arg[1] or '0.0.0.0', tonumber(arg[2] or 8888)
+local CONNECT, IDLE = 10, 600 -- seconds
+
+local own = {} -- the local ends of our connections onward
+
+local function text(ip, its_port)
+    return (ip:find(':', 1, true) and '[%s]:%d' or '%s:%d'):format(ip, its_port)
+end
+
+-- Where a connection was meant to go; or nil and why it cannot go there.
+local function destination(conn)
+    local raw, message = conn:get_original_dst()
+    if not raw then return nil, message end
+    local to = asio.addr_to_str(raw)
+    if to == text(conn:address()) then return nil, 'was not redirected, it would go on to itself' end
+    asio.yield() -- if it comes from here, the other end's connect has returned after this turn
+    if own[text(conn:peer())] then return nil, to .. ': a connection of the proxy itself, check the rule' end
+    return raw, to
+end
+
+-- Returns what there is to tell. Who cannot be helped is reset: as near as we get to a refused connection.
+local function forward(conn)
+    local raw, to = destination(conn)
+    if not raw then
+        conn:abort()
+        return to
+    end
+    local onward, message = asio.connect(raw, { timeout = CONNECT })
+    if not onward then
+        conn:abort()
+        return ('%s\t%s'):format(to, message)
+    end
+    local name = text(onward:address())
+    own[name] = true
+    local ok, out, back = pcall(asio.relay, conn, onward, { timeout = IDLE }) -- closes both
+    own[name] = nil
+    if not ok then error(out, 0) end -- Ctrl-C
+    return ('%s\t%s'):format(to, out and ('%d bytes out, %d back'):format(out, back) or back)
+end
+
+local server, message = asio.server(address, port, function(conn)
+    print(conn:peer(), forward(conn))
+    io.flush()
+end, { ipv6only = true })
+if not server then
+    io.stderr:write(('cannot listen on %s: %s\n'):format(address, message))
+    os.exit(1, true)
+end
+
+local interrupt = assert(asio.signal 'SIGINT') -- Ctrl-C
+
+asio.run(function()
+    print('listening', server:address())
+    io.flush()
+    interrupt:wait()
+    server:shutdown(0) -- no more clients, and those that are there are let go
+end)

@@ -1,0 +1,122 @@
+-- Programs that tests use for real: the examples, and tools such as curl and dig. Each is a process of its
+-- own, under a time limit, and ended by its id.
+--
+-- SPDX-License-Identifier: MIT
+
+local lu = require 'luaunit'
+local t = require 'support'
+
+local M = {}
+
+local here = debug.getinfo(1, 'S').source:match '^@(.*)programs%.lua$'
+if here == '' then here = './' end
+
+local LIMIT = 60 -- seconds that a program may run
+
+--- The path of an example.
+function M.example(name)
+  return here .. '../examples/' .. name .. '.lua'
+end
+
+-- A shell command that runs an example under the time limit; what it reports is part of its output.
+local function command(name, options, ...)
+  local words = { t.quote(here .. 'luajit'), t.quote(M.example(name)) }
+  for _, word in ipairs { ... } do words[#words + 1] = t.quote(word) end
+  return ('%s timeout --foreground -k 5 %d %s 2>&1'):format(
+    options.env or '', LIMIT * t.patience, table.concat(words, ' '))
+end
+
+local program = {}
+program.__index = program
+
+--- Starts an example; options: env, assignments for the shell.
+function M.start(name, options, ...)
+  local self = setmetatable({}, program)
+  self.output = io.popen(command(name, options, ...) .. ' & echo pid $!; wait $!; echo status $?')
+  self.pid = assert(self.output:read '*l':match '^pid (%d+)$')
+  return self
+end
+
+--- Its next line. Blocks.
+function program:line()
+  return self.output:read '*l'
+end
+
+--- As Ctrl-C does.
+function program:interrupt()
+  os.execute('kill -INT ' .. self.pid)
+end
+
+--- Interrupts it, waits for its end, which has to be a good one, and returns what else it has printed.
+function program:stop()
+  self:interrupt()
+  local rest = self.output:read '*a'
+  self.output:close()
+  local text, status = rest:match '^(.*)status (%d+)\n$'
+  lu.assertEquals(status, '0', rest)
+  return text
+end
+
+-- Starts a server; returns it and its first line. One that takes a port of the system's choice for two
+-- sockets may find that the second one's is in use.
+local function start_server(name, options, ...)
+  for _ = 1, 10 do
+    local self = M.start(name, options, ...)
+    local first = self:line()
+    if not first:find 'already in use' then return self, first end
+    self.output:close()
+  end
+  lu.fail('no free port for ' .. name)
+end
+
+--- Starts a server among the examples, calls fn(port, ip, program) when it listens, and stops it.
+--- Returns what it has printed since that nobody has read.
+function M.with(fn, name, options, ...)
+  local self, first = start_server(name, options, ...)
+  local ok, err = xpcall(function()
+    local ip, port = first:match '^listening\t(%S+)\t?(%d*)$'
+    assert(ip, first)
+    fn(tonumber(port), ip, self)
+  end, function(e)
+    return type(e) == 'string' and not e:find('LuaUnit test ', 1, true) and debug.traceback(e, 2) or e
+  end)
+  local stopped, rest = pcall(self.stop, self)
+  if not ok then error(err, 0) end
+  assert(stopped, rest)
+  return rest
+end
+
+local function exists(path)
+  local file = io.open(path)
+  if file then file:close() end
+  return file ~= nil
+end
+
+local function slurp(path)
+  local file = assert(io.open(path))
+  local text = file:read '*a'
+  file:close()
+  os.remove(path)
+  return text
+end
+
+-- Runs it while the loop goes on; returns its output and its exit code.
+local function beside(line)
+  local base = os.tmpname()
+  os.execute(('(%s; echo $? >%s.new; mv %s.new %s.done) </dev/null >%s 2>&1 &'):format(
+    line, base, base, base, base))
+  t.wait_until(function() return exists(base .. '.done') end, line, LIMIT)
+  return slurp(base), tonumber(slurp(base .. '.done'))
+end
+
+--- Runs a shell command beside: this process' light threads go on. Returns its output and its exit code.
+function M.run(line)
+  return beside(('timeout -k 2 %d %s'):format(LIMIT * t.patience, line))
+end
+
+--- The same for an example that ends by itself.
+function M.run_example(name, ...)
+  return beside(command(name, {}, ...))
+end
+
+return M
