@@ -93,9 +93,9 @@ end
 
 function T.test_several_parked_writers_all_hear_of_it()
   local conn, peer = t.raw_peer()
-  local writers = {}
+  local writers, data = {}, ('w'):rep(16 * 2 ^ 20) -- more than the kernel takes
   for i = 1, 5 do
-    writers[i] = asio.spawn(function() return conn:write(('w'):rep(4 * 2 ^ 20)) end)
+    writers[i] = asio.spawn(function() return conn:write(data) end)
   end
   peer:reset()
   for i = 1, 5 do
