@@ -56,6 +56,8 @@ missing_for_bench() {
     has_module socket || echo lua-socket
     has node || echo nodejs
     has go || echo golang-go
+    has haproxy || echo haproxy
+    has socat || echo socat
     has taskset || echo util-linux
 }
 

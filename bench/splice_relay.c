@@ -20,7 +20,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define PIPE_SIZE (256 * 1024) /* of 64 KB, 256 KB and 1 MB the one that took least */
+#define PIPE_SIZE (1024 * 1024) /* of 64 KB, 256 KB and 1 MB the one that took least */
 
 struct way {
     int from, to;

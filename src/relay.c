@@ -18,8 +18,7 @@
 #include <string.h>
 
 enum {
-    SPLICED = 256 * 1024, /* bytes asked for at once: what a pipe holds */
-    TURN = 1024 * 1024,   /* bytes at most in a row for one stream, so that others have their turn */
+    SPLICED = 1024 * 1024, /* bytes asked for at once: what a pipe holds; then the others have their turn */
     PIECE = 4096,         /* that is copied to learn when there is room again */
     FULL_READS = 2,       /* in a row: from then on it is spliced */
     SMALL = 8 * 1024,     /* less than this at once is copied more cheaply */
@@ -203,40 +202,38 @@ static bool is_fault_of_splice(ssize_t status)
     }
 }
 
-/* One turn of it: false when there is no more now. */
-static bool load(struct way *w, uv_os_fd_t fd)
+/* What the system has goes into the pipe. */
+static void load(struct way *w, uv_os_fd_t fd)
 {
     ssize_t n = asio_splice_in(w->pipe, fd, SPLICED);
     if (n > 0) {
         w->taken += (size_t)n;
         w->relay->rt->stats.bytes_in += (size_t)n;
         w->streak = n < SMALL ? w->streak + 1 : 0;
-        return true;
-    }
-    if (is_fault_of_splice(n)) {
+    } else if (is_fault_of_splice(n)) {
         w->copies = true;
         set_manner(w, false);
     } else if (n != UV_EAGAIN) {
         asio_stream_stop_reading(w->from);
         asio_stream_ended(w->from, n == 0 ? UV_EOF : (int)n);
     }
-    return false;
 }
 
-/* The system has bytes. With the pipe empty and the other's output out, or nothing would be read. */
+/* The system has bytes, or the end. */
 static void splice(struct way *w)
 {
     uv_os_fd_t fd;
-    uint64_t until = w->taken + TURN;
     if (w->pipe || w->to->out.length > 0)
-        return;
+        return; /* that comes first */
     w->pipe = w->from->transport->fd(w->from, &fd) == 0 ? asio_splice_take(w->relay->rt) : NULL;
     if (!w->pipe) {
         set_manner(w, false); /* no more pipes now: perhaps later */
         return;
     }
-    while (w->pipe && w->taken < until && load(w, fd))
-        unload(w);
+    load(w, fd);
+    unload(w);
+    if (w->streak >= SMALL_READS)
+        set_manner(w, false);
 }
 
 /* ---- what has become of it ---------------------------------------------------------------- */
@@ -306,8 +303,6 @@ static void on_received(struct asio_tap *t, const char *bytes, size_t n)
             set_manner(w, true);
     } else {
         splice(w);
-        if (w->streak >= SMALL_READS)
-            set_manner(w, false);
     }
     if (outermost)
         settle(r);

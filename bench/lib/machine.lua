@@ -108,6 +108,8 @@ function M.description()
         { 'LuaSocket', package_version 'lua-socket' },
         { 'Node', M.first_line('node', '--version') },
         { 'Go', M.first_line('go', 'version') },
+        { 'HAProxy', package_version 'haproxy' },
+        { 'socat', package_version 'socat' },
         { 'load average at the start', read_all('/proc/loadavg'):match '^(%S+)' },
     }
 end

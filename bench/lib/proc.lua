@@ -31,6 +31,9 @@ int setrlimit(int what, const struct bench_rlimit *limit);
 int getrlimit(int what, struct bench_rlimit *limit);
 int nanosleep(const struct bench_timespec *wanted, struct bench_timespec *left);
 int clock_gettime(int clock, struct bench_timespec *time);
+int socket(int domain, int type, int protocol);
+int bind(int fd, const void *address, unsigned length);
+int getsockname(int fd, void *address, unsigned *length);
 ]]
 
 local C = ffi.C
@@ -38,6 +41,7 @@ local O_CLOEXEC, O_WRONLY, POLLIN, EINTR = 0x80000, 1, 1, 4
 local PR_SET_PDEATHSIG, SIGTERM, SIGKILL, WNOHANG = 1, 15, 9, 1
 local CLOCK_MONOTONIC, RLIMIT_NOFILE = 1, 7
 local MASK_BYTES = 128
+local AF_INET, SOCK_STREAM = 2, 1
 
 local M = {}
 local running = {} -- pid -> process, of those not waited for yet
@@ -62,6 +66,17 @@ function M.cpus()
         if bit.band(bit.rshift(mask[math.floor(cpu / 8)], cpu % 8), 1) == 1 then list[#list + 1] = cpu end
     end
     return list
+end
+
+-- A TCP port of 127.0.0.1 that is free now, for programs that have to be told one.
+function M.free_port()
+    local fd = C.socket(AF_INET, SOCK_STREAM, 0)
+    local address = ffi.new('uint8_t[16]', AF_INET, 0, 0, 0, 127, 0, 0, 1)
+    local length = ffi.new('unsigned[1]', 16)
+    local ok = fd >= 0 and C.bind(fd, address, 16) == 0 and C.getsockname(fd, address, length) == 0
+    C.close(fd)
+    assert(ok, 'no free port')
+    return address[2] * 256 + address[3]
 end
 
 -- Raises the limit of open files, for the children too; returns it.
