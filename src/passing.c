@@ -169,6 +169,7 @@ static void abort_waits(struct asio_stream *s, int status)
     while (p->senders.first)
         asio_sched_abort(p->senders.first, status);
     close_queue(p);
+    update(p); /* it was full: what still comes is read and discarded */
 }
 
 static void on_poll_close(uv_handle_t *handle)
