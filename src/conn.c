@@ -411,18 +411,17 @@ static bool push_named(lua_State *L, struct asio_stream *s)
 
 static int l_tostring(lua_State *L)
 {
-    struct asio_conn *c = check_conn(L, "tostring");
+    struct asio_stream *s = check_conn(L, "tostring")->stream; /* finalizers may close it on the way */
     struct sockaddr_storage addr;
     char text[ASIO_ADDRESS_MAX];
-    if (!c->stream)
+    if (!s)
         lua_pushliteral(L, "connection (closed)");
-    else if (c->stream->transport->path_of && push_named(L, c->stream))
+    else if (s->transport->path_of && push_named(L, s))
         lua_pushfstring(L, "connection (%s)", lua_tostring(L, -1));
-    else if (c->stream->transport->name_of(c->stream, &addr, true) < 0 ||
-        asio_address_format(&addr, text) < 0)
-        lua_pushfstring(L, "connection (%s)", c->stream->transport->name);
+    else if (s->transport->name_of(s, &addr, true) < 0 || asio_address_format(&addr, text) < 0)
+        lua_pushfstring(L, "connection (%s)", s->transport->name);
     else
-        lua_pushfstring(L, "connection (%s %s)", c->stream->transport->name, text);
+        lua_pushfstring(L, "connection (%s %s)", s->transport->name, text);
     return 1;
 }
 

@@ -215,11 +215,16 @@ int asio_listener_open(struct asio_rt *rt, struct asio_server *server, const str
     return status;
 }
 
+/* From copies: the strings' making may run finalizers, and closing a listener that pauses frees it. */
 int asio_listener_push_address(lua_State *L, const struct asio_listener *l)
 {
+    struct sockaddr_storage address = l->address;
+    char path[ASIO_SYS_PATH_MAX];
+    size_t n = l->path_length;
     if (!l->path)
-        return asio_address_push(L, &l->address);
-    asio_address_push_path(L, l->path, l->path_length);
+        return asio_address_push(L, &address);
+    memcpy(path, l->path, n);
+    asio_address_push_path(L, path, n);
     return 1;
 }
 

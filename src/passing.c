@@ -169,6 +169,7 @@ static void abort_waits(struct asio_stream *s, int status)
     while (p->senders.first)
         asio_sched_abort(p->senders.first, status);
     close_queue(p);
+    update(p); /* it was full: what still comes is read and discarded */
 }
 
 static void on_poll_close(uv_handle_t *handle)
@@ -377,12 +378,11 @@ static const struct asio_carrier *carrier_of(uv_os_sock_t fd)
     return kind == ASIO_SYS_TCP ? &asio_tcp_carrier : &asio_pipe_carrier;
 }
 
-static int open_handle(lua_State *L, struct asio_passing *p)
+static int open_handle(lua_State *L, struct asio_passing *p, struct asio_conn *conn)
 {
     struct asio_rt *rt = p->pipe->stream.rt;
     struct asio_options options = asio_options_default();
     const struct asio_carrier *carrier = carrier_of(p->queue[0]);
-    struct asio_conn *conn = asio_conn_push(L, rt);
     struct asio_uvstream *u = carrier ? carrier->make(rt, &options) : NULL;
     if (carrier && !u)
         return asio_push_fail(L, UV_ENOMEM); /* it stays in the queue */
@@ -403,10 +403,16 @@ static int open_handle(lua_State *L, struct asio_passing *p)
     return asio_push_fail(L, status);
 }
 
+/* Somebody else may have taken it by now. Making the userdata may run finalizers, which may do that too, or
+ * close. */
 static int push_first(lua_State *L, struct asio_passing *p)
 {
+    struct asio_stream *s = &p->pipe->stream;
+    struct asio_conn *conn = p->count > 0 ? asio_conn_push(L, s->rt) : NULL;
+    if (p->count == 0)
+        return asio_push_fail(L, s->closing ? UV_ECANCELED : UV_EBUSY);
     if (p->queue[0] != lost)
-        return open_handle(L, p);
+        return open_handle(L, p, conn);
     dequeue(p);
     update(p);
     return refuse(L, UV_EMFILE, "a connection was passed for which this process had no descriptor left");
@@ -419,13 +425,9 @@ static int push_failure(lua_State *L, int status)
     return asio_push_fail(L, status);
 }
 
-/* Somebody else may have taken it by now. */
 static int push_received(lua_State *L, struct asio_wait *w)
 {
-    struct asio_passing *p = w->source;
-    if (w->status < 0)
-        return push_failure(L, w->status);
-    return p->count > 0 ? push_first(L, p) : asio_push_fail(L, UV_EBUSY);
+    return w->status < 0 ? push_failure(L, w->status) : push_first(L, w->source);
 }
 
 static const struct asio_wait_op receive_op = { "recv_handle", true, abort_receive, push_received };

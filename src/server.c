@@ -273,7 +273,7 @@ static int l_tostring(lua_State *L)
     struct asio_listener *l = check_server(L, "tostring")->listener;
     char name[ASIO_ADDRESS_MAX];
     if (l && l->path) {
-        asio_address_push_path(L, l->path, l->path_length);
+        asio_listener_push_address(L, l);
         lua_pushfstring(L, "server (%s)", lua_tostring(L, -1));
     } else if (l && asio_address_format(&l->address, name) == 0)
         lua_pushfstring(L, "server (tcp %s)", name);

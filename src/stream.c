@@ -186,18 +186,9 @@ void asio_stream_close(struct asio_stream *s, bool collected)
 void asio_stream_abort(struct asio_stream *s)
 {
     uv_os_fd_t fd;
-    if (s->closing)
-        return;
-    detach(s);
-    s->closing = true;
-    s->rt->alive++; /* until the handle is gone, as for close */
-    untap(s);
-    if (s->transport->fd(s, &fd) == 0)
+    if (!s->closing && s->transport->fd(s, &fd) == 0)
         asio_sys_reset_on_close(fd);
-    finish(s);
-    asio_inbuf_free(&s->in);
-    asio_stream_read_abort(s, UV_ECANCELED);
-    asio_stream_write_abort(s, UV_ECANCELED);
+    asio_stream_drop(s);
 }
 
 void asio_stream_teardown(void *p)

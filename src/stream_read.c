@@ -39,10 +39,11 @@ bool asio_stream_start_reading(struct asio_stream *s)
 static int push_bytes(lua_State *L, struct asio_stream *s, size_t n, size_t drop)
 {
     size_t start = s->in.start;
+    bool pinned = s->in.pinned; /* by a read that runs the finalizer that this one is made in */
     asio_push_ok(L, s->rt);
     s->in.pinned = true;
     lua_pushlstring(L, n ? asio_inbuf_bytes(&s->in) : "", n);
-    s->in.pinned = false;
+    s->in.pinned = pinned;
     if (s->closing || s->in.start != start) {
         if (s->in.start == s->in.end)
             asio_inbuf_free(&s->in);
@@ -183,9 +184,11 @@ void asio_stream_received(struct asio_stream *s, char *bytes, size_t n)
     }
     size_t held = s->in.capacity;
     int status = 0;
-    if (asio_inbuf_length(&s->in) == 0)
+    s->in.pinned = false; /* memory may have run out while it was */
+    if (asio_inbuf_length(&s->in) == 0) {
+        asio_inbuf_free(&s->in);
         asio_inbuf_borrow(&s->in, bytes, n);
-    else
+    } else
         status = asio_inbuf_append(&s->in, bytes, n);
     if (status == 0) {
         serve_reader(s);

@@ -149,6 +149,30 @@ function T.test_an_accept_that_is_interrupted_or_aborted_is_no_fault()
   for _, name in ipairs { 'EINTR', 'ECONNABORTED' } do inject(name, 'once') end
 end
 
+-- One that backs off has no handle, and goes as soon as it is closed.
+function T.test_a_server_that_backs_off_is_closed_while_it_tells_its_address()
+  t.child(function()
+    local asio = require 'asio'
+    collectgarbage('setpause', 0)
+    collectgarbage('setstepmul', 1000000)
+    local name = 'unix:@' .. ('name'):rep(20)
+    for i = 1, 10 do
+      local server, text = assert(asio.server(name .. i, print)), nil
+      local conn = assert(asio.connect(name .. i))
+      asio.sleep(0.002)
+      getmetatable(newproxy(true)).__gc = function() server:close() end
+      repeat
+        text = server:address()
+        assert(not text or text == name .. i, text)
+      until not text
+      conn:close()
+    end
+  end, {
+    env = t.ignore_leaks,
+    wrap = t.strace '-e trace=accept,accept4 -e inject=accept,accept4:error=ENOMEM -o /dev/null',
+  })
+end
+
 -- Out of files --------------------------------------------------------------------------------
 
 function T.test_out_of_files()

@@ -96,6 +96,76 @@ end
 
 -- What finalizers may do ------------------------------------------------------------------------
 
+-- Two reads at once after all: the outer one makes its string, and the inner one takes all there is.
+function T.test_what_is_being_read_is_read_by_a_finalizer()
+  t.child(function()
+    local asio = require 'asio'
+    collectgarbage('setpause', 0)
+    collectgarbage('setstepmul', 1000000)
+    local a, b = asio.socketpair()
+    for _ = 1, 50 do
+      local inner, text, left
+      b:write(('x'):rep(3000))
+      assert(a:peek(3000))
+      getmetatable(newproxy(true)).__gc = function()
+        inner = assert(a:read_some())
+        left = a:pending()
+      end
+      local outer = 0
+      repeat
+        text = a:read(1)
+        if text then outer = outer + #text end
+      until inner or not text or outer == 3000
+      collectgarbage()
+      assert(outer + #inner == 3000 and left == 0 and a:pending() == 0)
+      assert(not inner:find '[^x]')
+    end
+  end)
+end
+
+function T.test_a_connection_is_closed_while_it_tells_its_name()
+  t.child(function()
+    local asio = require 'asio'
+    collectgarbage('setpause', 0)
+    collectgarbage('setstepmul', 1000000)
+    local server = assert(asio.server('unix:@', nil, { handles = true }))
+    local a = assert(asio.connect(server:address(), { handles = true }))
+    local b = assert(server:accept())
+    for _ = 1, 100 do
+      local near, far = asio.socketpair() -- neither end has a name
+      assert(a:send_handle(near))
+      local conn, text = assert(b:recv_handle()), nil
+      getmetatable(newproxy(true)).__gc = function() conn:close() end
+      repeat text = tostring(conn) until text:find 'closed'
+      far:close()
+    end
+  end)
+end
+
+function T.test_a_connection_is_closed_while_another_is_received_over_it()
+  t.child(function()
+    local asio = require 'asio'
+    collectgarbage('setpause', 0)
+    collectgarbage('setstepmul', 1000000)
+    local server = assert(asio.server('unix:@', nil, { handles = true }))
+    for _ = 1, 50 do
+      local a = assert(asio.connect(server:address(), { handles = true }))
+      local b, fars, code = assert(server:accept()), {}, nil
+      for i = 1, 5 do
+        local near, far = asio.socketpair()
+        assert(a:send_handle(near))
+        fars[i] = far
+      end
+      a:write 'x'
+      assert(b:read(1) == 'x') -- they are there
+      getmetatable(newproxy(true)).__gc = function() b:close() end
+      for _ = 1, 5 do code = code or select(3, b:recv_handle()) end
+      assert(code == 'ECANCELED' or code == 'EBADF')
+      a:close()
+    end
+  end)
+end
+
 -- Runs fn in a finalizer, at once.
 local function in_finalizer(fn, ...)
   local arguments, results = { ... }, nil

@@ -619,6 +619,34 @@ function T.test_it_is_a_connection_like_others()
   a:close()
 end
 
+function T.test_aborted_while_waiting()
+  local a, b = carriers()
+  local receiver = asio.spawn(function() return b:recv_handle() end)
+  b:abort()
+  local joined, conn, _, code = receiver:join(5)
+  lu.assertEquals({ joined, conn, code }, { true, nil, 'ECANCELED' })
+  close(a)
+end
+
+-- What has come and nobody received stops the reading; closing goes on with it.
+function T.test_closed_with_as_many_as_are_kept()
+  local a, b = carriers()
+  local fars = {}
+  a:write 'x'
+  lu.assertEquals(b:read(1), 'x')
+  for i = 1, 17 do
+    local near, far = t.pair()
+    lu.assertTrue(a:send_handle(near))
+    fars[i] = far
+  end
+  asio.sleep(0.05)
+  b:close()
+  a:set_timeout(10)
+  lu.assertTrue(a:write(('x'):rep(1024 * 1024)))
+  lu.assertTrue(a:flush())
+  close(a, unpack(fars))
+end
+
 function T.test_a_peer_that_resets()
   local conn, peer = carrier_and_raw()
   conn:write 'unread'
