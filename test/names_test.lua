@@ -187,6 +187,25 @@ function T.test_a_truncated_answer_and_no_tcp()
   failed('EAI_NODATA', 'x.truncall.test')
 end
 
+-- c-ares writes to them as if nothing could happen; SIGPIPE would end the process.
+function T.test_tcp_connections_that_end_while_they_are_written_to()
+  t.quiet_child(function(address)
+    local asio = require 'asio'
+    local stop = asio.now() + 1.5
+    for i = 1, 60 do
+      asio.spawn(function()
+        local k = 0
+        while asio.now() < stop do
+          k = k + 1
+          asio.resolve(('h%d.%d.notcp.delay%d.test'):format(i, k, k * i % 4),
+            { servers = { address }, type = 'A', cache = false, timeout = 0.2 })
+        end
+      end)
+    end
+    asio.run()
+  end, { args = { server.servers[1] } })
+end
+
 function T.test_wrong_answers_are_passed_over()
   lu.assertEquals(ask('x.wrongthen.test', { type = 'A' })[1].address, '127.0.0.1')
 end
