@@ -140,7 +140,9 @@ static int status_of(const struct channel *ch, int status)
     case ARES_EBADNAME:
     case ARES_EBADQUERY:
         return UV_EAI_NONAME;
-    case ARES_ESERVFAIL: /* nobody has answered, or somebody who cannot now */
+    case ARES_ESERVFAIL: /* nobody has answered, or somebody who cannot now, or does not want to */
+    case ARES_EREFUSED:  /* these two as such from c-ares 1.2x on */
+    case ARES_ENOTIMP:
     case ARES_ETIMEOUT:
     case ARES_ECONNREFUSED:
     case ARES_EOF:
