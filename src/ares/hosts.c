@@ -6,10 +6,11 @@
 #include <string.h>
 
 enum {
-    KEPT_MAX = 64 * 1024,        /* a larger file is read again where it is needed, in blocks of this size... */
-    FILE_MAX = 64 * 1024 * 1024, /* ...or as long as its longest line; what comes after that is not looked at */
-    ADDRESSES_MAX = 64,          /* of one name */
-    TOKEN_MAX = 256,             /* bytes of a name, or an address */
+    KEPT_MAX = 64 * 1024, /* a larger file is read again where it is needed, in blocks of this size... */
+    FILE_MAX =
+        64 * 1024 * 1024, /* ...or as long as its longest line; what comes after that is not looked at */
+    ADDRESSES_MAX = 64,   /* of one name */
+    TOKEN_MAX = 256,      /* bytes of a name, or an address */
 };
 
 struct token {
