@@ -286,6 +286,23 @@ function T.test_a_thousand_at_once()
   lu.assertTrue(took < 1 * t.patience, took)
 end
 
+-- Questions have numbers of 16 bits: c-ares 1.2x would look for one that is free, for ever.
+T.test_more_at_once_than_there_are_numbers = t.slow(60, function()
+  lu.skipIf(t.stress or t.sanitized, 'takes too long')
+  local silent = raw.udp()
+  local servers = { '127.0.0.1:' .. silent:port() }
+  local function question(i) return asio.resolve(('q%d.test'):format(i), { type = 'A', servers = servers }) end
+  local threads = {}
+  for i = 1, 32768 do threads[i] = asio.spawn(question, i) end
+  t.failure('EAI_AGAIN', question(32769))
+  -- Who asks what has been asked already waits, too.
+  t.failure('ETIMEDOUT', asio.resolve('q1.test', { type = 'A', servers = servers, timeout = 0.001 }))
+  lu.assertEquals(#ask('other.a.test', { type = 'A' }), 1)
+  for _, thread in ipairs(threads) do thread:cancel() end
+  for _, thread in ipairs(threads) do thread:join() end
+  silent:close()
+end)
+
 function T.test_who_asks_the_same_waits_for_the_same_answer()
   local threads = {}
   for i = 1, 50 do

@@ -147,11 +147,11 @@ static void ask(struct resolver *r, struct channel *ch, struct asio_names_query 
         note(q, i, e->status, e->answer);
         return;
     }
-    bool anew = !e;
-    if (anew)
+    bool anew = !e, full = anew && ch->flying >= CHANNEL_QUESTIONS_MAX;
+    if (anew && !full)
         e = cache_add(&r->cache, ch, type, name);
     if (!e) {
-        note(q, i, UV_ENOMEM, NULL);
+        note(q, i, full ? UV_EAI_AGAIN : UV_ENOMEM, NULL);
         return;
     }
     q->parts[i].query = q;
