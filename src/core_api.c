@@ -26,8 +26,23 @@ static void on_close(uv_handle_t *handle)
     asio_mem.free(handle->data);
 }
 
+/* Who watches for room is about to write, and may not know how to do that without SIGPIPE: c-ares by TCP. */
+static void want(struct asio_watch *w, int events)
+{
+    struct asio_rt *rt = ASIO_CONTAINER(w->handle.loop, struct asio_rt, loop);
+    bool writes = events & UV_WRITABLE, wrote = w->wanted & UV_WRITABLE;
+    w->wanted = events;
+    if (writes && !wrote) {
+        asio_rt_sending_begins(rt);
+        asio_rt_sending_began(rt);
+    } else if (wrote && !writes) {
+        asio_rt_sending_ends(rt);
+    }
+}
+
 static void watch_close(struct asio_watch *w)
 {
+    want(w, 0);
     w->closed = true;
     uv_close((uv_handle_t *)&w->handle, on_close);
 }
@@ -71,7 +86,7 @@ static struct asio_watch *watch_open(
 
 static int watch_set(struct asio_watch *w, int events)
 {
-    w->wanted = events;
+    want(w, events);
     return events ? uv_poll_start(&w->handle, events, on_poll) : uv_poll_stop(&w->handle);
 }
 

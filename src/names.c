@@ -21,7 +21,7 @@ struct lookup {
     struct lookup *next, *prev; /* in names->lookups, while it goes on */
     struct asio_wait *wait;
     struct asio_names_query query;
-    int port; /* for raw addresses */
+    int port; /* of connect, which wants raw addresses; 0: resolve */
     struct sockaddr_storage servers[];
 };
 
@@ -63,22 +63,25 @@ static void unlink_lookup(struct asio_names *n, struct lookup *k)
 
 /* ---- arguments ---------------------------------------------------------------------------- */
 
+/* What is asked, before there is a struct lookup. */
 struct options {
-    uint16_t type;
-    bool fresh, half;
+    struct asio_names_query query;
+    int port;
     double timeout;
-    unsigned servers_count;
     struct sockaddr_storage servers[SERVERS_MAX];
 };
 
+static const struct {
+    uint16_t type;
+    const char *name, *text; /* what the bytes of such a record are called; NULL: an address */
+} types[] = { { ASIO_NAMES_A, "A", NULL }, { ASIO_NAMES_AAAA, "AAAA", NULL },
+    { ASIO_NAMES_SRV, "SRV", "target" }, { ASIO_NAMES_MX, "MX", "exchange" },
+    { ASIO_NAMES_TXT, "TXT", "text" }, { ASIO_NAMES_PTR, "PTR", "name" } };
+enum { TYPES = sizeof types / sizeof *types };
+
 static uint16_t type_by_name(const char *name)
 {
-    static const struct {
-        const char *name;
-        uint16_t type;
-    } types[] = { { "A", ASIO_NAMES_A }, { "AAAA", ASIO_NAMES_AAAA }, { "SRV", ASIO_NAMES_SRV },
-        { "MX", ASIO_NAMES_MX }, { "TXT", ASIO_NAMES_TXT }, { "PTR", ASIO_NAMES_PTR } };
-    for (size_t i = 0; name && i < sizeof types / sizeof *types; i++)
+    for (int i = 0; name && i < TYPES; i++)
         if (strcmp(name, types[i].name) == 0)
             return types[i].type;
     return 0;
@@ -148,17 +151,17 @@ static unsigned check_servers(
 /* The options that resolve and connect have in common; `index` is a table or nil. */
 static void check_options(lua_State *L, int index, int arg, const char *fname, struct options *o)
 {
-    o->type = ASIO_NAMES_BOTH;
-    o->fresh = o->half = false;
-    o->servers_count = 0;
+    memset(&o->query, 0, sizeof o->query);
+    o->port = 0;
+    o->timeout = -1;
     if (!lua_istable(L, index))
         return;
     lua_getfield(L, index, "servers");
-    o->servers_count = check_servers(L, lua_gettop(L), arg, fname, o->servers);
+    o->query.servers_count = check_servers(L, lua_gettop(L), arg, fname, o->servers);
     lua_getfield(L, index, "cache");
     if (!lua_isnil(L, -1) && !lua_isboolean(L, -1))
         asio_error_arg(L, arg, fname, "cache must be true or false");
-    o->fresh = lua_isboolean(L, -1) && !lua_toboolean(L, -1);
+    o->query.fresh = lua_isboolean(L, -1) && !lua_toboolean(L, -1);
     lua_pop(L, 2);
 }
 
@@ -211,12 +214,6 @@ static void record_address(const struct asio_record *r, int port, struct sockadd
     }
 }
 
-static void set_text(lua_State *L, const char *field, const struct asio_record *r)
-{
-    lua_pushlstring(L, r->bytes, r->length);
-    lua_setfield(L, -2, field);
-}
-
 static void set_number(lua_State *L, const char *field, lua_Number value)
 {
     lua_pushnumber(L, value);
@@ -235,26 +232,22 @@ static void set_address(lua_State *L, const struct sockaddr_storage *addr)
 static void set_fields(lua_State *L, const struct asio_record *r)
 {
     struct sockaddr_storage addr;
-    switch (r->type) {
-    case ASIO_NAMES_SRV:
-        set_text(L, "target", r);
-        set_number(L, "port", r->port);
-        set_number(L, "priority", r->priority);
-        set_number(L, "weight", r->weight);
-        break;
-    case ASIO_NAMES_MX:
-        set_text(L, "exchange", r);
-        set_number(L, "priority", r->priority);
-        break;
-    case ASIO_NAMES_TXT:
-        set_text(L, "text", r);
-        break;
-    case ASIO_NAMES_PTR:
-        set_text(L, "name", r);
-        break;
-    default:
+    const char *text = NULL;
+    for (int i = 0; i < TYPES; i++)
+        if (types[i].type == r->type)
+            text = types[i].text;
+    if (text) {
+        lua_pushlstring(L, r->bytes, r->length);
+        lua_setfield(L, -2, text);
+    } else {
         record_address(r, 0, &addr);
         set_address(L, &addr);
+    }
+    if (r->type == ASIO_NAMES_SRV || r->type == ASIO_NAMES_MX)
+        set_number(L, "priority", r->priority);
+    if (r->type == ASIO_NAMES_SRV) {
+        set_number(L, "port", r->port);
+        set_number(L, "weight", r->weight);
     }
 }
 
@@ -275,41 +268,31 @@ static void append_records(lua_State *L, const struct asio_answer *a)
 }
 
 /* Two answers are the two families', IPv6 first; it goes last where this machine has no way to it. */
-static int push_found(lua_State *L, struct asio_rt *rt, const struct lookup *k)
+static int push_records(lua_State *L, const struct asio_names_query *q)
 {
-    const struct asio_names_query *q = &k->query;
     bool last = false;
-    if (q->status < 0)
-        return asio_push_fail(L, q->status);
     if (q->answers[0] && q->answers[1]) {
         struct sockaddr_storage addr;
         record_address(&q->answers[0]->records[0], DNS_PORT, &addr);
         last = !asio_sys_reachable(&addr);
     }
-    asio_push_ok(L, rt);
-    lua_newtable(L);
     append_records(L, q->answers[last]);
     append_records(L, q->answers[!last]);
     return 2;
 }
 
-/* Lists of raw socket addresses, as connect takes them: token, IPv6, IPv4, whether the first was IPv4. */
-static int push_raw(lua_State *L, struct asio_rt *rt, const struct lookup *k)
+/* Lists of raw socket addresses, as connect takes them: IPv6, IPv4, whether the first was IPv4. */
+static int push_raw(lua_State *L, const struct asio_names_query *q, int port)
 {
-    const struct asio_names_query *q = &k->query;
     int counts[2] = { 0, 0 };
     bool first4 = false;
-    if (q->status < 0)
-        return asio_push_fail(L, q->status);
-    asio_push_ok(L, rt);
-    lua_newtable(L);
     lua_newtable(L);
     for (int i = 0; i < 2; i++) {
         for (unsigned j = 0; q->answers[i] && j < q->answers[i]->count; j++) {
             const struct asio_record *r = &q->answers[i]->records[j];
             int is4 = r->type == ASIO_NAMES_A;
             struct sockaddr_storage addr;
-            record_address(r, k->port, &addr);
+            record_address(r, port, &addr);
             first4 = first4 || (is4 && counts[0] == 0);
             lua_pushlstring(L, (const char *)&addr, sizeof addr);
             lua_rawseti(L, is4 ? -2 : -3, ++counts[is4]);
@@ -317,6 +300,13 @@ static int push_raw(lua_State *L, struct asio_rt *rt, const struct lookup *k)
     }
     lua_pushboolean(L, first4);
     return 4;
+}
+
+static int push_found(lua_State *L, struct asio_rt *rt, const struct lookup *k)
+{
+    asio_push_ok(L, rt);
+    lua_newtable(L);
+    return k->port ? push_raw(L, &k->query, k->port) : push_records(L, &k->query);
 }
 
 /* ---- the wait ----------------------------------------------------------------------------- */
@@ -338,18 +328,12 @@ static void abort_lookup(struct asio_wait *w)
     lookup_free(k);
 }
 
-static int push_found_op(lua_State *L, struct asio_wait *w)
+static int push_answered(lua_State *L, struct asio_wait *w)
 {
     return w->status < 0 ? asio_push_fail(L, w->status) : push_found(L, w->rt, w->source);
 }
 
-static int push_raw_op(lua_State *L, struct asio_wait *w)
-{
-    return w->status < 0 ? asio_push_fail(L, w->status) : push_raw(L, w->rt, w->source);
-}
-
-static const struct asio_wait_op found_op = { "resolve", true, abort_lookup, push_found_op };
-static const struct asio_wait_op raw_op = { "resolve", true, abort_lookup, push_raw_op };
+static const struct asio_wait_op look_up_op = { "resolve", true, abort_lookup, push_answered };
 
 static int ready(struct asio_rt *rt)
 {
@@ -364,29 +348,30 @@ static int ready(struct asio_rt *rt)
 
 static struct lookup *lookup_new(const char *host, size_t length, const struct options *o)
 {
-    size_t servers = o->servers_count * sizeof *o->servers;
+    size_t servers = o->query.servers_count * sizeof *o->servers;
     struct lookup *k = asio_mem.malloc(sizeof *k + servers + length + 1);
     if (!k)
         return NULL;
-    memset(k, 0, sizeof *k);
-    memcpy(k->servers, o->servers, servers);
     char *copy = (char *)k->servers + servers;
     memcpy(copy, host, length + 1);
+    memcpy(k->servers, o->servers, servers);
+    k->query = o->query;
     k->query.host = copy;
-    k->query.type = o->type;
-    k->query.half = o->half;
-    k->query.fresh = o->fresh;
     k->query.servers = k->servers;
-    k->query.servers_count = o->servers_count;
+    k->port = o->port;
     return k;
 }
 
-/* Takes k. */
-static int begin(lua_State *L, struct asio_wait *w, struct lookup *k, double timeout, bool raw)
+static int look_up(lua_State *L, struct asio_rt *rt, const char *host, size_t length, const struct options *o)
 {
-    struct asio_rt *rt = w->rt;
+    struct asio_wait *w = asio_sched_claim(L, rt);
+    int status = ready(rt);
     struct asio_names *n = rt->names;
-    int status = n->backend->start(n->state, &k->query);
+    struct lookup *k = status == 0 ? lookup_new(host, length, o) : NULL;
+    if (status == 0)
+        status = k ? n->backend->start(n->state, &k->query) : UV_ENOMEM;
+    if (status == ASIO_NAMES_ANSWERED)
+        status = k->query.status;
     if (status < 0) {
         lookup_free(k);
         return asio_push_fail(L, status);
@@ -394,12 +379,12 @@ static int begin(lua_State *L, struct asio_wait *w, struct lookup *k, double tim
     if (status == ASIO_NAMES_ANSWERED) {
         lookup_free(n->held);
         n->held = k;
-        return raw ? push_raw(L, rt, k) : push_found(L, rt, k);
+        return push_found(L, rt, k);
     }
     link_lookup(n, k);
     k->wait = w;
     w->source = k;
-    return asio_sched_park(L, w, raw ? &raw_op : &found_op, timeout);
+    return asio_sched_park(L, w, &look_up_op, o->timeout);
 }
 
 /* ---- what Lua calls ----------------------------------------------------------------------- */
@@ -422,7 +407,6 @@ static int l_resolve(lua_State *L)
 {
     struct asio_rt *rt = asio_rt_of(L);
     struct options o;
-    struct sockaddr_storage addr;
     size_t length;
     lua_settop(L, 2);
     if (lua_type(L, 1) != LUA_TSTRING)
@@ -430,10 +414,9 @@ static int l_resolve(lua_State *L)
     if (!lua_isnil(L, 2) && !lua_istable(L, 2))
         asio_error_type(L, 2, 2, "resolve", "table");
     check_options(L, 2, 2, "resolve", &o);
-    o.timeout = -1;
     if (lua_istable(L, 2)) {
         lua_getfield(L, 2, "type");
-        o.type = check_type(L, -1, 2, "resolve");
+        o.query.type = check_type(L, -1, 2, "resolve");
         lua_getfield(L, 2, "timeout");
         o.timeout = asio_check_timeout(L, -1, 2, "resolve");
         lua_settop(L, 2);
@@ -441,20 +424,15 @@ static int l_resolve(lua_State *L)
     if (asio_sched_interrupted(rt))
         return asio_push_interrupt(L, rt);
     const char *host = lua_tolstring(L, 1, &length);
-    bool addresses = o.type == ASIO_NAMES_BOTH || o.type == ASIO_NAMES_A || o.type == ASIO_NAMES_AAAA;
-    bool numeric = asio_address_parse(L, 1, 0, &addr) == 0;
+    uint16_t type = o.query.type;
+    bool addresses = type == ASIO_NAMES_BOTH || type == ASIO_NAMES_A || type == ASIO_NAMES_AAAA;
+    bool numeric = asio_address_parse(L, 1, 0, &o.query.address) == 0;
     if (numeric && addresses)
-        return push_numeric(L, rt, &addr, o.type);
+        return push_numeric(L, rt, &o.query.address, type);
     if (!is_name(host, length, addresses) && !numeric)
         return asio_push_fail(L, UV_EAI_NONAME);
-    struct asio_wait *w = asio_sched_claim(L, rt);
-    int status = ready(rt);
-    struct lookup *k = status == 0 ? lookup_new(host, length, &o) : NULL;
-    if (!k)
-        return asio_push_fail(L, status < 0 ? status : UV_ENOMEM);
-    k->query.numeric = numeric && o.type == ASIO_NAMES_PTR;
-    k->query.address = addr;
-    return begin(L, w, k, o.timeout, false);
+    o.query.numeric = numeric && type == ASIO_NAMES_PTR;
+    return look_up(L, rt, host, length, &o);
 }
 
 /* core.lookup(host, port, timeout, opts, type) -> IPv6 addresses, IPv4 addresses, whether the first is
@@ -467,19 +445,15 @@ static int l_lookup(lua_State *L)
     const char *host = lua_tolstring(L, 1, &length);
     double timeout = asio_check_timeout(L, 3, 3, "connect");
     check_options(L, 4, 3, "connect", &o);
-    o.type = type_by_name(lua_tostring(L, 5));
-    o.half = o.type != ASIO_NAMES_BOTH;
+    o.timeout = timeout;
+    o.port = (int)lua_tointeger(L, 2);
+    o.query.type = type_by_name(lua_tostring(L, 5));
+    o.query.half = o.query.type != ASIO_NAMES_BOTH;
     if (asio_sched_interrupted(rt))
         return asio_push_interrupt(L, rt);
     if (!is_name(host, length, true))
         return asio_push_fail(L, UV_EAI_NONAME);
-    struct asio_wait *w = asio_sched_claim(L, rt);
-    int status = ready(rt);
-    struct lookup *k = status == 0 ? lookup_new(host, length, &o) : NULL;
-    if (!k)
-        return asio_push_fail(L, status < 0 ? status : UV_ENOMEM);
-    k->port = (int)lua_tointeger(L, 2);
-    return begin(L, w, k, timeout, true);
+    return look_up(L, rt, host, length, &o);
 }
 
 /* core.claim(opts): raises for bad options of a look-up, and where nothing can wait. */

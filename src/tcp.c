@@ -123,7 +123,7 @@ static struct asio_connecting *start_connect(
 }
 
 /* core.connect(ip, port, timeout, opts) or core.connect(raw, nil, timeout, opts): one numeric
- * address. EINVAL for what is not numeric. Arguments were checked by the shim. */
+ * address; false for what may be a name. Arguments were checked by the shim. */
 static int l_connect(lua_State *L)
 {
     struct asio_rt *rt = asio_rt_of(L);
@@ -143,6 +143,11 @@ static int l_connect(lua_State *L)
         status = asio_address_parse(L, 1, (int)lua_tointeger(L, 2), &addr);
     else if (!asio_address_raw(L, 1, &addr))
         status = UV_EINVAL;
+    if (status == UV_EINVAL && !lua_isnil(L, 2)) { /* apart from what the kernel calls EINVAL */
+        lua_pushnumber(L, rt->token_fail);
+        lua_pushboolean(L, 0);
+        return 2;
+    }
     if (status == 0 && options.bound && options.bind.ss_family != addr.ss_family)
         status = UV_EAFNOSUPPORT;
     if (status < 0)

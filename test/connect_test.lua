@@ -44,6 +44,15 @@ function T.test_a_name()
   server:close()
 end
 
+-- The kernel's EINVAL is no sign of a name: that there is no such name is no help.
+function T.test_an_address_that_the_kernel_calls_invalid()
+  for ip, bind in pairs { ['fe80::1'] = false, ['192.0.2.77'] = '127.0.0.1' } do
+    local conn, _, code = asio.connect(ip, 9, { bind = bind or nil, timeout = 0.1 })
+    lu.assertNil(conn)
+    lu.assertNotEquals(code, 'EAI_NONAME')
+  end
+end
+
 function T.test_ipv6()
   local server, message, code = asio.server('::1', 0, function(conn) conn:write 'six' end)
   lu.skipIf(not server and (code == 'EADDRNOTAVAIL' or code == 'EAFNOSUPPORT'),

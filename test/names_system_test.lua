@@ -246,7 +246,7 @@ T.test_a_large_hosts_file = t.slow(30, function()
       local started = asio.now()
       expect('first.example', '10.1.1.1')
       expect('last.example', '10.1.1.3')
-      expect('alias1.example', '10.1.1.2')
+      for i = 1, 6000, 7 do expect('alias' .. i .. '.example', '10.1.1.2') end
       for i = 1, 1000 do expect('ads' .. i * 27 .. '.tracker.example.com', '0.0.0.0') end
       assert(asio.resolve('10.1.1.3', { type = 'PTR' })[1].name == 'last.example')
       -- Names that are not in it cost nothing: nobody listens on the name server's port.

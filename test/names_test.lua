@@ -187,6 +187,25 @@ function T.test_a_truncated_answer_and_no_tcp()
   failed('EAI_NODATA', 'x.truncall.test')
 end
 
+-- c-ares writes to them as if nothing could happen; SIGPIPE would end the process.
+function T.test_tcp_connections_that_end_while_they_are_written_to()
+  t.quiet_child(function(address)
+    local asio = require 'asio'
+    local stop = asio.now() + 1.5
+    for i = 1, 60 do
+      asio.spawn(function()
+        local k = 0
+        while asio.now() < stop do
+          k = k + 1
+          asio.resolve(('h%d.%d.notcp.delay%d.test'):format(i, k, k * i % 4),
+            { servers = { address }, type = 'A', cache = false, timeout = 0.2 })
+        end
+      end)
+    end
+    asio.run()
+  end, { args = { server.servers[1] } })
+end
+
 function T.test_wrong_answers_are_passed_over()
   lu.assertEquals(ask('x.wrongthen.test', { type = 'A' })[1].address, '127.0.0.1')
 end
@@ -266,6 +285,23 @@ function T.test_a_thousand_at_once()
   lu.assertTrue(took >= 0.1)
   lu.assertTrue(took < 1 * t.patience, took)
 end
+
+-- Questions have numbers of 16 bits: c-ares 1.2x would look for one that is free, for ever.
+T.test_more_at_once_than_there_are_numbers = t.slow(60, function()
+  lu.skipIf(t.stress or t.sanitized, 'takes too long')
+  local silent = raw.udp()
+  local servers = { '127.0.0.1:' .. silent:port() }
+  local function question(i) return asio.resolve(('q%d.test'):format(i), { type = 'A', servers = servers }) end
+  local threads = {}
+  for i = 1, 32768 do threads[i] = asio.spawn(question, i) end
+  t.failure('EAI_AGAIN', question(32769))
+  -- Who asks what has been asked already waits, too.
+  t.failure('ETIMEDOUT', asio.resolve('q1.test', { type = 'A', servers = servers, timeout = 0.001 }))
+  lu.assertEquals(#ask('other.a.test', { type = 'A' }), 1)
+  for _, thread in ipairs(threads) do thread:cancel() end
+  for _, thread in ipairs(threads) do thread:join() end
+  silent:close()
+end)
 
 function T.test_who_asks_the_same_waits_for_the_same_answer()
   local threads = {}

@@ -154,6 +154,6 @@ function asio.connect(host, port, opts)
     local deadline = check_timeout(opts and opts.timeout)
     local seconds = deadline and max(deadline - now(), 0)
     local conn, message, code = finish(nil, c_connect(host, port, seconds, opts))
-    if conn or raw or code ~= 'EINVAL' then return conn, message, code end
+    if conn ~= false then return conn, message, code end
     return connect_name(host, port, deadline, opts)
 end

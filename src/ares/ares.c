@@ -147,11 +147,11 @@ static void ask(struct resolver *r, struct channel *ch, struct asio_names_query 
         note(q, i, e->status, e->answer);
         return;
     }
-    bool anew = !e;
-    if (anew)
+    bool anew = !e, full = anew && ch->flying >= CHANNEL_QUESTIONS_MAX;
+    if (anew && !full)
         e = cache_add(&r->cache, ch, type, name);
     if (!e) {
-        note(q, i, UV_ENOMEM, NULL);
+        note(q, i, full ? UV_EAI_AGAIN : UV_ENOMEM, NULL);
         return;
     }
     q->parts[i].query = q;
@@ -284,6 +284,9 @@ static int start(void *self, struct asio_names_query *q)
         reverse_name(&q->address, reverse);
         name = reverse;
     }
+    /* Others may be answered by the way: not told from here, where user code is on the stack. */
+    if (r->core->timer_set(r->rt, &r->soon, r->core->now()) < 0)
+        return UV_ENOMEM;
     q->status = 0;
     q->starting = true;
     if (q->type == ASIO_NAMES_BOTH) {
@@ -294,8 +297,8 @@ static int start(void *self, struct asio_names_query *q)
     }
     channel_settle(ch);
     q->starting = false;
-    if (r->first_done) /* others', by the way: not from here, where user code is on the stack */
-        r->core->timer_set(r->rt, &r->soon, r->core->now());
+    if (!r->first_done)
+        asio_timer_clear(&r->soon);
     if (q->pending > 0)
         return ASIO_NAMES_PENDING;
     conclude(q);

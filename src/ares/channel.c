@@ -12,6 +12,7 @@
 enum {
     TIMEOUT = 2,             /* seconds that a name server has for its first answer, then twice that... */
     TRIES = 3,               /* ...so often; resolv.conf can say otherwise */
+    MANY = 64,               /* questions under way */
     RECEIVE_BUFFER = 1 << 20 /* answers of a thousand questions that come at once */
 };
 
@@ -102,15 +103,21 @@ static void on_timer(struct asio_timer *t)
     resolver_tell(r);
 }
 
+/* c-ares goes through all questions to say which is due first. So with many it is asked only when the time has
+ * come: no question that was sent since is due earlier than one that is sent now. */
 static void arm(struct channel *ch)
 {
     const struct asio_core_api *core = ch->resolver->core;
+    uint64_t now = core->now(), at = now + ch->patience;
     struct timeval tv;
-    if (ch->flying == 0 || !ares_timeout(ch->c, NULL, &tv)) {
+    if (ch->flying == 0) {
         asio_timer_clear(&ch->timer);
         return;
     }
-    uint64_t at = core->now() + (uint64_t)tv.tv_sec * 1000000000 + (uint64_t)tv.tv_usec * 1000 + 1000000;
+    if (ch->flying > MANY && ch->timer.at != ASIO_NEVER)
+        at = ch->timer.at < at ? ch->timer.at : at;
+    else if (ares_timeout(ch->c, NULL, &tv))
+        at = now + (uint64_t)tv.tv_sec * 1000000000 + (uint64_t)tv.tv_usec * 1000 + 1000000;
     if (core->timer_set(ch->resolver->rt, &ch->timer, at) < 0)
         ch->out_of_memory = true;
 }
@@ -140,7 +147,9 @@ static int status_of(const struct channel *ch, int status)
     case ARES_EBADNAME:
     case ARES_EBADQUERY:
         return UV_EAI_NONAME;
-    case ARES_ESERVFAIL: /* nobody has answered, or somebody who cannot now */
+    case ARES_ESERVFAIL: /* nobody has answered, or somebody who cannot now, or does not want to */
+    case ARES_EREFUSED:  /* these two as such from c-ares 1.2x on */
+    case ARES_ENOTIMP:
     case ARES_ETIMEOUT:
     case ARES_ECONNREFUSED:
     case ARES_EOF:
@@ -280,6 +289,7 @@ static int init(struct channel *ch)
     o.sock_state_cb = on_socket;
     o.sock_state_cb_data = ch;
     o.timeout = p.timeout * 1000;
+    ch->patience = (uint64_t)p.timeout * 1000000000;
     o.tries = p.tries;
     o.socket_receive_buffer_size = RECEIVE_BUFFER;
     if (ch->servers_count > 0) {

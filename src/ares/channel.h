@@ -27,6 +27,7 @@ struct channel {
     bool out_of_memory;
     bool retired; /* resolv.conf is another one now: freed when nothing is under way */
     uint64_t used_at;
+    uint64_t patience;      /* ns that a server has for its first answer */
     unsigned servers_count; /* 0: the system's */
     struct sockaddr_storage servers[];
 };
@@ -37,6 +38,9 @@ struct channel *channel_open(
 
 /* Nothing may be under way, unless the resolver is closing. */
 void channel_free(struct channel *ch);
+
+/* There are 65,536 ids: when all are taken c-ares 1.2x looks for another one for ever. */
+enum { CHANNEL_QUESTIONS_MAX = 32768 };
 
 /* Sends a question; its end comes as resolver_complete, maybe before this returns. */
 void channel_ask(struct channel *ch, struct entry *e);

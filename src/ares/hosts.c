@@ -6,10 +6,11 @@
 #include <string.h>
 
 enum {
-    KEPT_MAX = 64 * 1024,        /* a larger file is read again where it is needed, in blocks of this size */
-    FILE_MAX = 64 * 1024 * 1024, /* what comes after that is not looked at */
-    ADDRESSES_MAX = 64,          /* of one name */
-    TOKEN_MAX = 256,             /* bytes of a name, or an address */
+    KEPT_MAX = 64 * 1024, /* a larger file is read again where it is needed, in blocks of this size... */
+    FILE_MAX =
+        64 * 1024 * 1024, /* ...or as long as its longest line; what comes after that is not looked at */
+    ADDRESSES_MAX = 64,   /* of one name */
+    TOKEN_MAX = 256,      /* bytes of a name, or an address */
 };
 
 struct token {
@@ -41,18 +42,22 @@ static struct token next_token(const char **p, const char *end)
 
 /* Reads a file line by line. */
 struct reader {
-    FILE *file;  /* NULL: there is none; at its end at once */
-    char *block; /* KEPT_MAX bytes, owned */
-    size_t size; /* of what is in the block */
-    size_t next; /* where in it the next line begins */
-    size_t base; /* where in the file the block begins */
-    bool at_end;
+    const struct asio_allocator *mem;
+    FILE *file;      /* NULL: there is none; at its end at once */
+    char *block;     /* owned */
+    size_t capacity; /* of the block: KEPT_MAX, or more for a long line */
+    size_t size;     /* of what is in it */
+    size_t next;     /* where in it the next line begins */
+    size_t base;     /* where in the file it begins */
+    bool at_end, out_of_memory;
 };
 
 static int reader_open(struct reader *r, const struct hosts *h)
 {
     memset(r, 0, sizeof *r);
-    r->block = h->core->mem->malloc(KEPT_MAX);
+    r->mem = h->core->mem;
+    r->capacity = KEPT_MAX;
+    r->block = r->mem->malloc(KEPT_MAX);
     if (!r->block)
         return UV_ENOMEM;
     r->file = fopen(h->path, "rb");
@@ -66,28 +71,41 @@ static void reader_close(struct reader *r)
         fclose(r->file);
 }
 
+static bool grow(struct reader *r)
+{
+    char *block = r->mem->realloc(r->block, 2 * r->capacity);
+    if (!block)
+        return false;
+    r->block = block;
+    r->capacity *= 2;
+    return true;
+}
+
 /* Moves what is left of the block to its beginning, and fills it up. A file that fits is not moved. */
 static void refill(struct reader *r)
 {
     size_t rest = r->size - r->next;
+    r->out_of_memory = rest == r->capacity && !grow(r);
+    if (r->out_of_memory)
+        return;
     memmove(r->block, r->block + r->next, rest);
     r->base += r->next;
     r->next = 0;
-    r->size = rest + fread(r->block + rest, 1, KEPT_MAX - rest, r->file);
-    r->at_end = r->size < KEPT_MAX || r->base > FILE_MAX;
+    r->size = rest + fread(r->block + rest, 1, r->capacity - rest, r->file);
+    r->at_end = r->size < r->capacity || r->base + r->size > FILE_MAX;
 }
 
-/* The next line, without its end; one that does not fit into a block comes in pieces. */
+/* The next line, without its end. */
 static bool next_line(struct reader *r, struct token *line, size_t *at)
 {
     for (;;) {
         char *start = r->block + r->next, *end = r->block + r->size;
         char *newline = r->next < r->size ? memchr(start, '\n', (size_t)(end - start)) : NULL;
-        if (!newline && !r->at_end && (r->next > 0 || r->size < KEPT_MAX)) {
+        if (!newline && !r->at_end && !r->out_of_memory) {
             refill(r);
             continue;
         }
-        if (start == end)
+        if (start == end || r->out_of_memory)
             return false;
         *at = r->base + r->next;
         *line = (struct token){ start, (size_t)((newline ? newline : end) - start) };
@@ -206,12 +224,12 @@ static int load(struct hosts *h)
     while (fine && next_line(&r, &line, &at))
         fine = add_line(h, line, at);
     reader_close(&r);
-    fine = fine && fill_buckets(h);
+    fine = fine && !r.out_of_memory && fill_buckets(h);
     h->text = r.block;
     h->size = r.size;
     if (!fine) {
         forget(h);
-    } else if (r.base > 0) {
+    } else if (r.base > 0 || r.size >= KEPT_MAX) {
         h->core->mem->free(h->text);
         h->text = NULL;
     }
@@ -398,7 +416,7 @@ int hosts_find_name(struct hosts *h, const struct sockaddr_storage *addr, struct
         return UV_ENOMEM;
     while (name.length == 0 && next_line(&r, &line, &at))
         name = name_in(line, wanted, six ? 16 : 4);
-    int status = name_answer(h, name, answer);
+    int status = r.out_of_memory ? UV_ENOMEM : name_answer(h, name, answer);
     reader_close(&r);
     h->core->mem->free(r.block);
     return status;
