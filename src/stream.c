@@ -169,6 +169,7 @@ void asio_stream_close(struct asio_stream *s, bool collected)
 {
     if (s->closing)
         return;
+    s->collected = collected;
     let_go(s);
     s->give_up = asio_rt_deadline(s->linger);
     if (collected && owes_nothing(s)) {

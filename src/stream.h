@@ -88,6 +88,7 @@ struct asio_stream {
     bool finished;                      /* closing: everything is sent and half-closed */
     bool counted;                       /* in rt->stats: it was a connection once */
     bool gone;                          /* the handle was given back */
+    bool collected;                     /* nobody has closed it: the collector has found it */
     uint32_t discarded;                 /* closing: bytes that came after the half-close */
 };
 
