@@ -56,11 +56,11 @@ struct asio_listener {
     struct asio_wait_list accepters; /* light threads in server:accept */
     /* Connections through a proxy, see proxied.h: their header is waited for; it is there and nobody is. */
     struct asio_wait_list incomplete, complete;
-    uint8_t state;                   /* enum asio_listener_state */
-    bool handled;                    /* there is a handler */
-    bool paused;                     /* accepting waits for the timer */
-    bool pending;                    /* libuv holds a connection that was not taken */
-    unsigned accepted;               /* in the turn `turn` */
+    uint8_t state;     /* enum asio_listener_state */
+    bool handled;      /* there is a handler */
+    bool paused;       /* accepting waits for the timer */
+    bool pending;      /* libuv holds a connection that was not taken */
+    unsigned accepted; /* in the turn `turn` */
     uint64_t turn;
     double backoff;       /* seconds to wait after the next fault */
     uint64_t reported_at; /* uv_hrtime(); 0: never */

@@ -96,7 +96,8 @@ static int read_file(struct asio_stdio *p)
         return UV_ENOMEM;
     uv_buf_t buf = uv_buf_init(p->buffer, ASIO_SCRATCH_SIZE);
     p->reading = true;
-    return uv_fs_read(&p->stream.rt->loop, &p->read_req, p->file, &buf, 1, -1, on_file_read); /* cannot fail */
+    return uv_fs_read(
+        &p->stream.rt->loop, &p->read_req, p->file, &buf, 1, -1, on_file_read); /* cannot fail */
 }
 
 /* User code runs inside: nobody may read any more, and it may be closed. */

@@ -131,8 +131,7 @@ int asio_sys_stdio_open(int number, uv_os_sock_t *fd);
 
 /* Bytes, UV_EAGAIN, or an error; not for files. */
 ssize_t asio_sys_stdio_read(uv_os_sock_t fd, enum asio_sys_stdio how, uv_buf_t buf);
-ssize_t asio_sys_stdio_write(
-    uv_os_sock_t fd, enum asio_sys_stdio how, const uv_buf_t *bufs, unsigned count);
+ssize_t asio_sys_stdio_write(uv_os_sock_t fd, enum asio_sys_stdio how, const uv_buf_t *bufs, unsigned count);
 
 /* Waits so many milliseconds until it can be written to. */
 bool asio_sys_stdio_wait(uv_os_sock_t fd, int ms);

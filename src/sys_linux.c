@@ -212,8 +212,8 @@ int asio_sys_stdio_watch(uv_os_sock_t fd, uv_os_sock_t *watch)
 
 int asio_sys_stdio_poll(uv_os_sock_t watch, uv_os_sock_t fd, int events)
 {
-    struct epoll_event event = { .events =
-                                     (events & UV_READABLE ? EPOLLIN : 0) | (events & UV_WRITABLE ? EPOLLOUT : 0) };
+    struct epoll_event event = { .events = (events & UV_READABLE ? EPOLLIN : 0) |
+            (events & UV_WRITABLE ? EPOLLOUT : 0) };
     epoll_ctl(watch, EPOLL_CTL_MOD, fd, &event);
     return events ? UV_READABLE : 0;
 }

@@ -51,7 +51,8 @@ static ssize_t result(ssize_t n)
 {
     if (n >= 0)
         return n;
-    return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? UV_EAGAIN : uv_translate_sys_error(errno);
+    return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? UV_EAGAIN
+                                                                     : uv_translate_sys_error(errno);
 }
 
 ssize_t asio_sys_stdio_read(uv_os_sock_t fd, enum asio_sys_stdio how, uv_buf_t buf)

@@ -41,7 +41,8 @@ static struct outcome parse(const char *bytes, size_t n)
     check(o.length == UV_EPROTO || (o.length >= 0 && (size_t)o.length <= n), "a length that is not there");
     check(o.length != 0 || (o.need > n && o.need <= 65536 + 16), "does not say what it needs");
     if (o.length > 0 && o.header.kind == ASIO_PROXY_UNIX)
-        check(o.header.paths >= copy && o.header.paths + 2 * ASIO_PROXY_PATH <= copy + o.length, "paths outside");
+        check(o.header.paths >= copy && o.header.paths + 2 * ASIO_PROXY_PATH <= copy + o.length,
+            "paths outside");
     free(copy);
     return o;
 }
@@ -56,14 +57,16 @@ static void try_all(const char *bytes, size_t n)
         check(!over || part.length == all.length, "bytes behind it matter");
         check(all.length <= 0 || over || part.length == 0, "an end in the middle");
         check(part.length >= 0 || all.length < 0, "more makes it good");
-        check(part.length != 0 || part.need <= (all.length > 0 ? (size_t)all.length : SIZE_MAX), "wants too much");
+        check(part.length != 0 || part.need <= (all.length > 0 ? (size_t)all.length : SIZE_MAX),
+            "wants too much");
     }
 }
 
 static size_t make(char *to)
 {
     static const char *const lines[] = { "PROXY TCP4 255.255.255.255 1.2.3.4 65535 1\r\n",
-        "PROXY TCP6 ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff 65535 65535\r\n",
+        "PROXY TCP6 ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff 65535 "
+        "65535\r\n",
         "PROXY TCP6 ::1 ::ffff:1.2.3.4 0 80\r\n", "PROXY UNKNOWN\r\n", "PROXY UNKNOWN what ever it is\r\n" };
     static const unsigned char least[] = { 0, 12, 36, 216 };
     unsigned kind = number(9);

@@ -44,7 +44,8 @@ local function contents(path)
   return text
 end
 
--- Runs a shell command that ends by itself; `fn` is the script %s in it. Returns what it prints, and its code.
+-- Runs a shell command that ends by itself; `fn` is the script %s in it. Returns what it prints, and its
+-- code.
 local function shell(command, fn)
   local path = os.tmpname()
   local file = assert(io.open(path, 'w'))
