@@ -430,7 +430,7 @@ static void hand_out(struct accept *a)
         asio_stream_close(&a->stream->stream, true);
 }
 
-/* Takes the connection that libuv offers. Afterwards the listener may be closing, but its memory is there. */
+/* Takes the connection that libuv offers. Afterwards the listener may be closing; its memory is there. */
 static void accept_one(struct asio_listener *l)
 {
     struct accept a = { .listener = l, .status = UV_ENOMEM, .ref = LUA_NOREF };
@@ -451,8 +451,7 @@ void asio_listener_complete(struct asio_listener *l, struct asio_stream *s)
 {
     if (!wanted(l))
         return;
-    struct accept a = { .listener = l, .stream = (struct asio_uvstream *)(void *)s, .complete = true };
-    a.ref = asio_proxied_end(s);
+    struct accept a = { l, (struct asio_uvstream *)(void *)s, asio_proxied_end(s), .complete = true };
     hand_out(&a);
 }
 

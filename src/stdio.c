@@ -110,8 +110,8 @@ static void serve(struct asio_stdio *p, char *bytes, ssize_t n)
     }
     asio_stream_received(s, bytes, (size_t)n);
     if (is_file(p) && !s->gone && s->reading) {
-        int status = s->reader ? read_file(p) : 0;
-        s->reading = s->reader && status == 0;
+        int status = asio_stream_is_read(s) ? read_file(p) : 0;
+        s->reading = asio_stream_is_read(s) && status == 0;
         if (status < 0)
             asio_stream_ended(s, status);
     }
@@ -171,7 +171,7 @@ static int update(struct asio_stdio *p)
 static void receive(struct asio_stdio *p)
 {
     struct asio_stream *s = &p->stream;
-    p->reading = s->reading = s->reader != NULL;
+    p->reading = s->reading = asio_stream_is_read(s);
     if (!p->reading)
         return;
     uv_buf_t buf = asio_rt_scratch(s->rt);
@@ -436,7 +436,7 @@ static int l_open(lua_State *L)
     struct asio_rt *rt = asio_rt_of(L);
     int number = (int)lua_tointeger(L, 1);
     struct asio_conn *conn = asio_conn_push(L, rt);
-    struct asio_stream *s;
+    struct asio_stream *s = NULL;
     if (rt->closed || (rt->stdio_closed >> number & 1))
         return 1;
     uv_os_sock_t fd = none;
