@@ -43,9 +43,10 @@ missing_for_test() {
     has strace || echo strace
     has nft || echo nftables
     has ss || echo iproute2
-    has unshare || echo util-linux
+    has unshare && has setpriv || echo util-linux
     has curl || echo curl
     has dig || echo bind9-dnsutils
+    has haproxy || echo haproxy
     [ -e /etc/services ] || echo netbase
 }
 

@@ -47,6 +47,7 @@ void asio_pipe_open(lua_State *L, struct asio_rt *rt);
 void asio_passing_open(lua_State *L, struct asio_rt *rt);
 void asio_splice_open(lua_State *L, struct asio_rt *rt);
 void asio_relay_open(lua_State *L, struct asio_rt *rt);
+void asio_stdio_open(lua_State *L, struct asio_rt *rt);
 void asio_server_open(lua_State *L, struct asio_rt *rt);
 void asio_names_open(lua_State *L, struct asio_rt *rt);
 void asio_udp_open(lua_State *L, struct asio_rt *rt);

@@ -5,6 +5,7 @@
 #include "error.h"
 #include "api.h"
 #include "address.h"
+#include "proxied.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -333,12 +334,38 @@ static int l_set_timeout(lua_State *L)
     return 1;
 }
 
+/* Of a connection that came through a proxy: what that says of it. */
+static bool has_path(const struct asio_stream *s)
+{
+    return s->proxied ? s->proxied->source.any.sa_family == AF_UNIX : s->transport->path_of != NULL;
+}
+
+static int name_of(struct asio_stream *s, struct sockaddr_storage *addr, bool peer)
+{
+    if (!s->proxied)
+        return s->transport->name_of(s, addr, peer);
+    memcpy(addr, peer ? &s->proxied->source : &s->proxied->target, sizeof s->proxied->source);
+    return 0;
+}
+
+static int path_of(struct asio_stream *s, char *path, size_t *n, bool peer)
+{
+    if (!s->proxied)
+        return s->transport->path_of(s, path, n, peer);
+    memcpy(path, s->proxied->paths + (peer ? 0 : ASIO_PROXY_PATH), ASIO_PROXY_PATH);
+    path[ASIO_PROXY_PATH] = '\0';
+    *n = *path ? strlen(path) : path[1] ? strlen(path + 1) + 1 : 0;
+    if (*n && !*path)
+        *path = '@';
+    return 0;
+}
+
 /* The name of a Unix socket or pipe, in the form in which scripts give it. */
 static int push_path(lua_State *L, struct asio_stream *s, bool peer)
 {
     char path[ASIO_SYS_PATH_MAX];
     size_t n = sizeof path;
-    int status = s->transport->path_of(s, path, &n, peer);
+    int status = path_of(s, path, &n, peer);
     if (status < 0)
         return asio_error_push(L, status);
     asio_address_push_path(L, path, n);
@@ -349,9 +376,9 @@ static int push_name(lua_State *L, const char *fname, bool peer)
 {
     struct asio_stream *s = check_conn(L, fname)->stream;
     struct sockaddr_storage addr;
-    if (s && s->transport->path_of)
+    if (s && has_path(s))
         return push_path(L, s, peer);
-    int status = s ? s->transport->name_of(s, &addr, peer) : UV_EBADF;
+    int status = s ? name_of(s, &addr, peer) : UV_EBADF;
     return status < 0 ? asio_error_push(L, status) : asio_address_push(L, &addr);
 }
 
@@ -416,9 +443,9 @@ static int l_tostring(lua_State *L)
     char text[ASIO_ADDRESS_MAX];
     if (!s)
         lua_pushliteral(L, "connection (closed)");
-    else if (s->transport->path_of && push_named(L, s))
+    else if (has_path(s) && push_named(L, s))
         lua_pushfstring(L, "connection (%s)", lua_tostring(L, -1));
-    else if (s->transport->name_of(s, &addr, true) < 0 || asio_address_format(&addr, text) < 0)
+    else if (name_of(s, &addr, true) < 0 || asio_address_format(&addr, text) < 0)
         lua_pushfstring(L, "connection (%s)", s->transport->name);
     else
         lua_pushfstring(L, "connection (%s %s)", s->transport->name, text);

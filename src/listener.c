@@ -60,6 +60,10 @@ void asio_listener_close(struct asio_listener *l)
         l->accepters = (struct asio_wait_list){ 0 };
     while (l->accepters.first) /* may run finalizers: they find a server that is closed */
         asio_sched_abort(l->accepters.first, UV_ECANCELED);
+    while (l->incomplete.first)
+        asio_proxied_give_up(l->incomplete.first->source);
+    while (l->complete.first)
+        asio_proxied_give_up(l->complete.first->source);
     l->crew->listener = NULL;
     asio_crew_free(l->crew);
     l->rt->alive--;
@@ -318,6 +322,7 @@ struct accept {
     bool lost;                  /* libuv gave it, and something then failed */
     struct asio_wait *accepter; /* to be woken */
     bool spawned;               /* somebody has it */
+    bool complete;              /* a proxy has said who it is */
 };
 
 /* Takes the connection from libuv, once all that can run out of memory is there. */
@@ -358,6 +363,18 @@ static void hand_over(lua_State *L, struct accept *a)
     a->spawned = true;
 }
 
+/* It comes through a proxy, if that is one we know. */
+static void begin(struct accept *a)
+{
+    struct asio_stream *s = &a->stream->stream;
+    if (asio_proxied_begin(a->listener, s, a->ref) < 0) {
+        asio_stream_drop(s);
+        return;
+    }
+    a->ref = LUA_NOREF;
+    a->spawned = true;
+}
+
 /* May be run again after an error: a finalizer that raises must not cost somebody a connection. */
 static void accept_body(lua_State *L, void *arg)
 {
@@ -367,6 +384,10 @@ static void accept_body(lua_State *L, void *arg)
         a->status = take(L, a);
     if (a->status < 0)
         return;
+    if (l->trust && !a->complete) {
+        begin(a);
+        return;
+    }
     if (!l->handled) {
         hand_over(L, a);
         return;
@@ -398,23 +419,29 @@ static void after_accept(struct asio_listener *l, const struct accept *a)
     }
 }
 
-/* Takes the connection that libuv offers. The handler runs inside: afterwards the listener may be
- * closing, but its memory is there. */
-static void accept_one(struct asio_listener *l)
+/* The handler runs inside: afterwards the listener may have been closed. */
+static void hand_out(struct accept *a)
 {
     enum { TRIES = 100 };
-    struct accept a = { .listener = l, .status = UV_ENOMEM, .ref = LUA_NOREF };
+    struct asio_rt *rt = a->listener->rt;
     int error = LUA_ERRRUN;
+    for (int i = 0; i < TRIES && error == LUA_ERRRUN && !a->spawned; i++)
+        error = asio_rt_protect(rt, accept_body, a);
+    if (a->ref != LUA_NOREF)
+        asio_rt_release(rt, a->ref);
+    if (a->accepter)
+        asio_sched_wake(a->accepter, 0);
+    if (a->stream && (error || !a->spawned) && a->stream->stream.conn)
+        asio_stream_close(&a->stream->stream, true);
+}
+
+/* Takes the connection that libuv offers. Afterwards the listener may be closing; its memory is there. */
+static void accept_one(struct asio_listener *l)
+{
+    struct accept a = { .listener = l, .status = UV_ENOMEM, .ref = LUA_NOREF };
     l->pending = false;
     l->accepted++;
-    for (int i = 0; i < TRIES && error == LUA_ERRRUN && !a.spawned; i++)
-        error = asio_rt_protect(l->rt, accept_body, &a);
-    if (a.ref != LUA_NOREF)
-        asio_rt_release(l->rt, a.ref);
-    if (a.accepter)
-        asio_sched_wake(a.accepter, 0);
-    if (a.stream && (error || !a.spawned) && a.stream->stream.conn)
-        asio_stream_close(&a.stream->stream, true);
+    hand_out(&a);
     if (l->server)
         after_accept(l, &a);
 }
@@ -423,6 +450,14 @@ static void accept_one(struct asio_listener *l)
 static bool wanted(const struct asio_listener *l)
 {
     return l->handled || l->accepters.first;
+}
+
+void asio_listener_complete(struct asio_listener *l, struct asio_stream *s)
+{
+    if (!wanted(l))
+        return;
+    struct accept a = { l, (struct asio_uvstream *)(void *)s, asio_proxied_end(s), .complete = true };
+    hand_out(&a);
 }
 
 static bool is_full(const struct asio_listener *l)
@@ -525,13 +560,30 @@ static void on_timer(struct asio_timer *timer)
         accept_one(l); /* and libuv goes on listening */
 }
 
+/* One that came through a proxy. */
+static void take_complete(lua_State *L, struct asio_listener *l)
+{
+    int ref = asio_proxied_end(l->complete.first->source);
+    asio_push_ok(L, l->rt);
+    asio_rt_push_anchored(L, l->rt, ref);
+    asio_rt_release(l->rt, ref);
+}
+
 bool asio_listener_take(lua_State *L, struct asio_listener *l)
 {
     struct accept a = { .listener = l, .ref = LUA_NOREF };
+    if (l->complete.first) {
+        take_complete(L, l);
+        return true;
+    }
     if (!l->pending || l->paused)
         return false;
     if (is_full(l)) {
         look_for_room(l);
+        return false;
+    }
+    if (l->trust) {
+        accept_one(l);
         return false;
     }
     asio_push_ok(L, l->rt);

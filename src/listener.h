@@ -6,6 +6,7 @@
 #define ASIO_LISTENER_H
 
 #include "pipe.h"
+#include "proxied.h"
 #include "tcp.h"
 
 #define ASIO_NO_SOCKET ((uv_os_sock_t)-1)
@@ -51,12 +52,15 @@ struct asio_listener {
     size_t path_length;
     struct asio_sys_file file; /* that it made */
     struct asio_options options;
+    const struct asio_trust *trust;  /* connections come through a proxy; the holder's; or NULL */
     struct asio_wait_list accepters; /* light threads in server:accept */
-    uint8_t state;                   /* enum asio_listener_state */
-    bool handled;                    /* there is a handler */
-    bool paused;                     /* accepting waits for the timer */
-    bool pending;                    /* libuv holds a connection that was not taken */
-    unsigned accepted;               /* in the turn `turn` */
+    /* Connections through a proxy, see proxied.h: their header is waited for; it is there and nobody is. */
+    struct asio_wait_list incomplete, complete;
+    uint8_t state;     /* enum asio_listener_state */
+    bool handled;      /* there is a handler */
+    bool paused;       /* accepting waits for the timer */
+    bool pending;      /* libuv holds a connection that was not taken */
+    unsigned accepted; /* in the turn `turn` */
     uint64_t turn;
     double backoff;       /* seconds to wait after the next fault */
     uint64_t reported_at; /* uv_hrtime(); 0: never */
@@ -81,6 +85,9 @@ void asio_listener_close(struct asio_listener *l);
 /* Takes the connection that is there, and pushes token and connection; false: none, or not now. May close
  * the listener. */
 bool asio_listener_take(lua_State *L, struct asio_listener *l);
+
+/* A connection is complete, and in the list of those: it is handed out if it is wanted. */
+void asio_listener_complete(struct asio_listener *l, struct asio_stream *s);
 
 /* There may be room for one that waits. May close the listener. */
 void asio_listener_accept_soon(struct asio_listener *l);

@@ -53,6 +53,7 @@ static int open_parts(lua_State *L)
     asio_passing_open(L, rt);
     asio_splice_open(L, rt);
     asio_relay_open(L, rt);
+    asio_stdio_open(L, rt);
     asio_server_open(L, rt);
     asio_names_open(L, rt);
     asio_udp_open(L, rt);

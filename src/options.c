@@ -4,6 +4,7 @@
 
 #include "address.h"
 #include "error.h"
+#include "proxied.h"
 
 #include <math.h>
 #include <string.h>
@@ -125,6 +126,13 @@ static void read_bind(const struct reading *r)
     r->to->bound = true;
 }
 
+static void read_proxy_protocol(const struct reading *r)
+{
+    r->to->proxied = lua_toboolean(r->L, r->index);
+    if (r->to->proxied)
+        asio_trust_read(r->L, r->index, r->arg, r->fname, NULL);
+}
+
 /* Whoever asks for encryption must not get a connection without. */
 static void read_missing(const struct reading *r)
 {
@@ -154,7 +162,7 @@ static const struct option {
     { "max_connections", read_max_connections },
     { "handles", read_handles },
     { "unlink_stale", read_unlink_stale },
-    { "proxy_protocol", read_missing },
+    { "proxy_protocol", read_proxy_protocol },
     { "tls", read_missing },
     { "threads", read_missing },
 };

@@ -422,6 +422,7 @@ static int l_gc(lua_State *L)
 
 static void open_loop(lua_State *L, struct asio_rt *rt)
 {
+    rt->stdio_closed = asio_sys_stdio_fill();
     int status = uv_loop_init(&rt->loop);
     if (status == 0) {
         rt->loop_open = true;

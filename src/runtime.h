@@ -83,6 +83,7 @@ struct asio_rt {
 
     double token_ok, token_fail, token_interrupt; /* secrets between C and the shims, see wait.h */
     bool loop_open, closed;
+    unsigned stdio_closed; /* bits: these numbers were not open at the start */
     bool watches_sigint;
     int unflushed; /* light threads that have run since the last flush */
     bool polling;  /* libuv is on the C stack */

@@ -102,7 +102,7 @@ static int find_where(lua_State *L, struct request *r, int port)
 /* ---- asio.server -------------------------------------------------------------------------- */
 
 /* The holder comes first, closed: nothing is left over when memory runs out on the way. */
-static struct asio_server *push_holder(lua_State *L, struct asio_rt *rt, int handler)
+static struct asio_server *push_holder(lua_State *L, struct asio_rt *rt, int handler, int trust)
 {
     struct asio_server *server = lua_newuserdata(L, sizeof *server);
     *server = (struct asio_server){ 0 };
@@ -111,8 +111,22 @@ static struct asio_server *push_holder(lua_State *L, struct asio_rt *rt, int han
     lua_createtable(L, 0, 1);
     lua_pushvalue(L, handler);
     lua_setfield(L, -2, "handler");
+    lua_pushvalue(L, trust);
+    lua_setfield(L, -2, "trust");
     lua_setfenv(L, -2);
     return server;
+}
+
+/* Pushes it, or nil. */
+static struct asio_trust *push_trust(lua_State *L, int index, const struct asio_options *options)
+{
+    if (options->proxied) {
+        lua_pushliteral(L, "proxy_protocol");
+        lua_rawget(L, index);
+        return asio_trust_push(L, lua_gettop(L), index, "server");
+    }
+    lua_pushnil(L);
+    return NULL;
 }
 
 static int push_open_failure(lua_State *L, const struct request *r, int status)
@@ -140,13 +154,15 @@ static int l_server(lua_State *L)
         return results;
     if (options.handles && r.where.carrier != &asio_pipe_carrier)
         asio_error_arg(L, handler + 1, "server", "option 'handles' is for Unix sockets alone");
-    struct asio_server *server = push_holder(L, rt, handler);
+    struct asio_trust *trust = push_trust(L, handler + 1, &options);
+    struct asio_server *server = push_holder(L, rt, handler, lua_gettop(L));
     int status = asio_listener_open(rt, server, &r.where, &options);
     if (status < 0)
         return push_open_failure(L, &r, status);
     if (r.where.fd != ASIO_NO_SOCKET && !r.keep)
         asio_sys_close(r.where.fd); /* the server has its own */
     server->listener->handled = !lua_isnil(L, handler);
+    server->listener->trust = trust;
     asio_rt_holder_add(L, rt, server->listener); /* out of memory: the holder is collected, and closes */
     return 1;
 }

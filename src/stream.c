@@ -169,6 +169,7 @@ void asio_stream_close(struct asio_stream *s, bool collected)
 {
     if (s->closing)
         return;
+    s->collected = collected;
     let_go(s);
     s->give_up = asio_rt_deadline(s->linger);
     if (collected && owes_nothing(s)) {
@@ -212,6 +213,7 @@ void asio_stream_free(struct asio_stream *s)
     s->in.pinned = false; /* memory may have run out while it was */
     asio_inbuf_free(&s->in);
     asio_delim_free(&s->delim);
+    asio_mem.free(s->proxied);
     asio_stream_drop_output(s);
     s->rt->stats.connections_open -= s->counted;
     if (s->tally) {

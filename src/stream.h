@@ -20,6 +20,7 @@
 #include "stream_find.h"
 
 struct asio_stream;
+struct asio_proxied;
 
 /* Statuses are 0 or negative libuv errors. */
 struct asio_transport {
@@ -74,6 +75,7 @@ struct asio_stream {
     struct asio_outbuf out;
     uint64_t queued; /* bytes ever written into the queue; queued - out.length were sent */
     struct asio_flush_node flush;
+    struct asio_proxied *proxied;       /* came through a proxy: see proxied.h; or NULL */
     struct asio_tally *tally;           /* counts it until the handle is gone, or NULL */
     struct asio_timer timer;            /* closing: when to look again, at last when to give up */
     double read_timeout, write_timeout; /* seconds, negative: none */
@@ -88,6 +90,7 @@ struct asio_stream {
     bool finished;                      /* closing: everything is sent and half-closed */
     bool counted;                       /* in rt->stats: it was a connection once */
     bool gone;                          /* the handle was given back */
+    bool collected;                     /* nobody has closed it: the collector has found it */
     uint32_t discarded;                 /* closing: bytes that came after the half-close */
 };
 

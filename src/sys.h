@@ -112,7 +112,46 @@ struct asio_sys_arrival {
 };
 ssize_t asio_sys_recv_handles(uv_os_fd_t fd, uv_buf_t buf, struct asio_sys_arrival *arrival);
 
+/* ---- Standard streams (sys_unix_stdio.c) ----
+ * The description behind such a number is shared with other processes, so its modes stay as they are. */
+
+/* Has numbers that are not open stand for nothing (bit n of the result: n was one of them). Else libuv's own
+ * descriptors would get them, and it ends the process when it closes such a one. */
+unsigned asio_sys_stdio_fill(void);
+
+/* Opens what is behind a number once more, and says how it can be used; or an error; UV_ENOTSUP: libuv's
+ * streams do it. */
+enum asio_sys_stdio {
+    ASIO_SYS_STDIO_OWN,    /* by a description of our own, which never waits */
+    ASIO_SYS_STDIO_SOCKET, /* by calls that do not wait */
+    ASIO_SYS_STDIO_SHARED, /* by looking before each call, and writing little at a time */
+    ASIO_SYS_STDIO_FILE,   /* it cannot be polled: a thread may wait for it */
+};
+int asio_sys_stdio_open(int number, uv_os_sock_t *fd);
+
+/* Bytes, UV_EAGAIN, or an error; not for files. */
+ssize_t asio_sys_stdio_read(uv_os_sock_t fd, enum asio_sys_stdio how, uv_buf_t buf);
+ssize_t asio_sys_stdio_write(uv_os_sock_t fd, enum asio_sys_stdio how, const uv_buf_t *bufs, unsigned count);
+
+/* Waits so many milliseconds until it can be written to. */
+bool asio_sys_stdio_wait(uv_os_sock_t fd, int ms);
+
+/* Lets a number stand for nothing: it stays taken. */
+void asio_sys_stdio_discard(int number);
+
+/* The addresses of a socket of any kind. */
+int asio_sys_socket_name(uv_os_sock_t fd, struct sockaddr_storage *addr, bool peer);
+
 /* ---- sys_linux.c, with fallbacks ---- */
+
+/* Another description of the same terminal or pipe, which never waits; UV_ENOTSUP. */
+int asio_sys_reopen(int fd, uv_os_sock_t *copy);
+
+/* A descriptor that libuv can poll in place of `fd` without changing the modes of that; UV_EPERM for files. */
+int asio_sys_stdio_watch(uv_os_sock_t fd, uv_os_sock_t *watch);
+
+/* Has it poll for these events; returns those that libuv is to be asked for. */
+int asio_sys_stdio_poll(uv_os_sock_t watch, uv_os_sock_t fd, int events);
 
 /* Who is at the other end of a Unix socket; UV_ENOTSUP for others. */
 struct asio_sys_credentials {

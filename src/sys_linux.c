@@ -7,8 +7,12 @@
 #include <fcntl.h>
 #include <linux/sockios.h>
 #include <netinet/in.h>
+#include <poll.h>
+#include <stdio.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum {
@@ -159,4 +163,58 @@ ssize_t asio_sys_pipe_read(uv_os_sock_t end, char *to, size_t n)
         got = read(end, to, n);
     while (got < 0 && errno == EINTR);
     return got < 0 ? uv_translate_sys_error(errno) : got;
+}
+
+static bool hung_up(int fd)
+{
+    struct pollfd p = { .fd = fd };
+    return poll(&p, 1, 0) > 0 && (p.revents & POLLHUP);
+}
+
+/* It is the same thing, and a description of its own: the old one has not become non-blocking. One of a FIFO
+ * that was opened when the last writer had gone would never tell of the end. */
+static bool is_equal(int fd, int copy, int flags)
+{
+    struct stat a, b;
+    return fstat(fd, &a) == 0 && fstat(copy, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino &&
+        fcntl(fd, F_GETFL) == flags && (!hung_up(fd) || hung_up(copy));
+}
+
+int asio_sys_reopen(int fd, uv_os_sock_t *copy)
+{
+    char path[32];
+    unsigned number;
+    int flags = fcntl(fd, F_GETFL);
+    if (ioctl(fd, TIOCGPTN, &number) == 0)
+        return UV_ENOTSUP; /* the master of a pseudo-terminal: that would make a new one */
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    *copy = open(path, (flags & O_ACCMODE) | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (*copy < 0)
+        return uv_translate_sys_error(errno);
+    if (is_equal(fd, *copy, flags))
+        return 0;
+    asio_sys_set_file_flags(fd, flags);
+    close(*copy);
+    return UV_ENOTSUP;
+}
+
+/* An epoll descriptor is one that can be polled itself: libuv makes only that non-blocking. */
+int asio_sys_stdio_watch(uv_os_sock_t fd, uv_os_sock_t *watch)
+{
+    struct epoll_event event = { .events = 0 };
+    *watch = epoll_create1(EPOLL_CLOEXEC);
+    if (*watch >= 0 && epoll_ctl(*watch, EPOLL_CTL_ADD, fd, &event) == 0)
+        return 0;
+    int status = uv_translate_sys_error(errno);
+    if (*watch >= 0)
+        close(*watch);
+    return status;
+}
+
+int asio_sys_stdio_poll(uv_os_sock_t watch, uv_os_sock_t fd, int events)
+{
+    struct epoll_event event = { .events = (events & UV_READABLE ? EPOLLIN : 0) |
+            (events & UV_WRITABLE ? EPOLLOUT : 0) };
+    epoll_ctl(watch, EPOLL_CTL_MOD, fd, &event);
+    return events ? UV_READABLE : 0;
 }

@@ -26,10 +26,10 @@ ssize_t asio_sys_send(uv_os_fd_t fd, const uv_buf_t *bufs, unsigned count)
     ssize_t n;
     do {
         if (count == 1) {
-            n = send(fd, bufs[0].base, bufs[0].len, MSG_NOSIGNAL);
+            n = send(fd, bufs[0].base, bufs[0].len, MSG_NOSIGNAL | MSG_DONTWAIT);
         } else { /* uv_buf_t is laid out as struct iovec on POSIX systems: libuv relies on it too */
             struct msghdr msg = { .msg_iov = (struct iovec *)(void *)bufs, .msg_iovlen = count };
-            n = sendmsg(fd, &msg, MSG_NOSIGNAL);
+            n = sendmsg(fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
         }
     } while (n < 0 && errno == EINTR);
     if (n >= 0)
@@ -344,6 +344,24 @@ void asio_sys_pin(const void *address)
 }
 
 #ifndef __linux__
+int asio_sys_reopen(int fd, uv_os_sock_t *copy)
+{
+    (void)fd, (void)copy;
+    return UV_ENOTSUP;
+}
+
+/* libuv sets O_NONBLOCK, which its caller takes back. */
+int asio_sys_stdio_watch(uv_os_sock_t fd, uv_os_sock_t *watch)
+{
+    return asio_sys_dup(fd, watch);
+}
+
+int asio_sys_stdio_poll(uv_os_sock_t watch, uv_os_sock_t fd, int events)
+{
+    (void)watch, (void)fd;
+    return events;
+}
+
 int asio_sys_send_datagrams(uv_os_fd_t fd, struct asio_datagram *const *list, unsigned count)
 {
     (void)count;

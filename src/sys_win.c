@@ -282,3 +282,56 @@ ssize_t asio_sys_pipe_read(uv_os_sock_t end, char *to, size_t n)
     (void)end, (void)to, (void)n;
     return UV_ENOTSUP;
 }
+
+/* libuv's streams do it: there are no descriptions that are shared. */
+int asio_sys_stdio_open(int number, uv_os_sock_t *fd)
+{
+    (void)number, (void)fd;
+    return UV_ENOTSUP;
+}
+
+unsigned asio_sys_stdio_fill(void)
+{
+    return 0;
+}
+
+ssize_t asio_sys_stdio_read(uv_os_sock_t fd, enum asio_sys_stdio how, uv_buf_t buf)
+{
+    (void)fd, (void)how, (void)buf;
+    return UV_ENOTSUP;
+}
+
+ssize_t asio_sys_stdio_write(uv_os_sock_t fd, enum asio_sys_stdio how, const uv_buf_t *bufs, unsigned count)
+{
+    (void)fd, (void)how, (void)bufs, (void)count;
+    return UV_ENOTSUP;
+}
+
+bool asio_sys_stdio_wait(uv_os_sock_t fd, int ms)
+{
+    (void)fd, (void)ms;
+    return false;
+}
+
+void asio_sys_stdio_discard(int number)
+{
+    (void)number;
+}
+
+int asio_sys_socket_name(uv_os_sock_t fd, struct sockaddr_storage *addr, bool peer)
+{
+    (void)fd, (void)addr, (void)peer;
+    return UV_ENOTSOCK;
+}
+
+int asio_sys_stdio_watch(uv_os_sock_t fd, uv_os_sock_t *watch)
+{
+    (void)fd, (void)watch;
+    return UV_ENOTSUP;
+}
+
+int asio_sys_stdio_poll(uv_os_sock_t watch, uv_os_sock_t fd, int events)
+{
+    (void)watch, (void)fd;
+    return events;
+}

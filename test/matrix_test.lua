@@ -372,7 +372,7 @@ end
 
 for operation, about in pairs(waits.operations) do
   cases(operation, about)
-  if not in_its_network then
+  if not in_its_network and not about.lingers then
     T['test_' .. operation .. '_state_closes'] = function() state_closes(operation) end
     T['test_' .. operation .. '_state_closes_from_inside'] = function()
       state_closes_from_inside(operation)

@@ -31,7 +31,7 @@ local function methods_of(object)
 end
 
 local function names(set)
-  local list = {}
+  local list = set == asio and { 'stdin', 'stdout', 'stderr' } or {} -- come when they are named
   for name in pairs(set) do list[#list + 1] = name end
   table.sort(list)
   return list

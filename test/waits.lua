@@ -6,6 +6,7 @@
 --   limited   it takes a time-out of its own
 --   network   it needs a network of its own, see support.slow_names
 --   slow      ending it takes a second
+--   lingers   the state does not close at once, since what was written is to go out
 --   reports   texts that an end leaves on standard error, by way
 --   prepare   a function that prepares one, to be called where one can wait, and returns
 --     wait      begins it
@@ -977,6 +978,98 @@ operation('relay', {
       expect = { done = { 1, 0 }, the_end = { 0, 0 }, closed = 'ECANCELED' },
     }
     return what
+  end,
+})
+
+-- Standard streams ----------------------------------------------------------------------------
+
+-- What asio.stdin is over a descriptor that is taken over; which end of a pipe it is does not matter.
+local function as_stdin(fd)
+  local process = require 'process'
+  local saved = raw.redirect(fd, 0)
+  asio.stdin = nil
+  local conn = asio.stdin
+  asio.stdin = nil
+  process.close(raw.redirect(saved, 0), saved, fd)
+  return conn
+end
+
+local function standard_stream(method, fill)
+  return {
+    ends = set('done', 'the_end', 'closed'),
+    limited = true,
+    lingers = fill ~= nil,
+    prepare = function()
+      local process = require 'process'
+      local from, to = process.pipe()
+      local conn, other = as_stdin(fill and to or from), fill and from or to
+      if fill then
+        conn:set_timeout(nil, 0)
+        conn:write(fill)
+        conn:set_timeout(nil, nil)
+      end
+      local function close_other()
+        if other then process.close(other) end
+        other = nil
+      end
+      return {
+        wait = function() return conn[method](conn, method == 'read' and 4 or nil) end,
+        done = function()
+          if not fill then return process.write(other, 'data') end
+          asio.spawn(function()
+            while other do
+              if not process.poll(other) then asio.sleep(0.001) end
+            end
+          end)
+        end,
+        the_end = close_other,
+        limit = function(seconds) conn:set_timeout(seconds) end,
+        closed = function() conn:close() end,
+        finish = function()
+          conn:abort()
+          close_other()
+        end,
+        expect = {
+          done = { fill and true or 'data' },
+          the_end = fill and 'EPIPE' or 'EOF',
+          closed = 'ECANCELED',
+        },
+        held = { conn },
+      }
+    end,
+  }
+end
+
+if raw.linux then
+  operation('stdio_read', standard_stream 'read')
+  operation('stdio_flush', standard_stream('flush', ('s'):rep(2 ^ 18)))
+end
+
+-- Connections through a proxy -----------------------------------------------------------------
+
+operation('accept_proxied', {
+  ends = set('done', 'closed'),
+  prepare = function()
+    local server = assert(asio.server('127.0.0.1', 0, nil, { proxy_protocol = { from = '127.0.0.1' } }))
+    local client = assert(asio.connect(server:address()))
+    client:write 'PROXY TCP4 1.2.3.4'
+    return {
+      wait = function()
+        local conn, message, code = server:accept()
+        if not conn then return conn, message, code end
+        local ip = conn:peer()
+        conn:close()
+        return ip
+      end,
+      done = function() client:write ' 5.6.7.8 1 2\r\n' end,
+      closed = function() server:close() end,
+      finish = function()
+        server:close()
+        client:close()
+      end,
+      expect = { done = { '1.2.3.4' }, closed = 'ECANCELED' },
+      held = { server, client },
+    }
   end,
 })
 

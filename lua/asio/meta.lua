@@ -14,6 +14,9 @@
 ---@class asio
 ---@field cancelled userdata what a cancelled light thread's waits raise; known by its identity
 ---@field coroutine asio.coroutine coroutines through which waits pass
+---@field stdin asio.conn opened when it is first named
+---@field stdout asio.conn opened when it is first named
+---@field stderr asio.conn opened when it is first named
 ---@field spawn_light_thread fun(fn: function, ...: any): asio.thread the same as `spawn`
 ---@field run fun(fn?: function|{deadlock?: string}, ...: any): ...
 ---@field sleep fun(seconds: number): true waits
@@ -250,9 +253,14 @@ function asio.watchdog(seconds) end
 ---@field reuseport? boolean several sockets may share the port (false)
 ---@field handles? boolean Unix sockets: connections can be passed over it (false)
 
+---@class asio.proxy_protocol
+---@field from string|string[] trusted networks: '10.0.0.0/8, ::1'; 'unix' for Unix sockets
+---@field timeout? number seconds until the header has to be there (5)
+
 ---@class asio.server_opts: asio.opts
 ---@field backlog? integer connections that the kernel holds until they are taken (511)
 ---@field max_connections? integer open at a time; more wait in the backlog
+---@field proxy_protocol? asio.proxy_protocol|false connections come through a proxy: `peer` is its client
 ---@field ipv6only? boolean a server on `::` takes no IPv4 (false)
 ---@field unlink_stale? boolean Unix sockets: a file whose server is gone gives way (false)
 

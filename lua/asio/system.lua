@@ -4,7 +4,7 @@
 local core = ...
 local asio = core.asio
 local signal = core.signal
-local finish, c_wait = core.finish, core.wait_signal
+local finish, c_wait, open_stdio = core.finish, core.wait_signal, core.open_stdio
 
 --- Watches for a signal of the process, which then does not do what it does by default (Ctrl-C does not
 --- end `run` any more). Open objects alone do not keep `run` going.
@@ -45,3 +45,15 @@ local c_wait_fd = core.wait_fd
 function asio.wait_fd(fd, events, timeout)
     return finish(nil, c_wait_fd(fd, events, timeout))
 end
+
+-- Opened by being named: who does not use them finds nothing changed.
+local numbers = { stdin = 0, stdout = 1, stderr = 2 }
+setmetatable(asio, {
+    __index = function(module, name)
+        local number = numbers[name]
+        if not number then return nil end
+        local conn = open_stdio(number)
+        rawset(module, name, conn)
+        return conn
+    end,
+})

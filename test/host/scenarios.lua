@@ -978,4 +978,118 @@ scenario('relay_main_chunk', function(asio)
   assert(asio.relay(a, b, { timeout = 100 }) == 1)
 end)
 
+-- Standard streams --------------------------------------------------------------------------------
+
+local ffi = require 'ffi'
+ffi.cdef [[
+int pipe(int *);
+int dup(int);
+int dup2(int, int);
+int close(int);
+int open(const char *, int, ...);
+]]
+
+local dup, dup2, close, open = ffi.C.dup, ffi.C.dup2, ffi.C.close, ffi.C.open
+
+-- `fn(asio, stdin)`: stdin(i) is what asio.stdin is over the i-th descriptor. What is opened here is closed
+-- whatever happens, so it is opened before memory runs out.
+local function stdio_scenario(name, prepare, fn)
+  order[#order + 1] = name
+  M[name] = function()
+    local asio = require 'asio'
+    local fds, saved, conns = prepare(), dup(0), { false, false }
+    local function stdin(i)
+      dup2(fds[i], 0)
+      asio.stdin = nil
+      conns[i] = asio.stdin
+      return conns[i]
+    end
+    dup2(saved, 0)
+    host.arm()
+    local ok, err = pcall(asio.run, fn, asio, stdin)
+    for i = 1, 2 do
+      if conns[i] then conns[i]:abort() end
+      close(fds[i])
+    end
+    asio.stdin = nil
+    dup2(saved, 0)
+    close(saved)
+    if not ok then error(err, 0) end
+  end
+end
+
+stdio_scenario('stdio_pipes', function()
+  local pipe = ffi.new 'int[2]'
+  ffi.C.pipe(pipe)
+  return { pipe[0], pipe[1] }
+end, function(asio, stdin)
+  local reader, writer = stdin(1), stdin(2)
+  local thread = asio.spawn(function()
+    local data, text = reader:read(200000)
+    if not data then writer:abort() end -- or it would wait for ever
+    return assert(data, text)
+  end)
+  local written, text = writer:write(('x'):rep(200000))
+  if written then written, text = writer:flush() end
+  if not written then reader:abort() end
+  assert(#all_of(thread) == 200000)
+  assert(written, text)
+end)
+
+stdio_scenario('stdio_files', function()
+  local path = os.tmpname()
+  local fds = { open(path, 2), open(path, 2) }
+  os.remove(path)
+  return fds
+end, function(_, stdin)
+  local writer = stdin(1)
+  for _ = 1, 3 do
+    assert(writer:write(('x'):rep(30000)))
+    assert(writer:flush())
+  end
+  local reader = stdin(2)
+  assert(#assert(reader:read(1)) == 1)
+  assert(select(3, reader:read(90000)) == 'EOF')
+  assert(tostring(reader) and reader:fd() == 0)
+end)
+
+-- Connections through a proxy ---------------------------------------------------------------------
+
+local function proxied(asio, handler)
+  local server = assert(asio.server('127.0.0.1', 0, handler,
+    { proxy_protocol = { from = { '127.0.0.0/8', '::1' }, timeout = 5 } }))
+  local ok, err = pcall(function()
+    for _, header in ipairs { 'PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n', 'PROXY UNKNOWN\r\n' } do
+      local client = assert(asio.connect(server:address()))
+      client:set_timeout(2) -- a server without memory pauses
+      local done, text = pcall(function()
+        assert(client:write(header))
+        if not handler then
+          local conn = assert(server:accept(2))
+          then_close(conn, function() assert(conn:peer() and conn:address() and conn:write 'x') end)
+        end
+        assert(client:read(1))
+      end)
+      client:close()
+      assert(done, text)
+    end
+    local client = assert(asio.connect(server:address()))
+    client:write 'PROXY'
+    asio.sleep(0.001)
+    client:close()
+  end)
+  server:close()
+  assert(ok, err)
+end
+
+scenario('proxied', function(asio)
+  asio.run(proxied, asio, function(conn)
+    then_close(conn, function() assert(conn:peer() and conn:address() and conn:write 'x') end)
+  end)
+end)
+
+scenario('proxied_accept', function(asio)
+  asio.run(proxied, asio, nil)
+end)
+
 return M
