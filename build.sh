@@ -101,16 +101,20 @@ need() {
 
 # configure_and_build PRESET: the settings of CMakePresets.json, which CMake before 3.20 cannot read.
 configure_and_build() {
-    type=Debug sanitize=
+    type=Debug sanitize= tests=ON small=
     case $1 in
         release) type=Release ;;
+        device) # everything for size, a tenth slower where no system call is; the test host cannot be made so
+            type=MinSizeRel tests=OFF
+            small='-DCMAKE_INTERPROCEDURAL_OPTIMIZATION=ON -DCMAKE_MODULE_LINKER_FLAGS=-Wl,-z,noseparate-code' ;;
         debug) ;;
         asan) sanitize=address,undefined ;;
         tsan) sanitize=thread ;;
         *) fail "no such preset: $1" ;;
     esac
     need build
-    cmake -S . -B "build/$1" -G Ninja -DCMAKE_BUILD_TYPE=$type -DASIO_SANITIZE=$sanitize \
+    # shellcheck disable=SC2086 # several options
+    cmake -S . -B "build/$1" -G Ninja -DCMAKE_BUILD_TYPE=$type -DASIO_SANITIZE=$sanitize -DASIO_TESTS=$tests $small \
         -DASIO_WERROR="${ASIO_WERROR:-OFF}" -DASIO_BENCH="${bench:-OFF}"
     cmake --build "build/$1"
     ASIO_BUILD=$PWD/build/$1
@@ -159,6 +163,7 @@ case $command in
         ;;
     bench)
         need build bench
+        configure_and_build device # how small it can be
         bench=ON
         configure_and_build "$preset"
         exec ./bench/run "$@"
