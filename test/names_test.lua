@@ -472,6 +472,21 @@ function T.test_the_cache_is_bounded()
   lu.assertEquals(asked 'many600.a.test', 1)
 end
 
+-- Each set has a channel of c-ares' of its own, of a hundred kilobytes: after a crowd only a few are left.
+function T.test_many_sets_of_servers_at_once()
+  local function set(i) return { server.servers[1], '127.0.0.1:' .. i } end
+  local threads = {}
+  for i = 1, 40 do
+    threads[i] = asio.spawn(ask, 'crowd.delay50.a.test', { type = 'A', servers = set(i) })
+  end
+  for i = 1, 40 do lu.assertEquals(#select(2, threads[i]:join()), 1) end
+  lu.assertEquals(asked 'crowd.delay50.a.test', 40)
+  ask('x.a.test', { servers = set(41) })
+  for i = 40, 1, -1 do ask('crowd.delay50.a.test', { type = 'A', servers = set(i), timeout = 0 }) end
+  asio.sleep(0.1)
+  lu.assertTrue(asked 'crowd.delay50.a.test' > 60)
+end
+
 function T.test_each_set_of_servers_has_a_cache_of_its_own()
   local others = {}
   for i = 1, 12 do others[i] = ns.start() end
