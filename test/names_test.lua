@@ -291,7 +291,9 @@ T.test_more_at_once_than_there_are_numbers = t.slow(60, function()
   lu.skipIf(t.stress or t.sanitized, 'takes too long')
   local silent = raw.udp()
   local servers = { '127.0.0.1:' .. silent:port() }
-  local function question(i) return asio.resolve(('q%d.test'):format(i), { type = 'A', servers = servers }) end
+  local function question(i)
+    return asio.resolve(('q%d.test'):format(i), { type = 'A', servers = servers })
+  end
   local threads = {}
   for i = 1, 32768 do threads[i] = asio.spawn(question, i) end
   t.failure('EAI_AGAIN', question(32769))
