@@ -198,20 +198,22 @@ static bool asks(const struct channel *ch, const struct asio_names_query *q)
         memcmp(ch->servers, q->servers, q->servers_count * sizeof *q->servers) == 0;
 }
 
-/* Makes room for one more, if it can: the one not used for longest, of those that others were named for. */
-static void free_idle_channel(struct resolver *r)
+/* Makes room for one more, if it can: those not used for longest go, of those that others were named for. */
+static void free_idle_channels(struct resolver *r)
 {
-    struct channel *idle = NULL;
-    unsigned count = 0;
-    for (struct channel *ch = r->channels; ch; ch = ch->next) {
-        count++;
-        if (ch != r->system && ch->flying == 0 && (!idle || ch->used_at < idle->used_at))
-            idle = ch;
+    for (;;) {
+        struct channel *idle = NULL;
+        unsigned count = 0;
+        for (struct channel *ch = r->channels; ch; ch = ch->next) {
+            count++;
+            if (ch != r->system && ch->flying == 0 && (!idle || ch->used_at < idle->used_at))
+                idle = ch;
+        }
+        if (count < CHANNELS_MAX || !idle)
+            return;
+        cache_clear(&r->cache, idle);
+        channel_free(idle);
     }
-    if (count < CHANNELS_MAX || !idle)
-        return;
-    cache_clear(&r->cache, idle);
-    channel_free(idle);
 }
 
 static struct channel *channel_of(struct resolver *r, const struct asio_names_query *q, int *status)
@@ -221,7 +223,7 @@ static struct channel *channel_of(struct resolver *r, const struct asio_names_qu
     for (struct channel *ch = r->channels; ch; ch = ch->next)
         if (asks(ch, q))
             return ch;
-    free_idle_channel(r);
+    free_idle_channels(r);
     return channel_open(r, q->servers, q->servers_count, status);
 }
 
