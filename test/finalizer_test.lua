@@ -166,6 +166,29 @@ function T.test_a_connection_is_closed_while_another_is_received_over_it()
   end)
 end
 
+function T.test_a_connection_is_accepted_while_it_is_being_accepted()
+  local out = t.quiet_child(function()
+    local asio = require 'asio'
+    collectgarbage('setpause', 0)
+    collectgarbage('setstepmul', 1000000)
+    local server = assert(asio.server('127.0.0.1', 0))
+    for _ = 1, 30 do
+      local client, inner = assert(asio.connect(server:address())), nil
+      asio.sleep(0) -- it is offered
+      getmetatable(newproxy(true)).__gc = function()
+        local taken, accepted = pcall(server.accept, server, 0)
+        inner = taken and accepted or nil
+      end
+      local conn = server:accept(0)
+      collectgarbage()
+      assert((conn or inner) and not (conn and inner))
+      client:close()
+    end
+    io.write 'done'
+  end)
+  lu.assertEquals(out, 'done')
+end
+
 -- Runs fn in a finalizer, at once.
 local function in_finalizer(fn, ...)
   local arguments, results = { ... }, nil
