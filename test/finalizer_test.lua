@@ -108,7 +108,7 @@ function T.test_what_is_being_read_is_read_by_a_finalizer()
       b:write(('x'):rep(3000))
       assert(a:peek(3000))
       getmetatable(newproxy(true)).__gc = function()
-        inner = assert(a:read_some())
+        inner = a:pending() > 0 and assert(a:read_some()) or ''
         left = a:pending()
       end
       local outer = 0
@@ -136,7 +136,10 @@ function T.test_a_connection_is_closed_while_it_tells_its_name()
       assert(a:send_handle(near))
       local conn, text = assert(b:recv_handle()), nil
       getmetatable(newproxy(true)).__gc = function() conn:close() end
-      repeat text = tostring(conn) until text:find 'closed'
+      repeat
+        text = tostring(conn)
+        newproxy() -- the same text again is nothing that the collector would run for
+      until text:find 'closed'
       far:close()
     end
   end)
