@@ -407,7 +407,9 @@ static void accept_body(lua_State *L, void *arg)
 static void after_accept(struct asio_listener *l, const struct accept *a)
 {
     uv_os_fd_t fd;
-    if (!a->stream) {
+    if (a->status == UV_EAGAIN) {
+        l->pending = false; /* a finalizer has taken it in between */
+    } else if (!a->stream) {
         l->pending = !a->lost;
         report_status(l, a->status);
         back_off(l);

@@ -157,7 +157,8 @@ function T.test_a_server_that_backs_off_is_closed_while_it_tells_its_address()
     collectgarbage('setstepmul', 1000000)
     local name = 'unix:@' .. ('name'):rep(20)
     for i = 1, 10 do
-      local server, text = assert(asio.server(name .. i, print)), nil
+      local text
+      local server = assert(asio.server(name .. i, print))
       local conn = assert(asio.connect(name .. i))
       asio.sleep(0.002)
       getmetatable(newproxy(true)).__gc = function() server:close() end
