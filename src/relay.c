@@ -5,7 +5,7 @@
  * is all there is of back-pressure; the end of one becomes the half-close of the other.
  *
  * Bytes are copied, through the loop's scratch buffer, as long as they come in small pieces: two system calls
- * each. A way whose reads fill that buffer is spliced: bytes go through a pipe (splice.h) and are not copied.
+ * each. A way that brings much at once is spliced: bytes go through a pipe (splice.h) and are not copied.
  * When the other socket takes no more, a small piece of the pipe goes into the stream's output queue: that it
  * is out tells when to go on, and no descriptor is needed to watch for that. Any fault of splicing ends in copying.
  *
@@ -19,21 +19,23 @@
 
 enum {
     SPLICED = 1024 * 1024, /* bytes asked for at once: what a pipe holds; then the others have their turn */
-    PIECE = 4096,         /* that is copied to learn when there is room again */
-    FULL_READS = 2,       /* in a row: from then on it is spliced */
-    SMALL = 8 * 1024,     /* less than this at once is copied more cheaply */
-    SMALL_READS = 8       /* in a row: from then on it is copied */
+    PIECE = 4096,          /* that is copied to learn when there is room again */
+    LARGE = 32 * 1024,     /* at once, so many times in a row: from then on it is spliced */
+    LARGE_READS = 2,
+    LATER = 1000,     /* so many more of them when there was no pipe */
+    SMALL = 8 * 1024, /* less than this, so many times in a row: it is copied */
+    SMALL_READS = 8   /* (between 4 KB and 64 KB neither was measured to be cheaper) */
 };
 
-/* From one stream to the other. `from` and `to` are NULL once somebody has closed them. */
+/* From one stream to the other. */
 struct way {
     struct asio_tap tap; /* first; of `from` */
     struct relay *relay;
     struct asio_stream *from, *to;
     struct asio_splice *pipe; /* while it holds bytes */
     uint64_t taken;           /* bytes that have come from `from` */
-    unsigned streak;          /* of reads that speak for the other manner */
-    bool copies;              /* splicing has failed, or there is no such thing */
+    int streak;               /* of reads that speak for the other manner */
+    bool copies;              /* its sockets cannot be spliced */
 };
 
 /* Created by asio.relay; owned by itself, referred to by both streams and by the wait record; freed when it is
@@ -47,6 +49,7 @@ struct relay {
     size_t unsent;           /* in the systems' buffers when it fired last */
     bool busy;               /* its own code runs, and looks at the end what has become of it */
     bool again;              /* something has changed meanwhile */
+    bool canceled;           /* somebody has closed a stream, or given up waiting */
 };
 
 /* ---- the end ------------------------------------------------------------------------------ */
@@ -55,50 +58,54 @@ struct relay {
 static uint64_t sent(const struct way *w)
 {
     uint64_t here = w->pipe ? w->pipe->held : 0;
-    uint64_t left = w->taken - here, queued = w->to ? w->to->out.length : 0;
+    uint64_t left = w->taken - here, queued = w->to->out.length;
     return left - (queued < left ? queued : left);
 }
 
 static void end_way(struct relay *r, struct way *w)
 {
-    if (w->from)
-        w->from->tap = NULL;
+    w->from->tap = NULL;
     if (w->tap.bare)
         asio_rt_sending_ends(r->rt);
     if (w->pipe)
         asio_splice_give(r->rt, w->pipe);
+    w->pipe = NULL;
 }
 
+/* What is missing must show. One that is being closed already is left alone; if it is the state that closes, its
+ * teardown does the rest. */
 static void end_stream(struct asio_stream *s, int status)
 {
-    if (!s)
-        return;
+    uv_os_fd_t fd;
     if (status == 0)
         asio_stream_close(s, false);
-    else
-        asio_stream_abort(s); /* what is missing must show */
+    else if (!s->rt->closed)
+        asio_stream_abort(s);
+    else if (s->transport->fd(s, &fd) == 0)
+        asio_sys_reset_on_close(fd);
 }
 
-/* Both are closed and `r` is gone; who waits is not told yet. */
-static void end(struct relay *r, int status)
+/* Lets go of both streams, and closes them. That can run finalizers of the script, which find it busy. */
+static void release(struct relay *r, int status)
 {
-    struct asio_stream *a = r->ways[0].from, *b = r->ways[1].from;
+    r->busy = true;
     for (int i = 0; i < 2; i++) {
-        r->wait->u.relay.sent[i] = sent(&r->ways[i]);
+        if (r->wait)
+            r->wait->u.relay.sent[i] = sent(&r->ways[i]);
         end_way(r, &r->ways[i]);
     }
     asio_timer_remove(&r->rt->timers, &r->timer);
     asio_splice_leave(r->rt);
-    asio_mem.free(r);
-    end_stream(a, status);
-    end_stream(b, status);
+    end_stream(r->ways[0].from, status);
+    end_stream(r->ways[1].from, status);
 }
 
 static void finish(struct relay *r, int status)
 {
-    struct asio_wait *wait = r->wait;
-    end(r, status);
-    asio_sched_ready(wait, status);
+    release(r, status);
+    if (r->wait)
+        asio_sched_ready(r->wait, status);
+    asio_mem.free(r);
 }
 
 /* ---- moving bytes ------------------------------------------------------------------------- */
@@ -144,9 +151,10 @@ static void unload_copying(struct way *w, size_t n)
     char piece[PIECE];
     while (n > 0 && w->pipe->held > 0 && w->to->write_status == 0) {
         size_t got = asio_splice_read(w->pipe, piece, n < sizeof piece ? n : sizeof piece);
-        if (got == 0)
+        if (got > 0)
+            queue(w, piece, got);
+        else
             asio_stream_write_fail(w->to, UV_EIO); /* nobody takes bytes out of a pipe of ours */
-        queue(w, piece, got);
         n -= got;
     }
     asio_stream_flush(w->to);
@@ -227,7 +235,8 @@ static void splice(struct way *w)
         return; /* that comes first */
     w->pipe = w->from->transport->fd(w->from, &fd) == 0 ? asio_splice_take(w->relay->rt) : NULL;
     if (!w->pipe) {
-        set_manner(w, false); /* no more pipes now: perhaps later */
+        set_manner(w, false);
+        w->streak = -LATER; /* none now, or on this system */
         return;
     }
     load(w, fd);
@@ -244,6 +253,8 @@ static int advance(struct way *w)
     struct asio_stream *from = w->from, *to = w->to;
     if (w->pipe)
         unload(w);
+    if (w->relay->canceled)
+        return UV_ECANCELED;
     if (to->write_status < 0)
         return to->write_status;
     if (from->read_status < 0 && from->read_status != UV_EOF)
@@ -268,9 +279,9 @@ static int look(struct relay *r)
         r->again = false;
         first = advance(&r->ways[0]);
         second = first < 0 && first != UV_EAGAIN ? first : advance(&r->ways[1]);
-    } while (r->again);
+    } while (r->again && !r->canceled);
     r->busy = false;
-    return second == 0 ? first : second;
+    return r->canceled ? UV_ECANCELED : second == 0 ? first : second;
 }
 
 /* False: its own code runs already, and will look. */
@@ -297,9 +308,10 @@ static void on_received(struct asio_tap *t, const char *bytes, size_t n)
     bool outermost = enter(r);
     if (bytes) {
         w->taken += n;
-        w->streak = n == ASIO_SCRATCH_SIZE ? w->streak + 1 : 0;
+        if (n >= LARGE || w->streak > 0)
+            w->streak = n >= LARGE ? w->streak + 1 : 0;
         copy(w, bytes, n);
-        if (w->streak >= FULL_READS && !w->copies)
+        if (w->streak >= LARGE_READS && !w->copies)
             set_manner(w, true);
     } else {
         splice(w);
@@ -315,21 +327,15 @@ static void on_changed(struct asio_tap *t)
         settle(r);
 }
 
-/* If it is the state that closes, who waits is gone already. */
+/* The stream's memory is there until libuv calls back. If it is the state that closes, who waits is gone. */
 static void on_closed(struct asio_tap *t)
 {
     struct relay *r = ((struct way *)t)->relay;
-    struct way *w = (struct way *)t, *back = &r->ways[w == r->ways];
-    w->from = NULL;
-    back->to = NULL;
-    if (!r->rt->closed) {
+    if (r->rt->closed)
+        r->wait = NULL;
+    r->canceled = r->again = true;
+    if (!r->busy)
         finish(r, UV_ECANCELED);
-        return;
-    }
-    for (int i = 0; i < 2; i++)
-        end_way(r, &r->ways[i]);
-    asio_timer_remove(&r->rt->timers, &r->timer);
-    asio_mem.free(r);
 }
 
 static size_t unsent(struct asio_stream *s)
@@ -353,7 +359,14 @@ static void on_timer(struct asio_timer *t)
 
 static void abort_relay(struct asio_wait *w)
 {
-    end(w->source, UV_ECANCELED);
+    struct relay *r = w->source;
+    bool busy = r->busy;
+    r->canceled = r->again = true;
+    if (!busy)
+        release(r, UV_ECANCELED); /* and notes what was sent */
+    r->wait = NULL;
+    if (!busy)
+        asio_mem.free(r);
 }
 
 static int push_relay(lua_State *L, struct asio_wait *w)
@@ -410,7 +423,8 @@ static int run(lua_State *L, struct relay *r, struct asio_stream *a, struct asio
         w->source = r;
         return asio_sched_park(L, w, &relay_op, -1);
     }
-    end(r, w->status);
+    release(r, w->status);
+    asio_mem.free(r);
     return push_relay(L, w);
 }
 

@@ -169,6 +169,10 @@ void asio_stream_close(struct asio_stream *s, bool collected)
 {
     if (s->closing)
         return;
+    if (s->tap) { /* somebody else has bytes of it: an orderly end would pass for the whole */
+        asio_stream_abort(s);
+        return;
+    }
     s->collected = collected;
     let_go(s);
     s->give_up = asio_rt_deadline(s->linger);
