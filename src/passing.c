@@ -312,6 +312,13 @@ static int refuse(lua_State *L, int status, const char *why)
     return asio_push_failed(L);
 }
 
+/* What is left of the time-out, which is for all tries together; negative: there is none. */
+static double time_left(lua_State *L, const struct asio_stream *s)
+{
+    double left = s->write_timeout - ((double)uv_hrtime() * 1e-9 - lua_tonumber(L, 3));
+    return s->write_timeout < 0 || left > 0 ? left : 0;
+}
+
 /* Once the kernel has it, the connection is the other process's alone: closed here without a word to the
  * peer. */
 static int send_now(lua_State *L, struct asio_stream *s, struct asio_stream *o)
@@ -333,10 +340,10 @@ static int send_now(lua_State *L, struct asio_stream *s, struct asio_stream *o)
     w->source = p;
     asio_wait_list_add(&p->senders, w);
     update(p);
-    return asio_sched_park(L, w, &send_op, s->write_timeout);
+    return asio_sched_park(L, w, &send_op, time_left(L, s));
 }
 
-/* core.send_handle(conn, passed): true; or false, then what is queued has to be flushed first. */
+/* core.send_handle(conn, passed, since): true; or false, then what is queued has to be flushed first. */
 static int l_send(lua_State *L)
 {
     struct asio_rt *rt = asio_rt_of(L);
@@ -356,6 +363,8 @@ static int l_send(lua_State *L)
         return asio_push_fail(L, s->write_status);
     if (s->out.length == 0)
         return send_now(L, s, o);
+    if (s->write_timeout > 0 && time_left(L, s) == 0)
+        return asio_push_fail(L, UV_ETIMEDOUT);
     asio_push_ok(L, rt);
     lua_pushboolean(L, 0);
     return 2;

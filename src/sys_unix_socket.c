@@ -199,6 +199,11 @@ static int bind_file(uv_os_sock_t fd, const struct sockaddr_un *addr, socklen_t 
     status = try_bind(fd, addr, length);
     if (status == UV_EADDRINUSE && (status = make_way(addr, length, unlink_stale)) == 0)
         status = try_bind(fd, addr, length);
+    /* At once: while it does not listen somebody else may take it for one whose server is gone. */
+    if (status == 0 && listen(fd, SOMAXCONN) != 0) {
+        status = failed();
+        unlink(addr->sun_path);
+    }
     if (status == 0 && lstat(file->path, &made) == 0) {
         file->device = (uint64_t)made.st_dev;
         file->inode = (uint64_t)made.st_ino;

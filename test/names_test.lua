@@ -281,6 +281,35 @@ function T.test_a_thousand_at_once()
   lu.assertTrue(took < 1 * t.patience, took)
 end
 
+-- The name server is a light thread, and one more for each answer.
+function T.test_a_thousand_at_once_of_a_server_of_ours()
+  local sock = assert(asio.udp('127.0.0.1', 0, { recv_buffer = 2 ^ 20 }))
+  local function answer(question, ip, port)
+    asio.sleep(0.1)
+    sock:send(question:sub(1, 2) .. '\129\128\0\1\0\1\0\0\0\0' .. question:sub(13)
+      .. '\192\12\0\1\0\1\0\0\0\60\0\4\127\0\0\9', ip, port)
+  end
+  local serving = asio.spawn(function()
+    while true do
+      local question, ip, port = sock:recv()
+      if not question then break end
+      asio.spawn(answer, question, ip, port)
+    end
+  end)
+  local opts = { type = 'A', servers = { '127.0.0.1:' .. select(2, sock:address()) } }
+  local threads, started = {}, asio.now()
+  for i = 1, 1000 do
+    threads[i] = asio.spawn(function()
+      return assert(asio.resolve(('q%d.ours.test'):format(i), opts))[1].address
+    end)
+  end
+  for i = 1, 1000 do lu.assertEquals({ threads[i]:join() }, { true, '127.0.0.9' }) end
+  local took = asio.now() - started
+  lu.assertTrue(took >= 0.1 and took < 1 * t.patience, took)
+  sock:close()
+  serving:join()
+end
+
 -- Questions have numbers of 16 bits: c-ares 1.2x would look for one that is free, for ever.
 T.test_more_at_once_than_there_are_numbers = t.slow(60, function()
   lu.skipIf(t.stress or t.sanitized, 'takes too long')

@@ -647,6 +647,28 @@ function T.test_closed_with_as_many_as_are_kept()
   close(a, unpack(fars))
 end
 
+-- Others keep the queue full: the time-out is for the whole call.
+function T.test_its_time_out_is_for_all_tries()
+  local a, b = carriers()
+  local near, far = t.pair()
+  asio.spawn(function()
+    while b:read_some(4000) do asio.sleep(0.01) end
+  end)
+  local busy = true
+  local writing = asio.spawn(function()
+    while busy and a:write(('y'):rep(30000)) do end
+  end)
+  asio.sleep(0.1)
+  a:set_timeout(nil, 0.2)
+  local sending = asio.spawn(function() return a:send_handle(near) end)
+  local joined, ok, _, code = sending:join(5 * t.patience)
+  busy = false
+  lu.assertEquals({ joined, ok, code }, { true, nil, 'ETIMEDOUT' })
+  b:close()
+  writing:join()
+  close(a, near, far)
+end
+
 function T.test_a_peer_that_resets()
   local conn, peer = carrier_and_raw()
   conn:write 'unread'

@@ -37,8 +37,9 @@ end
 ---@return string? message
 ---@return string? code `EBUSY`: bytes are buffered in it, or somebody waits on it; `EBADF`, `EPIPE`, ...
 function conn.send_handle(self, passed)
+    local since = now()
     while true do
-        local done, message, code = finish(self, c_send_handle(self, passed))
+        local done, message, code = finish(self, c_send_handle(self, passed, since))
         if done ~= false then return done, message, code end
         done, message, code = finish(self, c_flush(self))
         if not done then return nil, message, code end
