@@ -148,7 +148,7 @@ int asio_stream_flush_wait(lua_State *L, struct asio_stream *s);
 int asio_stream_shutdown(struct asio_stream *s);
 void asio_stream_sent(struct asio_stream *s, size_t bytes, int status);
 void asio_stream_flush(struct asio_stream *s);
-void asio_stream_write_fail(struct asio_stream *s, int status); /* the first one stays */
+void asio_stream_write_fail(struct asio_stream *s, int status);  /* the first one stays */
 void asio_stream_write_abort(struct asio_stream *s, int status); /* wakes all writers */
 void asio_stream_drop_output(struct asio_stream *s);
 

@@ -58,7 +58,8 @@ local function relays(ctx, many)
     if many then return list end
     if machine.first_line('socat', '-V') then
         for _, size in ipairs { 8192, 65536 } do
-            list[#list + 1] = { key = 'socat_' .. size, title = 'socat -b ' .. size, command = function(port, target)
+            local key, title = 'socat_' .. size, 'socat -b ' .. size
+            list[#list + 1] = { key = key, title = title, command = function(port, target)
                 return { 'socat', '-b', size, ('TCP-LISTEN:%d,bind=127.0.0.1'):format(port),
                     'TCP:127.0.0.1:' .. target }
             end }
@@ -83,7 +84,11 @@ local function start(ctx, relay, target)
     local port = not relay.says and proc.free_port()
     local argv, clean = relay.command(port, target)
     local process = proc.start(argv, { cpu = ctx.server_cpu, quiet = true })
-    process.port = port and wait_for_listener(port) or not port and tonumber(process:wait_for('port', START_SECONDS))
+    if port then
+        process.port = wait_for_listener(port)
+    else
+        process.port = tonumber(process:wait_for('port', START_SECONDS))
+    end
     if clean then clean() end
     if process.port then return process end
     process:stop()
@@ -196,8 +201,8 @@ function M.relay_pingpong(ctx)
     local results = rounds_of(ctx, list, 'relay_pingpong', function(relay)
         local server = proc.start({ echo }, { cpu = ctx.load_cpu })
         local target = server:wait_for('port', START_SECONDS)
-        local figures = target and measure(ctx, relay, target, ctx.seconds + 60, { ctx.load, '--connections', 1000,
-            '--size', 64, '--seconds', ctx.seconds, '--warmup', ctx.warmup })
+        local figures = target and measure(ctx, relay, target, ctx.seconds + 60, { ctx.load,
+            '--connections', 1000, '--size', 64, '--seconds', ctx.seconds, '--warmup', ctx.warmup })
         server:stop()
         return figures
     end)
@@ -215,7 +220,8 @@ function M.relay_pingpong(ctx)
             report.number('%.0f%%', (median(ctx, mine, 'server_cpu') or 0) * 100),
         }
     end
-    report.table({ 'relay', 'messages/s', 'x HAProxy', 'CPU us per message', 'p50 us', 'p99 us', 'relay CPU' }, rows)
+    report.table({ 'relay', 'messages/s', 'x HAProxy', 'CPU us per message', 'p50 us', 'p99 us',
+        'relay CPU' }, rows)
     report.limit('Relay, messages/s against HAProxy', ratio(results, 'messages_per_s', 'asio', 'haproxy'),
         MESSAGES_LIMIT, '%.2f x', 'least')
 end

@@ -5,10 +5,10 @@ local core = ...
 local asio = core.asio
 local finish, c_relay = core.finish, core.relay
 
---- Copies everything from each of two connections to the other, until both have ended: what is buffered goes
---- first, the end of one becomes the half-close of the other. Waits for that. Takes both over: nobody else may
---- read or write meanwhile (`EBUSY`), and both are closed afterwards; after a failure they are reset, so that
---- their peers do not take what they have for whole.
+--- Copies everything from each of two connections to the other, until both have ended: what is buffered
+--- goes first, the end of one becomes the half-close of the other. Waits for that. Takes both over: nobody
+--- else may read or write meanwhile (`EBUSY`). Both are closed afterwards; after a failure they are reset,
+--- so that their peers do not take what they have for whole.
 ---@param a table connection
 ---@param b table connection
 ---@param options? {timeout?: number} timeout: seconds in which nothing moves either way

@@ -232,6 +232,29 @@ function waits.datagram_sockets_unreachable()
   end
 end
 
+function waits.relay()
+  local a, b = pair(), pair()
+  return spawn(asio.relay, a, b, { timeout = 1000 })
+end
+
+-- With bytes in its pipe, and in a queue.
+function waits.relay_that_is_stuck()
+  local a, far_a = pair()
+  local b = pair()
+  spawn(asio.relay, a, b)
+  fill(far_a)
+  asio.sleep(0.001)
+  fill(far_a)
+end
+
+function waits.relay_of_what_nobody_holds()
+  return spawn(function()
+    local a, far_a = asio.socketpair()
+    far_a:write 'x'
+    return asio.relay(a, (asio.socketpair()))
+  end)
+end
+
 -- A light thread that waits inside of others' calls of spawn.
 function waits.nested()
   local function nest(n)
