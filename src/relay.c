@@ -22,6 +22,7 @@ enum {
     PIECE = 4096,          /* that is copied to learn when there is room again */
     LARGE = 32 * 1024,     /* at once, so many times in a row: from then on it is spliced */
     LARGE_READS = 2,
+    LATER = 1000,     /* so many more of them when there was no pipe */
     SMALL = 8 * 1024, /* less than this, so many times in a row: it is copied */
     SMALL_READS = 8   /* (between 4 KB and 64 KB neither was measured to be cheaper) */
 };
@@ -33,8 +34,8 @@ struct way {
     struct asio_stream *from, *to;
     struct asio_splice *pipe; /* while it holds bytes */
     uint64_t taken;           /* bytes that have come from `from` */
-    unsigned streak;          /* of reads that speak for the other manner */
-    bool copies;              /* splicing has failed, or there is no such thing */
+    int streak;               /* of reads that speak for the other manner */
+    bool copies;              /* its sockets cannot be spliced */
 };
 
 /* Created by asio.relay; owned by itself, referred to by both streams and by the wait record; freed when it is
@@ -145,9 +146,10 @@ static void unload_copying(struct way *w, size_t n)
     char piece[PIECE];
     while (n > 0 && w->pipe->held > 0 && w->to->write_status == 0) {
         size_t got = asio_splice_read(w->pipe, piece, n < sizeof piece ? n : sizeof piece);
-        if (got == 0)
+        if (got > 0)
+            queue(w, piece, got);
+        else
             asio_stream_write_fail(w->to, UV_EIO); /* nobody takes bytes out of a pipe of ours */
-        queue(w, piece, got);
         n -= got;
     }
     asio_stream_flush(w->to);
@@ -228,7 +230,8 @@ static void splice(struct way *w)
         return; /* that comes first */
     w->pipe = w->from->transport->fd(w->from, &fd) == 0 ? asio_splice_take(w->relay->rt) : NULL;
     if (!w->pipe) {
-        set_manner(w, false); /* no more pipes now: perhaps later */
+        set_manner(w, false);
+        w->streak = -LATER; /* none now, or on this system */
         return;
     }
     load(w, fd);
@@ -298,7 +301,8 @@ static void on_received(struct asio_tap *t, const char *bytes, size_t n)
     bool outermost = enter(r);
     if (bytes) {
         w->taken += n;
-        w->streak = n >= LARGE ? w->streak + 1 : 0;
+        if (n >= LARGE || w->streak > 0)
+            w->streak = n >= LARGE ? w->streak + 1 : 0;
         copy(w, bytes, n);
         if (w->streak >= LARGE_READS && !w->copies)
             set_manner(w, true);
