@@ -27,7 +27,7 @@ enum {
     SMALL_READS = 8   /* (between 4 KB and 64 KB neither was measured to be cheaper) */
 };
 
-/* From one stream to the other. `from` and `to` are NULL once somebody has closed them. */
+/* From one stream to the other. */
 struct way {
     struct asio_tap tap; /* first; of `from` */
     struct relay *relay;
@@ -49,6 +49,7 @@ struct relay {
     size_t unsent;           /* in the systems' buffers when it fired last */
     bool busy;               /* its own code runs, and looks at the end what has become of it */
     bool again;              /* something has changed meanwhile */
+    bool canceled;           /* somebody has closed a stream, or given up waiting */
 };
 
 /* ---- the end ------------------------------------------------------------------------------ */
@@ -57,50 +58,54 @@ struct relay {
 static uint64_t sent(const struct way *w)
 {
     uint64_t here = w->pipe ? w->pipe->held : 0;
-    uint64_t left = w->taken - here, queued = w->to ? w->to->out.length : 0;
+    uint64_t left = w->taken - here, queued = w->to->out.length;
     return left - (queued < left ? queued : left);
 }
 
 static void end_way(struct relay *r, struct way *w)
 {
-    if (w->from)
-        w->from->tap = NULL;
+    w->from->tap = NULL;
     if (w->tap.bare)
         asio_rt_sending_ends(r->rt);
     if (w->pipe)
         asio_splice_give(r->rt, w->pipe);
+    w->pipe = NULL;
 }
 
+/* What is missing must show. One that is being closed already is left alone; if it is the state that closes, its
+ * teardown does the rest. */
 static void end_stream(struct asio_stream *s, int status)
 {
-    if (!s)
-        return;
+    uv_os_fd_t fd;
     if (status == 0)
         asio_stream_close(s, false);
-    else
-        asio_stream_abort(s); /* what is missing must show */
+    else if (!s->rt->closed)
+        asio_stream_abort(s);
+    else if (s->transport->fd(s, &fd) == 0)
+        asio_sys_reset_on_close(fd);
 }
 
-/* Both are closed and `r` is gone; who waits is not told yet. */
-static void end(struct relay *r, int status)
+/* Lets go of both streams, and closes them. That can run finalizers of the script, which find it busy. */
+static void release(struct relay *r, int status)
 {
-    struct asio_stream *a = r->ways[0].from, *b = r->ways[1].from;
+    r->busy = true;
     for (int i = 0; i < 2; i++) {
-        r->wait->u.relay.sent[i] = sent(&r->ways[i]);
+        if (r->wait)
+            r->wait->u.relay.sent[i] = sent(&r->ways[i]);
         end_way(r, &r->ways[i]);
     }
     asio_timer_remove(&r->rt->timers, &r->timer);
     asio_splice_leave(r->rt);
-    asio_mem.free(r);
-    end_stream(a, status);
-    end_stream(b, status);
+    end_stream(r->ways[0].from, status);
+    end_stream(r->ways[1].from, status);
 }
 
 static void finish(struct relay *r, int status)
 {
-    struct asio_wait *wait = r->wait;
-    end(r, status);
-    asio_sched_ready(wait, status);
+    release(r, status);
+    if (r->wait)
+        asio_sched_ready(r->wait, status);
+    asio_mem.free(r);
 }
 
 /* ---- moving bytes ------------------------------------------------------------------------- */
@@ -248,6 +253,8 @@ static int advance(struct way *w)
     struct asio_stream *from = w->from, *to = w->to;
     if (w->pipe)
         unload(w);
+    if (w->relay->canceled)
+        return UV_ECANCELED;
     if (to->write_status < 0)
         return to->write_status;
     if (from->read_status < 0 && from->read_status != UV_EOF)
@@ -272,9 +279,9 @@ static int look(struct relay *r)
         r->again = false;
         first = advance(&r->ways[0]);
         second = first < 0 && first != UV_EAGAIN ? first : advance(&r->ways[1]);
-    } while (r->again);
+    } while (r->again && !r->canceled);
     r->busy = false;
-    return second == 0 ? first : second;
+    return r->canceled ? UV_ECANCELED : second == 0 ? first : second;
 }
 
 /* False: its own code runs already, and will look. */
@@ -320,21 +327,15 @@ static void on_changed(struct asio_tap *t)
         settle(r);
 }
 
-/* If it is the state that closes, who waits is gone already. */
+/* The stream's memory is there until libuv calls back. If it is the state that closes, who waits is gone. */
 static void on_closed(struct asio_tap *t)
 {
     struct relay *r = ((struct way *)t)->relay;
-    struct way *w = (struct way *)t, *back = &r->ways[w == r->ways];
-    w->from = NULL;
-    back->to = NULL;
-    if (!r->rt->closed) {
+    if (r->rt->closed)
+        r->wait = NULL;
+    r->canceled = r->again = true;
+    if (!r->busy)
         finish(r, UV_ECANCELED);
-        return;
-    }
-    for (int i = 0; i < 2; i++)
-        end_way(r, &r->ways[i]);
-    asio_timer_remove(&r->rt->timers, &r->timer);
-    asio_mem.free(r);
 }
 
 static size_t unsent(struct asio_stream *s)
@@ -358,7 +359,14 @@ static void on_timer(struct asio_timer *t)
 
 static void abort_relay(struct asio_wait *w)
 {
-    end(w->source, UV_ECANCELED);
+    struct relay *r = w->source;
+    bool busy = r->busy;
+    r->canceled = r->again = true;
+    if (!busy)
+        release(r, UV_ECANCELED); /* and notes what was sent */
+    r->wait = NULL;
+    if (!busy)
+        asio_mem.free(r);
 }
 
 static int push_relay(lua_State *L, struct asio_wait *w)
@@ -415,7 +423,8 @@ static int run(lua_State *L, struct relay *r, struct asio_stream *a, struct asio
         w->source = r;
         return asio_sched_park(L, w, &relay_op, -1);
     }
-    end(r, w->status);
+    release(r, w->status);
+    asio_mem.free(r);
     return push_relay(L, w);
 }
 

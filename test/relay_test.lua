@@ -573,6 +573,23 @@ function T.test_the_state_closed_meanwhile()
   end), 'closing\t6\n')
 end
 
+-- Half a stream must not pass for a whole one.
+function T.test_the_state_closed_meanwhile_resets()
+  local listener = raw.listen()
+  t.quiet_child(function(port, size)
+    local asio = require 'asio'
+    local a, far_a = asio.socketpair()
+    asio.spawn(asio.relay, a, assert(asio.connect('127.0.0.1', port)))
+    far_a:set_timeout(nil, 0.1)
+    far_a:write(('x'):rep(size))
+    asio.sleep(0.05)
+  end, { args = { listener:port(), 64 * 2 ^ 20 } })
+  local peer = listener:accept(1)
+  assert_reset(peer)
+  peer:close()
+  listener:close()
+end
+
 -- What is refused -------------------------------------------------------------------------------------
 
 function T.test_bad_arguments()
