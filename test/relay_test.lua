@@ -538,11 +538,11 @@ function T.test_closing_one_of_them_meanwhile_ends_it()
       local relay = asio.spawn(asio.relay, a, b)
       peer_a:send('some', 1)
       lu.assertEquals(t.recv(peer_b, 4), 'some')
-      local closed, other = a, peer_b
-      if turn == 2 then closed, other = b, peer_a end
+      local closed = turn == 1 and a or b
       closed[method](closed)
       lu.assertEquals({ relay:join() }, { true, nil, 'canceled', 'ECANCELED', 4, 0 })
-      assert_reset(other)
+      assert_reset(peer_a)
+      assert_reset(peer_b)
       peer_a:close()
       peer_b:close()
     end

@@ -27,7 +27,7 @@
 ---@field select fun(list: asio.select_list): integer?, ...
 ---@field connect fun(host: string, port?: asio.port, opts?: asio.connect_opts): asio.conn?, string?, string?
 ---@field resolve fun(host: string, opts?: asio.resolve_opts): asio.record[]?, string?, string?
----@field relay fun(a: asio.conn, b: asio.conn, opts?: { timeout?: number }): integer?, integer|string, string?, integer?, integer? waits
+---@field relay fun(a: asio.conn, b: asio.conn, options?: {timeout?: number}): integer?, ... waits
 ---@field signal fun(name: string): asio.signal?, string?, string?
 ---@field wait_fd fun(fd: integer, events: "r"|"w"|"rw", timeout?: number): string?, string?, string?
 ---@field dump fun(stream?: {write: function})
