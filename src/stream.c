@@ -174,6 +174,10 @@ void asio_stream_close(struct asio_stream *s, bool collected)
         return;
     }
     s->collected = collected;
+    if (s->tap) { /* somebody else has bytes of it: an orderly end would pass for the whole */
+        asio_stream_abort(s);
+        return;
+    }
     let_go(s);
     s->give_up = asio_rt_deadline(s->linger);
     if (collected && owes_nothing(s)) {
