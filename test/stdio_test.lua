@@ -312,6 +312,19 @@ T.test_the_modes_are_never_touched = case(function()
   os.remove(trace)
 end)
 
+-- One epoll descriptor is the loop's; each stream that can be polled has one more.
+T.test_files_are_not_polled = case(function()
+  local trace, file = temporary(), temporary 'line\n'
+  local wrap = t.strace('-qq -e trace=epoll_create1 -o ' .. trace)
+  for redirect, count in pairs { ['<%s >>%s'] = 1, ['<%s | cat'] = 2, ['</dev/null | cat'] = 3 } do
+    shell(('%s %%s %s'):format(wrap, (redirect:gsub('%%s', file))), echo)
+    local _, found = contents(trace):gsub('epoll_create1', '')
+    lu.assertEquals(found, count, redirect) -- /dev/null is found out by asking
+  end
+  os.remove(trace)
+  os.remove(file)
+end)
+
 -- Nobody in the script waits for input: the terminal's next line is for whoever reads there.
 T.test_another_process_reads_the_same_terminal = case(function()
   local master, slave = process.terminal()
