@@ -411,6 +411,22 @@ T.test_what_was_written_goes_out_at_the_end = case(function()
   end
 end)
 
+-- A pipe that nobody reads, while somebody could: as long as a connection's close would go on.
+T.test_a_full_pipe_ends_the_waiting_at_the_end = t.slow(60, case(function()
+  lu.skipIf(not t.long, 'takes 30 seconds')
+  local out, into = process.pipe()
+  local child = process.spawn(function()
+    local asio = require 'asio' -- luacheck: ignore 431
+    asio.spawn(function() asio.stdout:write(('x'):rep(1000000)) end)
+  end, { NULL, into, 2 })
+  local started = asio.now()
+  asio.sleep(29)
+  lu.assertNil(child:ended())
+  lu.assertEquals(child:wait(), 0)
+  lu.assertTrue(asio.now() - started < 40 * t.patience)
+  process.close(out, into)
+end))
+
 -- A file is written by a thread: what that is at must be neither lost nor written twice.
 T.test_the_state_closes_while_a_file_is_written = case(function()
   local text = shell('f=$(mktemp); %s >$f; uniq -c <$f; rm $f', function()
