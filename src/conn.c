@@ -5,7 +5,7 @@
 #include "error.h"
 #include "api.h"
 #include "address.h"
-#include "proxied.h"
+#include "proxy_protocol.h"
 
 #include <math.h>
 #include <stdio.h>

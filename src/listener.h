@@ -8,6 +8,7 @@
 #include "pipe.h"
 #include "proxied.h"
 #include "tcp.h"
+#include "trust.h"
 
 #define ASIO_NO_SOCKET ((uv_os_sock_t)-1)
 

@@ -4,7 +4,7 @@
 
 #include "address.h"
 #include "error.h"
-#include "proxied.h"
+#include "trust.h"
 
 #include <math.h>
 #include <string.h>

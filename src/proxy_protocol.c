@@ -57,7 +57,7 @@ static bool read_port(const char **p, char separator, unsigned *port)
 }
 
 /* What follows "PROXY "; terminated, with its CR. */
-static bool read_line(const char *p, struct asio_proxy_header *h)
+static bool read_line(const char *p, struct asio_proxy_names *names)
 {
     char source[16], target[16];
     unsigned source_port, target_port;
@@ -70,13 +70,12 @@ static bool read_line(const char *p, struct asio_proxy_header *h)
     if (!read_address(&p, family, source) || !read_address(&p, family, target) ||
         !read_port(&p, ' ', &source_port) || !read_port(&p, '\r', &target_port) || *p)
         return false;
-    h->kind = ASIO_PROXY_IP;
-    set_address(&h->source, family, source, source_port);
-    set_address(&h->target, family, target, target_port);
+    set_address(&names->source, family, source, source_port);
+    set_address(&names->target, family, target, target_port);
     return true;
 }
 
-static int parse_text(const char *bytes, size_t n, struct asio_proxy_header *h, size_t *need)
+static int parse_text(const char *bytes, size_t n, struct asio_proxy_names *names, size_t *need)
 {
     enum { TEXT_MAX = 107 };
     char line[TEXT_MAX + 1];
@@ -88,7 +87,7 @@ static int parse_text(const char *bytes, size_t n, struct asio_proxy_header *h, 
     size_t length = (size_t)(newline - bytes);
     memcpy(line, bytes, length);
     line[length] = '\0';
-    if (strlen(line) != length || line[length - 1] != '\r' || !read_line(line + 6, h))
+    if (strlen(line) != length || line[length - 1] != '\r' || !read_line(line + 6, names))
         return UV_EPROTO;
     return (int)length + 1;
 }
@@ -99,7 +98,7 @@ static const char signature[] = "\r\n\r\n\0\r\nQUIT\n";
 enum { SIGNATURE = sizeof signature - 1, HEAD = 16 };
 
 /* Addresses of their kind come first; what is behind them is skipped. */
-static int read_binary(const char *p, size_t length, struct asio_proxy_header *h)
+static int read_binary(const char *p, size_t length, struct asio_proxy_names *names)
 {
     static const unsigned char least[] = { 0, 12, 36, 2 * ASIO_PROXY_PATH };
     unsigned command = (unsigned char)p[12], family = (unsigned char)p[13] >> 4, protocol = p[13] & 15;
@@ -110,18 +109,19 @@ static int read_binary(const char *p, size_t length, struct asio_proxy_header *h
         return UV_EPROTO;
     if (family == 0 || protocol == 0)
         return 0;
-    h->kind = family == 3 ? ASIO_PROXY_UNIX : ASIO_PROXY_IP;
-    h->paths = addresses;
-    if (family == 3)
+    if (family == 3) {
+        names->source.any.sa_family = names->target.any.sa_family = AF_UNIX;
+        memcpy(names->paths, addresses, sizeof names->paths);
         return 0;
+    }
     size_t size = family == 1 ? 4 : 16;
     const char *ports = addresses + 2 * size;
-    set_address(&h->source, family == 1 ? AF_INET : AF_INET6, addresses, number16(ports));
-    set_address(&h->target, family == 1 ? AF_INET : AF_INET6, addresses + size, number16(ports + 2));
+    set_address(&names->source, family == 1 ? AF_INET : AF_INET6, addresses, number16(ports));
+    set_address(&names->target, family == 1 ? AF_INET : AF_INET6, addresses + size, number16(ports + 2));
     return 0;
 }
 
-static int parse_binary(const char *bytes, size_t n, struct asio_proxy_header *h, size_t *need)
+static int parse_binary(const char *bytes, size_t n, struct asio_proxy_names *names, size_t *need)
 {
     *need = HEAD;
     if (n > 12 && (bytes[12] & 0xfe) != 0x20)
@@ -132,7 +132,7 @@ static int parse_binary(const char *bytes, size_t n, struct asio_proxy_header *h
     *need = HEAD + length;
     if (n < *need)
         return 0;
-    int status = read_binary(bytes, length, h);
+    int status = read_binary(bytes, length, names);
     return status < 0 ? status : (int)*need;
 }
 
@@ -143,12 +143,12 @@ static bool begins(const char *bytes, size_t n, const char *with, size_t length)
     return memcmp(bytes, with, n < length ? n : length) == 0;
 }
 
-int asio_proxy_parse(const char *bytes, size_t n, struct asio_proxy_header *header, size_t *need)
+int asio_proxy_parse(const char *bytes, size_t n, struct asio_proxy_names *names, size_t *need)
 {
-    memset(header, 0, sizeof *header);
+    memset(names, 0, sizeof *names);
     if (begins(bytes, n, "PROXY ", 6))
-        return parse_text(bytes, n, header, need);
+        return parse_text(bytes, n, names, need);
     if (begins(bytes, n, signature, SIGNATURE))
-        return parse_binary(bytes, n, header, need);
+        return parse_binary(bytes, n, names, need);
     return UV_EPROTO;
 }

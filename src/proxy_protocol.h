@@ -7,22 +7,16 @@
 
 #include "sys.h"
 
-enum asio_proxy_kind {
-    ASIO_PROXY_NONE, /* nobody in particular: the connection's own addresses hold */
-    ASIO_PROXY_IP,
-    ASIO_PROXY_UNIX,
-};
-
 enum { ASIO_PROXY_PATH = 108 }; /* bytes of a path, padded with zeros */
 
-struct asio_proxy_header {
-    enum asio_proxy_kind kind;
+/* The client, and what it has connected to. AF_UNSPEC: nobody in particular, the connection's own hold. */
+struct asio_proxy_names {
     union asio_sockaddr source, target;
-    const char *paths; /* UNIX: both, inside of the header */
+    char paths[2 * ASIO_PROXY_PATH]; /* of both, if their family is AF_UNIX */
 };
 
 /* Looks at the first n bytes of a connection. Returns the length of the header if it is there; 0 if it goes on,
  * *need is then the least number of bytes to look at again; UV_EPROTO if it is none. */
-int asio_proxy_parse(const char *bytes, size_t n, struct asio_proxy_header *header, size_t *need);
+int asio_proxy_parse(const char *bytes, size_t n, struct asio_proxy_names *names, size_t *need);
 
 #endif

@@ -109,12 +109,12 @@ static void serve(struct asio_stdio *p, char *bytes, ssize_t n)
         return;
     }
     asio_stream_received(s, bytes, (size_t)n);
-    if (is_file(p) && !s->gone && s->reading) {
-        int status = asio_stream_is_read(s) ? read_file(p) : 0;
-        s->reading = asio_stream_is_read(s) && status == 0;
-        if (status < 0)
-            asio_stream_ended(s, status);
-    }
+    if (s->gone || !s->reading)
+        return;
+    s->reading = asio_stream_is_read(s);
+    int status = s->reading && is_file(p) ? read_file(p) : 0;
+    if (status < 0)
+        asio_stream_ended(s, status);
 }
 
 static void on_file_read(uv_fs_t *req)
@@ -178,8 +178,8 @@ static void receive(struct asio_stdio *p)
     ssize_t n = buf.base ? asio_sys_stdio_read(p->fd, p->how, buf) : UV_ENOMEM;
     if (n == UV_EAGAIN)
         return;
-    p->reading = n > 0;
     serve(p, buf.base, n);
+    p->reading = s->reading;
 }
 
 /* Which of the events has come is not known everywhere: tried is what is wanted. */
@@ -201,8 +201,8 @@ static void on_poll(uv_poll_t *handle, int status, int events)
 static int read_start(struct asio_stream *s)
 {
     struct asio_stdio *p = of(s);
-    if (s->closing)
-        return 0; /* what comes is for others */
+    if (s->closing) /* what comes is for others */
+        return s->half_closed ? UV_EOF : 0;
     if (is_file(p))
         return read_file(p);
     p->reading = true;
@@ -215,6 +215,14 @@ static void read_stop(struct asio_stream *s)
         return; /* a thread that is at it finishes */
     of(s)->reading = false;
     update(of(s));
+}
+
+/* It is being closed: nobody reads what comes, also where we are called from. */
+static void abort_waits(struct asio_stream *s, int status)
+{
+    (void)status;
+    read_stop(s);
+    s->reading = false;
 }
 
 /* What was printed comes before. While no loop runs nobody is held up by a file. */
@@ -238,15 +246,17 @@ static int write_later(struct asio_stream *s, const uv_buf_t *bufs, unsigned cou
     return uv_fs_write(&s->rt->loop, &p->write_req, p->file, bufs, count, -1, on_file_written);
 }
 
-/* What is no socket has one direction: its end is the end. */
+/* What is no socket ends with that. Closing alone ends no connection: others have it too. */
 static int half_close(struct asio_stream *s)
 {
     struct asio_stdio *p = of(s);
-    if (s->closing || p->number == 0)
+    bool socket = p->how == ASIO_SYS_STDIO_SOCKET;
+    if (!s->shut || (!socket && p->number == 0))
         return UV_ENOTSUP;
-    if (p->how == ASIO_SYS_STDIO_SOCKET)
+    if (socket)
         return asio_sys_shutdown((uv_os_fd_t)p->fd);
     asio_sys_stdio_discard(p->number);
+    s->read_status = UV_EOF;
     if (!is_file(p))
         close_fd(&p->fd);
     return 0;
@@ -313,6 +323,7 @@ static const struct asio_transport stdio_transport = {
     .close = close_stream,
     .fd = fd_of,
     .name_of = name_of,
+    .abort_waits = abort_waits,
 };
 
 /* ---- where libuv's streams do it ---------------------------------------------------------- */
@@ -334,7 +345,7 @@ static int libuv_read_start(struct asio_stream *s)
 
 static int libuv_shutdown(struct asio_stream *s)
 {
-    return s->closing ? UV_ENOTSUP : asio_uvstream_shutdown(s);
+    return s->shut ? asio_uvstream_shutdown(s) : UV_ENOTSUP;
 }
 
 static int libuv_name_of(struct asio_stream *s, struct sockaddr_storage *addr, bool peer)

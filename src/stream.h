@@ -20,7 +20,7 @@
 #include "stream_find.h"
 
 struct asio_stream;
-struct asio_proxied;
+struct asio_proxy_names;
 
 /* Statuses are 0 or negative libuv errors. */
 struct asio_transport {
@@ -75,7 +75,7 @@ struct asio_stream {
     struct asio_outbuf out;
     uint64_t queued; /* bytes ever written into the queue; queued - out.length were sent */
     struct asio_flush_node flush;
-    struct asio_proxied *proxied;       /* came through a proxy: see proxied.h; or NULL */
+    struct asio_proxy_names *proxied;   /* what a proxy has said of it, see proxied.h; or NULL */
     struct asio_tally *tally;           /* counts it until the handle is gone, or NULL */
     struct asio_timer timer;            /* closing: when to look again, at last when to give up */
     double read_timeout, write_timeout; /* seconds, negative: none */

@@ -117,18 +117,24 @@ function process:kill(signal)
   C.kill(self.pid, signal)
 end
 
---- Its exit code, or minus the signal that ended it.
-function process:wait()
+--- Its exit code, or minus the signal that ended it; nil: it runs.
+function process:ended()
   local status = ffi.new 'int[1]'
-  local ok = pcall(t.wait_until, function() return C.waitpid(self.pid, status, WNOHANG) ~= 0 end, nil, 20)
-  if not ok then
-    self:kill(9)
-    C.waitpid(self.pid, status, 0)
-  end
-  os.remove(self.path)
-  assert(ok, 'the process did not end')
+  if C.waitpid(self.pid, status, WNOHANG) == 0 then return nil end
   local signal = bit.band(status[0], 127)
   return signal ~= 0 and -signal or bit.rshift(status[0], 8)
+end
+
+--- Waits for that.
+function process:wait()
+  local ok, code = pcall(t.wait_until, function() return self:ended() end, 'the process', 20)
+  if not ok then
+    self:kill(9)
+    C.waitpid(self.pid, nil, 0)
+  end
+  os.remove(self.path)
+  if not ok then error(code, 0) end
+  return code
 end
 
 --- Words for `wrap` with which pipes of ours cannot be opened again; skips the case elsewhere.

@@ -29,7 +29,7 @@ static void check(bool holds, const char *what)
 struct outcome {
     int length;
     size_t need;
-    struct asio_proxy_header header;
+    struct asio_proxy_names names;
 };
 
 static struct outcome parse(const char *bytes, size_t n)
@@ -37,12 +37,10 @@ static struct outcome parse(const char *bytes, size_t n)
     struct outcome o = { .need = 0 };
     char *copy = malloc(n ? n : 1); /* no byte more: reading on is found */
     memcpy(copy, bytes, n);
-    o.length = asio_proxy_parse(copy, n, &o.header, &o.need);
+    o.length = asio_proxy_parse(copy, n, &o.names, &o.need);
     check(o.length == UV_EPROTO || (o.length >= 0 && (size_t)o.length <= n), "a length that is not there");
     check(o.length != 0 || (o.need > n && o.need <= 65536 + 16), "does not say what it needs");
-    if (o.length > 0 && o.header.kind == ASIO_PROXY_UNIX)
-        check(o.header.paths >= copy && o.header.paths + 2 * ASIO_PROXY_PATH <= copy + o.length,
-            "paths outside");
+    check(o.length > 0 || o.names.source.any.sa_family == AF_UNSPEC, "names without a header");
     free(copy);
     return o;
 }

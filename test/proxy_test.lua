@@ -34,6 +34,7 @@ local function listen(trust)
   return assert(asio.server('127.0.0.1', 0, function(conn)
     local ip, port = conn:peer()
     local own, own_port = conn:address()
+    if not ip then return conn:close() end -- HAProxy's checks are over with a reset
     conn:write(ip, ' ', port, ' ', own, ' ', own_port, '\n')
     for data in function() return conn:read_some() end do conn:write(data) end
     conn:close()

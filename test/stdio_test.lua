@@ -184,18 +184,41 @@ T.test_a_socket = case(function()
 end)
 
 T.test_shutdown_of_a_socket = case(function()
+  for _, name in ipairs { 'stdin', 'stdout' } do
+    local a, b = raw.pair()
+    local child = process.spawn(function(which)
+      local asio = require 'asio' -- luacheck: ignore 431
+      local conn = asio[which]
+      asio.run(function()
+        conn:write 'all'
+        assert(conn:shutdown())
+        assert(conn:read(3) == 'yes')
+        conn:close()
+      end)
+    end, { b.fd, b.fd, 2 }, { name })
+    b:close()
+    lu.assertEquals(t.recv(a), 'all')
+    local started = asio.now()
+    a:send 'yes'
+    lu.assertEquals(child:wait(), 0)
+    lu.assertTrue(asio.now() - started < 1.5 * t.patience)
+    a:close()
+  end
+end)
+
+T.test_shutdown_and_close_at_once = case(function()
   local a, b = raw.pair()
   local child = process.spawn(function()
     local asio = require 'asio' -- luacheck: ignore 431
     asio.run(function()
-      asio.stdout:write 'all'
-      asio.stdout:shutdown()
-      assert(asio.stdout:read(3) == 'yes')
+      asio.stdin:write(('x'):rep(1000000))
+      asio.stdin:shutdown()
+      asio.stdin:close()
     end)
   end, { b.fd, b.fd, 2 })
   b:close()
-  lu.assertEquals(t.recv(a), 'all')
-  a:send 'yes'
+  asio.sleep(0.1)
+  lu.assertEquals(#t.recv(a), 1000000)
   lu.assertEquals(child:wait(), 0)
   a:close()
 end)
@@ -312,6 +335,19 @@ T.test_the_modes_are_never_touched = case(function()
   os.remove(trace)
 end)
 
+-- One epoll descriptor is the loop's; each stream that can be polled has one more.
+T.test_files_are_not_polled = case(function()
+  local trace, file = temporary(), temporary 'line\n'
+  local wrap = t.strace('-qq -e trace=epoll_create1 -o ' .. trace)
+  for redirect, count in pairs { ['<%s >>%s'] = 1, ['<%s | cat'] = 2, ['</dev/null | cat'] = 3 } do
+    shell(('%s %%s %s'):format(wrap, (redirect:gsub('%%s', file))), echo)
+    local _, found = contents(trace):gsub('epoll_create1', '')
+    lu.assertEquals(found, count, redirect) -- /dev/null is found out by asking
+  end
+  os.remove(trace)
+  os.remove(file)
+end)
+
 -- Nobody in the script waits for input: the terminal's next line is for whoever reads there.
 T.test_another_process_reads_the_same_terminal = case(function()
   local master, slave = process.terminal()
@@ -398,6 +434,22 @@ T.test_what_was_written_goes_out_at_the_end = case(function()
   end
 end)
 
+-- A pipe that nobody reads, while somebody could: as long as a connection's close would go on.
+T.test_a_full_pipe_ends_the_waiting_at_the_end = t.slow(60, case(function()
+  lu.skipIf(not t.long, 'takes 30 seconds')
+  local out, into = process.pipe()
+  local child = process.spawn(function()
+    local asio = require 'asio' -- luacheck: ignore 431
+    asio.spawn(function() asio.stdout:write(('x'):rep(1000000)) end)
+  end, { NULL, into, 2 })
+  local started = asio.now()
+  asio.sleep(29)
+  lu.assertNil(child:ended())
+  lu.assertEquals(child:wait(), 0)
+  lu.assertTrue(asio.now() - started < 40 * t.patience)
+  process.close(out, into)
+end))
+
 -- A file is written by a thread: what that is at must be neither lost nor written twice.
 T.test_the_state_closes_while_a_file_is_written = case(function()
   local text = shell('f=$(mktemp); %s >$f; uniq -c <$f; rm $f', function()
@@ -481,12 +533,15 @@ T.test_shutdown_is_the_end_for_a_pipe = case(function()
       assert(asio.stdout:shutdown())
       assert(select(3, asio.stdout:write 'x') == 'EPIPE')
       assert(asio.stdin:read_line() == 'go')
+      asio.stdout:close()
     end)
   end, { from, into, 2 })
   process.close(into)
   lu.assertEquals(#process.expect(out), 200000)
+  local started = asio.now()
   process.write(to, 'go\n')
   lu.assertEquals(child:wait(), 0)
+  lu.assertTrue(asio.now() - started < 1.5 * t.patience) -- there is nobody whose end to wait for
   process.close(out, from, to)
 end)
 

@@ -114,8 +114,8 @@ static void warm_up(void)
 
 void mode_alloc(void)
 {
-    char names[50][64];
-    int count = state_names("scenarios.lua", names, 50);
+    char names[100][64];
+    int count = state_names("scenarios.lua", names, 100);
     warm_up();
     for (int i = 0; i < count; i++)
         if (!host_only || strcmp(host_only, names[i]) == 0)
