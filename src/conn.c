@@ -71,7 +71,7 @@ static int not_now(lua_State *L)
     return asio_sched_interrupted(rt) ? asio_push_interrupt(L, rt) : asio_push_fail(L, UV_EBADF);
 }
 
-static int read(lua_State *L, struct asio_stream *s, size_t need, size_t max)
+static int read_now(lua_State *L, struct asio_stream *s, size_t need, size_t max)
 {
     return may_wait(s) ? asio_stream_read(L, s, need, max) : not_now(L);
 }
@@ -80,7 +80,7 @@ static int l_read(lua_State *L)
 {
     struct asio_stream *s = check_conn(L, "read")->stream;
     size_t n = to_size(asio_check_integer(L, 2, 1, "read", 0, size_max));
-    return read(L, s, n, n);
+    return read_now(L, s, n, n);
 }
 
 static int l_read_some(lua_State *L)
@@ -89,7 +89,7 @@ static int l_read_some(lua_State *L)
     size_t max = SIZE_MAX;
     if (!lua_isnoneornil(L, 2))
         max = to_size(asio_check_integer(L, 2, 1, "read_some", 1, size_max));
-    return read(L, s, 1, max);
+    return read_now(L, s, 1, max);
 }
 
 static int l_peek(lua_State *L)

@@ -200,7 +200,7 @@ static int l_wait(lua_State *L)
 }
 
 /* The failure is somebody else's from here on. */
-static void tell(struct group *g)
+static void report(struct group *g)
 {
     g->failed->joined = true;
     asio_sched_forget(g->failed);
@@ -217,7 +217,7 @@ static int l_end(lua_State *L)
         return 1;
     }
     asio_sched_push_handle(L, g->failed);
-    tell(g);
+    report(g);
     return 1;
 }
 

@@ -9,7 +9,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { BACKLOG = 511, KEEPALIVE = 60, KEEPALIVE_MAX = 32767 /* Linux */, LINGER = 30 };
+enum { BACKLOG = 511, KEEPALIVE = 60, KEEPALIVE_MAX = 32767 /* Linux */, LINGER_SECONDS = 30 };
 
 /* An option being read; its value is at `index`. */
 struct reading {
@@ -181,7 +181,7 @@ static void read_option(struct reading *r)
 
 struct asio_options asio_options_default(void)
 {
-    return (struct asio_options){ .linger = LINGER, .backlog = BACKLOG, .nodelay = true };
+    return (struct asio_options){ .linger = LINGER_SECONDS, .backlog = BACKLOG, .nodelay = true };
 }
 
 struct asio_options asio_options_check(lua_State *L, int index, int arg, const char *fname)

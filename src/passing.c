@@ -115,7 +115,7 @@ static void receive(struct asio_passing *p)
     for (int i = 0; i < READS && p->reading && p->count < QUEUE_MAX; i++) {
         struct asio_sys_arrival a;
         uv_buf_t buf = asio_rt_scratch(p->pipe->stream.rt);
-        ssize_t n = buf.base ? asio_sys_recv_handles(p->fd, buf, &a) : UV_ENOMEM;
+        ssize_t n = buf.base ? asio_sys_recv_handles((uv_os_fd_t)(intptr_t)p->fd, buf, &a) : UV_ENOMEM;
         if (n == UV_EAGAIN)
             return;
         if (n <= 0) {

@@ -35,15 +35,15 @@ void asio_report_text(lua_State *L, struct asio_rt *rt)
     lua_pop(L, 1);
 }
 
-enum { ERROR = 1, TRACEBACK, HANDLE }; /* stack of a report; the last two may be nil */
+enum { AT_ERROR = 1, AT_TRACEBACK, AT_HANDLE }; /* stack of a report; the last two may be nil */
 
 static void to_stderr(lua_State *L, struct asio_thread *t)
 {
-    const char *text = lua_tostring(L, ERROR), *traceback = lua_tostring(L, TRACEBACK);
-    if (!text && luaL_callmeta(L, ERROR, "__tostring"))
+    const char *text = lua_tostring(L, AT_ERROR), *traceback = lua_tostring(L, AT_TRACEBACK);
+    if (!text && luaL_callmeta(L, AT_ERROR, "__tostring"))
         text = lua_tostring(L, -1);
     if (!text)
-        text = lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, ERROR));
+        text = lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, AT_ERROR));
     if (t)
         fprintf(stderr, "asio: light thread %s failed: %s\n", asio_thread_push_name(L, t), text);
     else
@@ -54,7 +54,7 @@ static void to_stderr(lua_State *L, struct asio_thread *t)
 
 /* The script's function runs in a light thread of its own: it may wait, and its own error is told
  * on standard error. */
-static void tell(lua_State *L, struct asio_thread *t)
+static void tell_of(lua_State *L, struct asio_thread *t)
 {
     struct asio_rt *rt = asio_rt_of(L);
     lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_on_error);
@@ -83,7 +83,7 @@ static void report(lua_State *L, void *arg)
         lua_remove(L, 1);
         lua_remove(L, 1);
     }
-    tell(L, t);
+    tell_of(L, t);
 }
 
 static void report_text(lua_State *L, void *arg)
@@ -94,7 +94,7 @@ static void report_text(lua_State *L, void *arg)
     lua_rawgeti(L, 1, *(int *)arg);
     lua_remove(L, 1);
     lua_settop(L, 3);
-    tell(L, NULL);
+    tell_of(L, NULL);
 }
 
 static void report_groups(lua_State *L, void *arg)
@@ -104,7 +104,7 @@ static void report_groups(lua_State *L, void *arg)
         "%d group(s) collected that nobody waited for: the light threads in them were cancelled",
         *(int *)arg);
     lua_settop(L, 3);
-    tell(L, NULL);
+    tell_of(L, NULL);
 }
 
 static struct asio_thread *take_failed(struct asio_rt *rt)

@@ -114,7 +114,7 @@ void asio_splice_give(struct asio_rt *rt, struct asio_splice *p)
 
 ssize_t asio_splice_in(struct asio_splice *p, uv_os_fd_t from, size_t n)
 {
-    ssize_t moved = asio_sys_splice(from, p->ends[1], n);
+    ssize_t moved = asio_sys_splice(from, (uv_os_fd_t)(intptr_t)p->ends[1], n);
     if (moved > 0)
         p->held += (size_t)moved;
     return moved;
@@ -122,7 +122,7 @@ ssize_t asio_splice_in(struct asio_splice *p, uv_os_fd_t from, size_t n)
 
 ssize_t asio_splice_out(struct asio_splice *p, uv_os_fd_t to)
 {
-    ssize_t moved = asio_sys_splice(p->ends[0], to, p->held);
+    ssize_t moved = asio_sys_splice((uv_os_fd_t)(intptr_t)p->ends[0], to, p->held);
     if (moved > 0)
         p->held -= (size_t)moved;
     return moved;

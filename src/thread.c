@@ -97,22 +97,22 @@ static bool ended_by_cancel(lua_State *L, struct asio_thread *t)
  * is of no interest. */
 static void keep_error(lua_State *L, void *arg)
 {
-    enum { ERROR = 1, HANDLE, KEPT };
+    enum { AT_ERROR = 1, AT_HANDLE, AT_KEPT };
     struct asio_thread *t = arg;
     lua_settop(L, 0);
     lua_xmove(t->co, L, 1);
     if (ended_by_cancel(L, t))
         return;
-    bool known = knows_trace(L, ERROR, t, t->co);
+    bool known = knows_trace(L, AT_ERROR, t, t->co);
     asio_sched_push_handle(L, t);
-    asio_thread_push_kept(L, HANDLE, t);
-    lua_pushvalue(L, ERROR);
-    lua_rawseti(L, KEPT, ASIO_KEPT_ERROR);
+    asio_thread_push_kept(L, AT_HANDLE, t);
+    lua_pushvalue(L, AT_ERROR);
+    lua_rawseti(L, AT_KEPT, ASIO_KEPT_ERROR);
     if (known)
-        lua_getfield(L, KEPT, key_trace);
+        lua_getfield(L, AT_KEPT, key_trace);
     else
         luaL_traceback(L, t->co, NULL, 0);
-    lua_rawseti(L, KEPT, ASIO_KEPT_TRACEBACK);
+    lua_rawseti(L, AT_KEPT, ASIO_KEPT_TRACEBACK);
 }
 
 static void keep_stray_yield(lua_State *L, void *arg)

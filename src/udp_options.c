@@ -38,18 +38,18 @@ static int interface_text(const char *name, size_t length, int family, char text
     return meant ? 0 : UV_ENODEV;
 }
 
-/* The interface at a stack index as libuv wants it; *interface is NULL for none. */
+/* The interface at a stack index as libuv wants it; *nic is NULL for none. */
 static int check_interface(
-    lua_State *L, int index, const char *fname, int family, char text[ASIO_IP_MAX], const char **interface)
+    lua_State *L, int index, const char *fname, int family, char text[ASIO_IP_MAX], const char **nic)
 {
     size_t length;
-    *interface = NULL;
+    *nic = NULL;
     if (lua_isnoneornil(L, index))
         return 0;
     const char *name = lua_type(L, index) == LUA_TSTRING ? lua_tolstring(L, index, &length) : NULL;
     if (!name)
         asio_error_type(L, index, index - 1, fname, "address or name of an interface");
-    *interface = text;
+    *nic = text;
     return interface_text(name, length, family, text);
 }
 
@@ -60,13 +60,13 @@ static int membership(lua_State *L, const char *fname, uv_membership how)
     struct asio_udp_socket *s = asio_udp_check(L, fname);
     union asio_sockaddr group;
     char text[ASIO_IP_MAX];
-    const char *interface;
+    const char *nic;
     size_t length;
     if (lua_type(L, 2) != LUA_TSTRING)
         asio_error_type(L, 2, 1, fname, "address of a group");
     const char *address = lua_tolstring(L, 2, &length);
     int status = asio_address_read(address, length, 0, &group);
-    int interface_status = check_interface(L, 3, fname, group.any.sa_family, text, &interface);
+    int interface_status = check_interface(L, 3, fname, group.any.sa_family, text, &nic);
     if (!s)
         status = UV_EBADF;
     if (status == 0)
@@ -74,7 +74,7 @@ static int membership(lua_State *L, const char *fname, uv_membership how)
     if (status == 0)
         status = asio_udp_open_as(s, group.any.sa_family);
     if (status == 0)
-        status = uv_udp_set_membership(&s->handle, address, interface, how);
+        status = uv_udp_set_membership(&s->handle, address, nic, how);
     return result(L, status);
 }
 
@@ -92,14 +92,14 @@ static int l_set_multicast_interface(lua_State *L)
 {
     struct asio_udp_socket *s = asio_udp_check(L, "set_multicast_interface");
     char text[ASIO_IP_MAX];
-    const char *interface;
+    const char *nic;
     int status = s ? asio_udp_open_as(s, AF_UNSPEC) : UV_EBADF;
     int family = s ? s->family : AF_INET;
-    int interface_status = check_interface(L, 2, "set_multicast_interface", family, text, &interface);
+    int interface_status = check_interface(L, 2, "set_multicast_interface", family, text, &nic);
     if (status == 0)
         status = interface_status;
     if (status == 0)
-        status = uv_udp_set_multicast_interface(&s->handle, interface);
+        status = uv_udp_set_multicast_interface(&s->handle, nic);
     return result(L, status);
 }
 

@@ -91,7 +91,7 @@ struct asio_watch asio_watchdog_enter(struct asio_rt *rt, struct asio_thread *t)
     return before;
 }
 
-static void tell(lua_State *L, void *arg)
+static void tell_of(lua_State *L, void *arg)
 {
     const struct asio_watch *w = arg;
     const char *name = asio_thread_push_name(L, w->thread);
@@ -113,7 +113,7 @@ void asio_watchdog_leave(struct asio_rt *rt, struct asio_watch before)
     uv_mutex_unlock(&d->lock);
     set(rt, before);
     if (was.thread && was.told)
-        asio_rt_protect(rt, tell, &was);
+        asio_rt_protect(rt, tell_of, &was);
 }
 
 static void stop(struct asio_rt *rt)
