@@ -74,6 +74,7 @@ function T.test_graceful_shutdown_cancels_what_takes_too_long()
   lu.assertEquals(stop_gracefully(0.2, false), 'before\nstopping\nEOF\nstopped\nstatus 0\n')
 end
 
+-- The other examples have files of their own: examples_NAME_test.lua.
 function T.test_every_example_has_a_case()
   local cases = {}
   local list = io.popen('cat ' .. t.quote(root) .. 'test/examples*_test.lua')
