@@ -1,14 +1,15 @@
 -- A TCP port forwarder: whoever connects to the port here talks to that host and port.
---     luajit port_forwarder.lua port host port
+--     luajit port_forwarder.lua [PORT [HOST [PORT]]]         8080 localhost 80; port 0: any that is free
+-- Ctrl-C ends it.
 local asio = require 'asio'
 
-local port, host, target = arg[1] or 0, arg[2] or 'localhost', arg[3] or 80
+local port, host, target = tonumber(arg[1] or 8080), arg[2] or 'localhost', tonumber(arg[3] or 80)
 local SILENCE = 600 -- seconds without a byte either way, after which a connection is given up
 
 local server = assert(asio.server('0.0.0.0', port, function(client)
     local upstream, message = asio.connect(host, target, { timeout = 10 })
     if not upstream then
-        io.stderr:write(('%s:%s: %s\n'):format(host, target, message))
+        io.stderr:write(('%s port %d: %s\n'):format(host, target, message))
         return client:abort() -- the client sees a reset, and not an empty answer
     end
     local peer = client:peer()
@@ -17,6 +18,11 @@ local server = assert(asio.server('0.0.0.0', port, function(client)
     io.flush()
 end))
 
-print('listening', server:address())
-io.flush()
-asio.run()
+local interrupt = assert(asio.signal 'SIGINT') -- Ctrl-C
+
+asio.run(function()
+    print('listening', server:address())
+    io.flush()
+    interrupt:wait()
+    server:shutdown(0) -- no more clients, and those that are there are let go
+end)

@@ -160,7 +160,8 @@ static void unload_copying(struct way *w, size_t n)
     asio_stream_flush(w->to);
 }
 
-static void unload(struct way *w)
+/* True when the pipe is empty: it is kept. */
+static bool unload(struct way *w)
 {
     struct asio_stream *to = w->to;
     uv_os_fd_t fd;
@@ -175,10 +176,7 @@ static void unload(struct way *w)
             unload_copying(w, n == UV_EAGAIN ? PIECE : SIZE_MAX);
         }
     }
-    if (w->pipe->held == 0) {
-        asio_splice_give(w->relay->rt, w->pipe);
-        w->pipe = NULL;
-    }
+    return w->pipe->held == 0;
 }
 
 /* From now on bytes are spliced, or copied. While they are spliced SIGPIPE is blocked. */
@@ -211,26 +209,30 @@ static bool is_fault_of_splice(ssize_t status)
 }
 
 /* What the system has goes into the pipe. */
-static void load(struct way *w, uv_os_fd_t fd)
+static bool load(struct way *w, uv_os_fd_t fd)
 {
     ssize_t n = asio_splice_in(w->pipe, fd, SPLICED);
     if (n > 0) {
         w->taken += (size_t)n;
         w->relay->rt->stats.bytes_in += (size_t)n;
         w->streak = n < SMALL ? w->streak + 1 : 0;
-    } else if (is_fault_of_splice(n)) {
+        return n >= LARGE;
+    }
+    if (is_fault_of_splice(n)) {
         w->copies = true;
         set_manner(w, false);
     } else if (n != UV_EAGAIN) {
         asio_stream_stop_reading(w->from);
         asio_stream_ended(w->from, n == 0 ? UV_EOF : (int)n);
     }
+    return false;
 }
 
 /* The system has bytes, or the end. */
 static void splice(struct way *w)
 {
     uv_os_fd_t fd;
+    uint64_t until = w->taken + SPLICED;
     if (w->pipe || w->to->out.length > 0)
         return; /* that comes first */
     w->pipe = w->from->transport->fd(w->from, &fd) == 0 ? asio_splice_take(w->relay->rt) : NULL;
@@ -239,8 +241,8 @@ static void splice(struct way *w)
         w->streak = -LATER; /* none now, or on this system */
         return;
     }
-    load(w, fd);
-    unload(w);
+    while (load(w, fd) && unload(w) && w->taken < until)
+        ;
     if (w->streak >= SMALL_READS)
         set_manner(w, false);
 }
@@ -251,8 +253,10 @@ static void splice(struct way *w)
 static int advance(struct way *w)
 {
     struct asio_stream *from = w->from, *to = w->to;
-    if (w->pipe)
-        unload(w);
+    if (w->pipe && unload(w)) {
+        asio_splice_give(w->relay->rt, w->pipe);
+        w->pipe = NULL;
+    }
     if (w->relay->canceled)
         return UV_ECANCELED;
     if (to->write_status < 0)

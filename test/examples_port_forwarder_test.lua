@@ -1,57 +1,59 @@
 -- The example port_forwarder.
 --
 -- SPDX-License-Identifier: MIT
--- luacheck: ignore 431/asio (child processes require their own)
 
 local lu = require 'luaunit'
+local asio = require 'asio'
+local raw = require 'raw'
 local t = require 'support'
+local programs = require 'programs'
 
 local T = {}
 
-local root = debug.getinfo(1, 'S').source:match '^@(.*)test/examples_port_forwarder_test%.lua$'
-  or debug.getinfo(1, 'S').source:match '^@(.*)examples_port_forwarder_test%.lua$' .. '../'
-local launcher, example = root .. 'test/luajit', root .. 'examples/port_forwarder.lua'
+local function connect(port)
+  local conn = assert(asio.connect('127.0.0.1', port))
+  conn:set_timeout(10 * t.patience)
+  return conn
+end
 
--- Forwards to an echo server, then to a port where nobody listens.
 function T.test_port_forwarder()
-  lu.assertEquals(t.quiet_child(function(command, path)
-    local asio = require 'asio'
-    local function forward_to(port)
-      local run = ("timeout --foreground 60 '%s' '%s' 0 127.0.0.1 %d 2>&1 & echo $!; wait")
-      local forwarder = io.popen(run:format(command, path, port))
-      local pid, its_port
-      while not (pid and its_port) do -- whichever is printed first
-        local line = assert(forwarder:read '*l', 'the forwarder has ended')
-        pid = pid or line:match '^(%d+)$'
-        its_port = its_port or line:match '^listening\t0%.0%.0%.0\t(%d+)$'
-      end
-      return assert(asio.connect('127.0.0.1', its_port)), function()
-        local line = forwarder:read '*l'
-        os.execute('kill -TERM ' .. pid)
-        forwarder:close()
-        return line
-      end
-    end
-    local port
-    asio.run(function()
-      local server = assert(asio.server('127.0.0.1', 0, function(conn)
-        conn:write('you said ', conn:read_all())
-        conn:close()
-      end))
-      port = select(2, server:address())
-      local conn, told = forward_to(port)
-      conn:write 'something'
-      conn:shutdown()
-      print(conn:read_all())
-      conn:close()
-      print((told():gsub('^127%.0%.0%.1\t%d+\t', ''):gsub('^127%.0%.0%.1\t', '')))
-      server:close()
-    end)
-    local conn, told = forward_to(port)
-    print(select(3, conn:read(1)))
-    print((told():gsub(':%d+:', ':PORT:')))
-  end, { args = { launcher, example }, seconds = 30 }),
-    'you said something\n9 bytes up, 18 down\nECONNRESET\n127.0.0.1:PORT: connection refused\n')
+  local server = assert(asio.server('127.0.0.1', 0, function(conn)
+    conn:write('you said ', conn:read_all())
+    conn:close()
+  end))
+  local rest = programs.with(function(port)
+    local conn = connect(port)
+    conn:write 'something'
+    conn:shutdown()
+    lu.assertEquals(conn:read_all(), 'you said something')
+    conn:close()
+  end, 'port_forwarder', {}, 0, '127.0.0.1', (select(2, server:address())))
+  lu.assertEquals(rest, '127.0.0.1\t9 bytes up, 18 down\n')
+  server:close()
+end
+
+function T.test_port_forwarder_lets_go_of_clients_at_the_end()
+  local server = assert(asio.server('127.0.0.1', 0))
+  local conn
+  programs.with(function(port)
+    conn = connect(port)
+    assert(server:accept(10 * t.patience)):write 'hello'
+    lu.assertEquals(conn:read(5), 'hello')
+  end, 'port_forwarder', {}, 0, '127.0.0.1', (select(2, server:address())))
+  t.failure('ECONNRESET', conn:read(1))
+  server:close()
+end
+
+function T.test_port_forwarder_where_nobody_listens()
+  local nobody = raw.listen()
+  local port_of_nobody = nobody:port()
+  nobody:close()
+  local rest = programs.with(function(port)
+    local conn, _, code = asio.connect('127.0.0.1', port)
+    if conn then code = select(3, conn:read(1)) end -- the reset may come before we know that we are connected
+    lu.assertEquals(code, 'ECONNRESET')
+  end, 'port_forwarder', {}, 0, '127.0.0.1', port_of_nobody)
+  lu.assertEquals(rest, ('127.0.0.1 port %d: connection refused\n'):format(port_of_nobody))
 end
 
 return T
