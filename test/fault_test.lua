@@ -165,6 +165,7 @@ function T.test_a_server_that_backs_off_is_closed_while_it_tells_its_address()
       repeat
         text = server:address()
         assert(not text or text == name .. i, text)
+        newproxy() -- the same text again is nothing that the collector would run for
       until not text
       conn:close()
     end

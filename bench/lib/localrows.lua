@@ -122,7 +122,8 @@ function M.size()
             if not is_libc(name) and not name:find '^libuv%.' then others[#others + 1] = name end
         end
         report.table({ 'stripped, bytes', 'built for devices', 'links' },
-            { { report.count(stripped_size(module)), small and report.count(small) or '-', table.concat(links, ', ') } })
+            { { report.count(stripped_size(module)), small and report.count(small) or '-',
+                table.concat(links, ', ') } })
     end
     report.limit('asio.so stripped, built for devices, bytes', small, 200 * 1024, '%.0f')
     report.bound('asio.so links', 'libuv and libc only', #links > 0 and table.concat(links, ', ') or '-',
