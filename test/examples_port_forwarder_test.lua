@@ -34,13 +34,15 @@ end
 
 function T.test_port_forwarder_lets_go_of_clients_at_the_end()
   local server = assert(asio.server('127.0.0.1', 0))
-  local conn
+  local conn, served
   programs.with(function(port)
     conn = connect(port)
-    assert(server:accept(10 * t.patience)):write 'hello'
+    served = assert(server:accept(10 * t.patience)) -- held: one that is collected ends in order
+    served:write 'hello'
     lu.assertEquals(conn:read(5), 'hello')
   end, 'port_forwarder', {}, 0, '127.0.0.1', (select(2, server:address())))
   t.failure('ECONNRESET', conn:read(1))
+  served:close()
   server:close()
 end
 
