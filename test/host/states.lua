@@ -220,9 +220,12 @@ function waits.datagrams_not_yet_sent()
   end)
 end
 
-function waits.datagram_to_a_name()
-  local a = datagrams()
-  return spawn(a.send, a, 'x', 'slow.test', 9)
+-- c-ares would ask the system's name servers, whoever they are.
+if not by_name.servers then
+  function waits.datagram_to_a_name()
+    local a = datagrams()
+    return spawn(a.send, a, 'x', 'slow.test', 9)
+  end
 end
 
 function waits.datagram_sockets_unreachable()
@@ -305,7 +308,7 @@ function M.start(name, turns)
   local ok, err = starter:join()
   assert(ok, err)
   for _ = 1, turns do asio.run_once(0) end
-  assert(not thread or thread:status() == 'waiting', 'it does not wait')
+  assert(not thread or thread:status() == 'waiting', 'it does not wait: ' .. name)
 end
 
 --- All at once.
