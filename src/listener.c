@@ -266,12 +266,6 @@ static void back_off(struct asio_listener *l)
     l->backoff = l->backoff * 2 < backoff_max ? l->backoff * 2 : backoff_max;
 }
 
-static void full_collection(lua_State *L, void *arg)
-{
-    (void)arg;
-    lua_gc(L, LUA_GCCOLLECT, 0);
-}
-
 static void report_status(struct asio_listener *l, int status)
 {
     char text[128];
@@ -305,7 +299,7 @@ static bool still_short(struct asio_listener *l)
  * keep a few files for what they need, and clients wait in the backlog instead of being shed. */
 static void files_short(struct asio_listener *l)
 {
-    asio_rt_protect(l->rt, full_collection, NULL);
+    asio_rt_collect(l->rt);
     if (!l->server || !still_short(l)) /* the listener may have been collected */
         return;
     report(l, "too many open files");
@@ -548,7 +542,7 @@ static void on_timer(struct asio_timer *timer)
         struct asio_rt *rt = l->rt;
         back_off(l); /* first: the collection may close, and free, this listener */
         if (collect)
-            asio_rt_protect(rt, full_collection, NULL);
+            asio_rt_collect(rt);
         return;
     }
     l->paused = false;
