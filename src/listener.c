@@ -2,12 +2,11 @@
  *
  * Listening; see listener.h.
  *
- * Accepting pauses in two ways. Within libuv: a connection that is not taken makes it stop
- * listening for more; used to spread a burst over several turns, when files run short, and while there are as
- * many connections as the script allows. By
- * closing the handle: when accept itself goes on failing, libuv 1.44 would call back for ever
- * within one turn, so the handle is closed and opened again later on a duplicate of the socket,
- * which keeps the clients that came in between. */
+ * Accepting pauses in two ways. Within libuv: a connection that is not taken makes it stop listening for
+ * more; used to spread a burst over several turns, when files run short, and while there are as many
+ * connections as the script allows. By closing the handle: when accept itself goes on failing, libuv 1.44
+ * would call back for ever within one turn, so the handle is closed and opened again later on a duplicate of
+ * the socket, which keeps the clients that came in between. */
 #include "listener.h"
 
 #include "address.h"
