@@ -95,6 +95,9 @@ function T.test_a_group_of_ip6()
   local sender = assert(net:run(asio.udp, '::', 0))
   lu.assertTrue(net:run(sender.set_multicast_interface, sender, 'left'))
   lu.assertTrue(sender:set_multicast_ttl(1) and sender:set_ttl(9) and sender:set_multicast_loop(true))
+  t.wait_until(function() -- the pair has just come up: its routes follow
+    return sender:send('nobody', 'ff15::1', 9) and sender:flush()
+  end, 'a way to the group')
   for _, interface in ipairs { 'right', 'fe80::2%right', '::%right' } do
     local s = assert(net:run(asio.udp, '::', 0))
     lu.assertTrue(net:run(s.join, s, 'ff15::1', interface))
