@@ -135,22 +135,10 @@ void asio_sys_pin(const void *address)
     module_of(address, GET_MODULE_HANDLE_EX_FLAG_PIN);
 }
 
-size_t asio_sys_unsent(uv_os_fd_t fd)
-{
-    (void)fd;
-    return 0;
-}
-
 size_t asio_sys_unread(uv_os_fd_t fd)
 {
     u_long n = 0;
     return ioctlsocket((SOCKET)fd, FIONREAD, &n) == 0 ? n : 0;
-}
-
-int asio_sys_original_dst(uv_os_fd_t fd, struct sockaddr_storage *addr)
-{
-    (void)fd, (void)addr;
-    return UV_ENOTSUP;
 }
 
 int asio_sys_file_flags(uv_os_sock_t fd)
@@ -219,12 +207,6 @@ ssize_t asio_sys_recv_handles(uv_os_fd_t fd, uv_buf_t buf, struct asio_sys_arriv
     return UV_ENOTSUP;
 }
 
-int asio_sys_credentials(uv_os_fd_t fd, struct asio_sys_credentials *found)
-{
-    (void)fd, (void)found;
-    return UV_ENOTSUP;
-}
-
 int asio_sys_send_datagrams(uv_os_fd_t fd, struct asio_datagram *const *list, unsigned count)
 {
     (void)fd, (void)list, (void)count;
@@ -252,35 +234,6 @@ int asio_sys_interface_ip4(const char *name, struct sockaddr_in *addr)
     }
     uv_free_interface_addresses(list, count);
     return status;
-}
-
-struct asio_sys_batch *asio_sys_batch_new(void)
-{
-    return NULL;
-}
-
-int asio_sys_batch_receive(struct asio_sys_batch *b, uv_os_fd_t fd)
-{
-    (void)b, (void)fd;
-    return UV_ENOTSUP;
-}
-
-int asio_sys_pipe(uv_os_sock_t ends[2])
-{
-    (void)ends;
-    return UV_ENOTSUP;
-}
-
-ssize_t asio_sys_splice(uv_os_fd_t from, uv_os_fd_t to, size_t n)
-{
-    (void)from, (void)to, (void)n;
-    return UV_ENOTSUP;
-}
-
-ssize_t asio_sys_pipe_read(uv_os_sock_t end, char *to, size_t n)
-{
-    (void)end, (void)to, (void)n;
-    return UV_ENOTSUP;
 }
 
 /* libuv's streams do it: there are no descriptions that are shared. */
