@@ -473,15 +473,18 @@ static int l_claim(lua_State *L)
 static uv_once_t once = UV_ONCE_INIT;
 static uv_mutex_t load_lock; /* libraries have a global state, and states may be on several threads */
 
+static int load_lock_status;
+
 static void init_load_lock(void)
 {
-    if (uv_mutex_init(&load_lock) < 0)
-        abort(); /* of an error-free platform call; libuv does the same */
+    load_lock_status = uv_mutex_init(&load_lock);
 }
 
 static int load(const struct asio_names_backend *backend)
 {
     uv_once(&once, init_load_lock);
+    if (load_lock_status < 0)
+        return load_lock_status;
     uv_mutex_lock(&load_lock);
     asio_sys_pin(backend);
     int status = backend->load ? backend->load(&asio_core_api) : 0;
