@@ -10,26 +10,7 @@ local M = {}
 
 local LINE = 32 -- bytes, the newline among them
 
-local run_load, measure = runs.load, runs.server
-
--- results[server.key][figure][round], for every server in turn, round after round.
-local function rounds_of(list, title, rounds, one)
-    local results = { rounds = rounds }
-    for _, server in ipairs(list) do results[server.key] = {} end
-    for round = 1, rounds do
-        for _, server in ipairs(list) do
-            local figures = one(server) or {}
-            report.note('%s, round %d of %d: %s: %s', title, round, rounds, server.key,
-                figures.summary or 'nothing')
-            local mine = results[server.key]
-            for name, value in pairs(figures) do
-                mine[name] = mine[name] or {}
-                mine[name][round] = value
-            end
-        end
-    end
-    return results
-end
+local run_load, measure, rounds_of = runs.load, runs.server, runs.rounds
 
 -- One figure of one server: a value a round, none when it does not take part.
 local function figure_of(results, key, figure)

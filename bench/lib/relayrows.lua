@@ -4,6 +4,7 @@
 local machine = require 'machine'
 local proc = require 'proc'
 local report = require 'report'
+local runs = require 'runs'
 
 local M = {}
 
@@ -95,12 +96,6 @@ local function start(ctx, relay, target)
     return report.note('%s does not listen', relay.key)
 end
 
-local function figures_of(text)
-    local figures = {}
-    for key, value in text:gmatch '([%w_]+)=(%S+)' do figures[key] = tonumber(value) end
-    return figures
-end
-
 -- Runs a load, `argv`, against a relay to `target`; its figures, or nil.
 local function measure(ctx, relay, target, limit, argv)
     local process = start(ctx, relay, target)
@@ -108,27 +103,10 @@ local function measure(ctx, relay, target, limit, argv)
     for _, word in ipairs { '--port', process.port, '--pid', process.pid } do argv[#argv + 1] = word end
     local text, status = proc.run(argv, { cpu = ctx.load_cpu, limit = limit })
     process:stop()
-    if status == 0 then return figures_of(text) end
-    return report.note('%s: the load failed: %s', relay.key, tostring(status))
-end
-
--- results[key][figure][round]
-local function rounds_of(ctx, list, title, one)
-    local results = {}
-    for round = 1, ctx.rounds do
-        for _, relay in ipairs(list) do
-            local figures = one(relay) or {}
-            report.note('%s, round %d of %d: %s: %s', title, round, ctx.rounds, relay.key,
-                figures.cpu_s_per_gb or figures.messages_per_s or 'no figure')
-            local mine = results[relay.key] or {}
-            results[relay.key] = mine
-            for name, value in pairs(figures) do
-                mine[name] = mine[name] or {}
-                mine[name][round] = value
-            end
-        end
-    end
-    return results
+    if status ~= 0 then return report.note('%s: the load failed: %s', relay.key, tostring(status)) end
+    local figures = runs.parse(text)
+    figures.summary = figures.cpu_s_per_gb or figures.messages_per_s
+    return figures
 end
 
 local function median(ctx, mine, figure)
@@ -165,7 +143,7 @@ function M.relay(ctx)
     local load = assert(machine.program 'relay_load', 'bench/relay_load.c did not build')
     local bytes = ctx.relay * 1e9
     local list = present(relays(ctx))
-    local results = rounds_of(ctx, list, 'relay', function(relay)
+    local results = runs.rounds(list, 'relay', ctx.rounds, function(relay)
         local target = proc.free_port()
         return measure(ctx, relay, target, 60 + 10 * ctx.relay,
             { load, '--target', target, '--bytes', ('%.0f'):format(bytes) })
@@ -198,7 +176,7 @@ end
 function M.relay_pingpong(ctx)
     local echo = assert(machine.program 'epoll_echo', 'bench/epoll_echo.c did not build')
     local list = present(relays(ctx, true))
-    local results = rounds_of(ctx, list, 'relay_pingpong', function(relay)
+    local results = runs.rounds(list, 'relay_pingpong', ctx.rounds, function(relay)
         local server = proc.start({ echo }, { cpu = ctx.load_cpu })
         local target = server:wait_for('port', START_SECONDS)
         local figures = target and measure(ctx, relay, target, ctx.seconds + 60, { ctx.load,

@@ -8,10 +8,33 @@ local servers = require 'servers'
 
 local M = {}
 
-local function parse(text)
+-- The figures that a program has printed: key=value.
+function M.parse(text)
     local result = {}
     for key, value in text:gmatch '([%w_]+)=(%S+)' do result[key] = tonumber(value) or value end
     return result
+end
+
+local parse = M.parse
+
+-- results[server.key][figure][round], for every server in turn, round after round. `one` returns the
+-- figures of a round, among them a `summary`.
+function M.rounds(list, title, rounds, one)
+    local results = { rounds = rounds }
+    for _, server in ipairs(list) do results[server.key] = {} end
+    for round = 1, rounds do
+        for _, server in ipairs(list) do
+            local figures = one(server) or {}
+            report.note('%s, round %d of %d: %s: %s', title, round, rounds, server.key,
+                figures.summary or 'nothing')
+            local mine = results[server.key]
+            for name, value in pairs(figures) do
+                mine[name] = mine[name] or {}
+                mine[name][round] = value
+            end
+        end
+    end
+    return results
 end
 
 -- Runs the load against a running server; returns its figures, or nil and what went wrong.

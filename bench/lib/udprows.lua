@@ -4,6 +4,7 @@
 local machine = require 'machine'
 local proc = require 'proc'
 local report = require 'report'
+local runs = require 'runs'
 local servers = require 'servers'
 
 local M = {}
@@ -28,32 +29,15 @@ local function measure(ctx, server, clients, inflight)
         { cpu = ctx.load_cpu, limit = ctx.seconds + 60 })
     process:stop()
     if status ~= 0 then return report.note('%s: the load failed: %s', server.key, tostring(status)) end
-    local figures = {}
-    for key, value in text:gmatch '([%w_]+)=(%S+)' do figures[key] = tonumber(value) end
+    local figures = runs.parse(text)
+    figures.summary = report.count(figures.cpu_ns_per_message) .. ' ns CPU each'
     return figures
 end
 
--- results[server.key][figure][round]
-local function rounds_of(ctx, list, clients, inflight)
-    local results = {}
-    for round = 1, ctx.rounds do
-        for _, server in ipairs(list) do
-            local figures = measure(ctx, server, clients, inflight) or {}
-            report.note('udp, %d clients, round %d of %d: %s: %s ns CPU each', clients, round, ctx.rounds,
-                server.key, report.count(figures.cpu_ns_per_message))
-            local mine = results[server.key] or {}
-            results[server.key] = mine
-            for name, value in pairs(figures) do
-                mine[name] = mine[name] or {}
-                mine[name][round] = value
-            end
-        end
-    end
-    return results
-end
-
 local function compare(ctx, list, clients, inflight)
-    local results = rounds_of(ctx, list, clients, inflight)
+    local results = runs.rounds(list, ('udp, %d clients'):format(clients), ctx.rounds, function(server)
+        return measure(ctx, server, clients, inflight)
+    end)
     local base, rows, ratio = results.udp_echo, {}, nil
     for _, server in ipairs(list) do
         local mine = results[server.key]
