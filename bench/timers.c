@@ -4,7 +4,7 @@
  * deadlines meet, all are set and none comes: removed in the order in which they were set, random
  * ones (remove_ns=, with the setting random_both_ns=) and those of one time-out for all, each
  * later than the one before (same_set_ns=, same_remove_ns=, same_both_ns=). */
-#include "../src/timer.h"
+#include "base/timer_heap.h"
 
 #include <stdio.h>
 #include <stdlib.h>

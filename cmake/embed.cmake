@@ -1,5 +1,5 @@
 # Writes the Lua files named in LIST into the C file OUTPUT, as the array that HEADER
-# (src/embedded.h) declares: lua/asio/connect.lua becomes { "asio.connect", bytes, length }.
+# (src/module/embedded.h) declares: lua/asio/connect.lua becomes { "asio.connect", bytes, length }.
 #
 # Lines of comment are blanked, not removed, so that tracebacks name the right line, and indentation goes: a
 # fifth of the text. So no long strings and no long comments there. A file marked `---@meta` is nothing but

@@ -3,7 +3,7 @@
  * dns_fuzz [ROUNDS]: feeds the parser of DNS answers (src/ares/dns.c) with answers that are mangled in all
  * ways, each in a block of exactly its size. Looks at all that comes out of it. The sanitizers find
  * what reads or writes elsewhere. */
-#include "../src/ares/dns.c"
+#include "plugins/ares/dns.c"
 
 #include <stdio.h>
 

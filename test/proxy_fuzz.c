@@ -3,7 +3,7 @@
  * proxy_fuzz [ROUNDS]: feeds the parser of PROXY headers (src/proxy_protocol.c) with headers that are good, cut at
  * every byte, mangled, and with noise, each in a block of exactly its size. Checks what must hold of all; the
  * sanitizers find what reads elsewhere. */
-#include "../src/proxy_protocol.c"
+#include "net/proxy_protocol.c"
 
 #include <stdio.h>
 #include <stdlib.h>

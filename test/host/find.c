@@ -4,7 +4,7 @@
  * in amounts for which a search that is not linear would take hours. */
 #include "host.h"
 
-#include "../../src/stream_find.h"
+#include "base/delimiter.h"
 
 #include <stdlib.h>
 #include <string.h>

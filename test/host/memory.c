@@ -13,7 +13,7 @@
  * Exempt is also what makes a block smaller: Lua's manual promises that this cannot fail. */
 #include "host.h"
 
-#include "../../src/asio.h"
+#include "base/asio.h"
 
 #include <stdatomic.h>
 #include <stdio.h>

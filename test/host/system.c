@@ -18,7 +18,7 @@
 #include <unistd.h>
 #include <uv.h>
 
-#include "../../src/sys.h"
+#include "sys/sys.h"
 
 int __real_uv_run(uv_loop_t *loop, uv_run_mode mode);
 int __wrap_uv_run(uv_loop_t *loop, uv_run_mode mode);

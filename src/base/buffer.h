@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Two byte queues, both of which own memory only while they hold bytes.
+ *
+ * asio_inbuf: bytes that arrived and nobody has read. It may *borrow* them from the loop's
+ * scratch buffer for the length of a read callback, so that a reader that takes everything costs
+ * no copy; asio_inbuf_own copies what is left.
+ *
+ * asio_outbuf: bytes on their way to the kernel, a list of segments. Small writes are copied into
+ * the last segment; a large Lua string is a segment that points into the string, which is kept
+ * alive by an anchor (`ref`) that the owner of the queue releases. */
+#ifndef ASIO_BUFFER_H
+#define ASIO_BUFFER_H
+
+#include "base/asio.h"
+
+#include <string.h>
+
+struct asio_inbuf {
+    char *data;
+    size_t start, end; /* unread bytes are data[start, end) */
+    size_t capacity;   /* 0: borrowed, or nothing */
+    bool pinned;       /* the bytes are being copied: freeing only forgets them for now */
+};
+
+static inline size_t asio_inbuf_length(const struct asio_inbuf *b)
+{
+    return b->end - b->start;
+}
+
+static inline const char *asio_inbuf_bytes(const struct asio_inbuf *b)
+{
+    return b->data + b->start;
+}
+
+/* Makes an empty buffer show n bytes at p, which stay the caller's. */
+void asio_inbuf_borrow(struct asio_inbuf *b, char *p, size_t n);
+
+/* Copies what is left of a borrowed view; 0 or UV_ENOMEM (the view is then gone). */
+int asio_inbuf_own(struct asio_inbuf *b);
+
+/* Adds n bytes behind; 0 or UV_ENOMEM (the buffer is then as before). The buffer must own. */
+int asio_inbuf_append(struct asio_inbuf *b, const char *p, size_t n);
+
+/* Drops n bytes at the front. */
+void asio_inbuf_skip(struct asio_inbuf *b, size_t n);
+
+void asio_inbuf_free(struct asio_inbuf *b);
+
+struct asio_segment {
+    struct asio_segment *next;
+    const char *bytes; /* own[] or inside a Lua string */
+    size_t start, end, capacity;
+    int ref; /* the string's anchor, or LUA_NOREF */
+    char own[];
+};
+
+struct asio_outbuf {
+    struct asio_segment *first, *last;
+    size_t length; /* bytes in all segments */
+};
+
+/* What the queues of one runtime share: segments kept for reuse, few enough to forget about, and
+ * enough for the connections that write in one turn. */
+struct asio_outbuf_env {
+    struct asio_segment *small, *large;
+    int small_count, large_count;
+    void (*release)(void *arg, int ref); /* lets go of a string's anchor */
+    void *arg;
+};
+void asio_outbuf_env_free(struct asio_outbuf_env *env);
+
+/* Copies n bytes behind if the last segment has room. Inline: most small writes end here. */
+static inline bool asio_outbuf_fit(struct asio_outbuf *q, const char *p, size_t n)
+{
+    struct asio_segment *last = q->last;
+    if (!last || last->capacity - last->end < n || last->ref != LUA_NOREF)
+        return false;
+    memcpy(last->own + last->end, p, n);
+    last->end += n;
+    q->length += n;
+    return true;
+}
+
+/* Copies n bytes behind; 0 or UV_ENOMEM (nothing is then added). */
+int asio_outbuf_copy(struct asio_outbuf *q, struct asio_outbuf_env *env, const char *p, size_t n);
+
+/* Adds a segment that points at n bytes of an anchored string; 0 or UV_ENOMEM. */
+int asio_outbuf_refer(struct asio_outbuf *q, const char *p, size_t n, int ref);
+
+/* Fills up to max uv_buf_t from the front; returns how many, and their bytes in *total. */
+unsigned asio_outbuf_gather(const struct asio_outbuf *q, uv_buf_t *bufs, unsigned max, size_t *total);
+
+/* Drops n bytes at the front. */
+void asio_outbuf_skip(struct asio_outbuf *q, struct asio_outbuf_env *env, size_t n);
+
+#endif

@@ -1,0 +1,511 @@
+/* SPDX-License-Identifier: MIT
+ * The runtime; see runtime.h. */
+#include "core/runtime.h"
+
+#include "base/error.h"
+
+#include <luajit.h>
+#include <stdio.h>
+#include <string.h>
+
+static const char rt_key = 0; /* its address is the runtime's key in the registry */
+
+/* ---- protected calls and anchors ---------------------------------------------------------- */
+
+static int protected_body(lua_State *L)
+{
+    struct asio_rt *rt = asio_rt_of(L);
+    rt->body(L, rt->body_arg);
+    return 0;
+}
+
+/* The closure is made once: lua_cpcall makes one every time, which was measured at four times
+ * the cost. May nest, even before the body begins (a debug hook): the arguments are restored.
+ * Leaves the message of an error on the stack. */
+static int protect(struct asio_rt *rt, void (*body)(lua_State *L, void *arg), void *arg)
+{
+    void (*outer_body)(lua_State * L, void *arg) = rt->body;
+    void *outer_arg = rt->body_arg;
+    lua_rawgeti(rt->L, LUA_REGISTRYINDEX, rt->ref_protect);
+    rt->body = body;
+    rt->body_arg = arg;
+    int status = lua_pcall(rt->L, 0, 0, 0);
+    rt->body = outer_body;
+    rt->body_arg = outer_arg;
+    return status;
+}
+
+int asio_rt_protect(struct asio_rt *rt, void (*body)(lua_State *L, void *arg), void *arg)
+{
+    int status = protect(rt, body, arg);
+    if (status == 0)
+        return 0;
+    if (status != LUA_ERRMEM) {
+        const char *text = lua_tostring(rt->L, -1);
+        fprintf(stderr, "asio: error in a finalizer: %s\n", text ? text : "(no message)");
+    }
+    lua_pop(rt->L, 1);
+    return status;
+}
+
+static void finalizer_probe(lua_State *L, void *arg)
+{
+    (void)arg;
+    luaJIT_setmode(L, 0, LUAJIT_MODE_MAX); /* no such mode: only the refusal matters */
+}
+
+bool asio_rt_in_finalizer(struct asio_rt *rt)
+{
+#ifdef LUA_GCISRUNNING
+    if (lua_gc(rt->L, LUA_GCISRUNNING, 0))
+        return false;
+#endif
+    int status = protect(rt, finalizer_probe, NULL);
+    if (status != 0)
+        lua_pop(rt->L, 1);
+    return status != 0;
+}
+
+struct anchor {
+    lua_State *from;
+    struct asio_rt *rt;
+    int index, ref;
+};
+
+static void anchor(lua_State *L, void *arg)
+{
+    struct anchor *a = arg;
+    lua_pushvalue(a->from, a->index);
+    if (a->from != L)
+        lua_xmove(a->from, L, 1);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, a->rt->ref_anchors);
+    lua_insert(L, -2);
+    a->ref = luaL_ref(L, -2);
+    lua_pop(L, 1);
+}
+
+int asio_rt_anchor(struct asio_rt *rt, lua_State *L, int index)
+{
+    struct anchor a = { L, rt, index, LUA_NOREF };
+    if (L == rt->L)
+        anchor(L, &a); /* by a protected body already, whose stack a nested call would not see */
+    else
+        asio_rt_protect(rt, anchor, &a);
+    return a.ref;
+}
+
+void asio_rt_push_anchored(lua_State *L, struct asio_rt *rt, int ref)
+{
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_anchors);
+    lua_rawgeti(L, -1, ref);
+    lua_remove(L, -2);
+}
+
+void asio_rt_release(void *p, int ref)
+{
+    struct asio_rt *rt = p;
+    if (rt->closed)
+        return; /* everything goes anyway, and rt->L may be gone */
+    lua_rawgeti(rt->L, LUA_REGISTRYINDEX, rt->ref_anchors);
+    luaL_unref(rt->L, -1, ref); /* stores under keys that exist: allocates nothing */
+    lua_pop(rt->L, 1);
+}
+
+void asio_rt_holder_add(lua_State *L, struct asio_rt *rt, void *object)
+{
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_holders);
+    lua_pushlightuserdata(L, object);
+    lua_pushvalue(L, -3);
+    lua_rawset(L, -3);
+    lua_pop(L, 1);
+}
+
+void asio_rt_holder_push(lua_State *L, struct asio_rt *rt, void *object)
+{
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_holders);
+    lua_pushlightuserdata(L, object);
+    lua_rawget(L, -2);
+    lua_remove(L, -2);
+}
+
+/* ---- flushing ----------------------------------------------------------------------------- */
+
+void asio_rt_flush(struct asio_rt *rt)
+{
+    while (rt->flush_list) {
+        struct asio_flush_node *node = rt->flush_list;
+        rt->flush_list = node->next == node ? NULL : node->next;
+        node->next = NULL;
+        node->flush(node);
+    }
+}
+
+void asio_rt_flush_soon(struct asio_rt *rt)
+{
+    enum { BATCH = 64 };
+    if (rt->polling && ++rt->unflushed < BATCH)
+        return;
+    rt->unflushed = 0;
+    asio_rt_flush(rt);
+}
+
+void asio_rt_flush_forget(struct asio_rt *rt, struct asio_flush_node *node)
+{
+    if (!node->next)
+        return;
+    struct asio_flush_node **link = &rt->flush_list, *before = NULL;
+    while (*link != node) {
+        before = *link;
+        link = &before->next;
+    }
+    if (node->next != node)
+        *link = node->next;
+    else if (before)
+        before->next = before;
+    else
+        rt->flush_list = NULL;
+    node->next = NULL;
+}
+
+/* ---- the clock ---------------------------------------------------------------------------- */
+
+uint64_t asio_rt_deadline(double seconds)
+{
+    double ns = seconds * 1e9;
+    uint64_t now = uv_hrtime();
+    if (seconds <= 0)
+        return now | 1;
+    return ns < 9e18 && now < UINT64_MAX / 2 ? (now + (uint64_t)ns) & ~(uint64_t)1 : ASIO_NEVER;
+}
+
+/* Only ends libuv's waiting (it runs timers first, and waits then): what is due is seen to
+ * afterwards, so that what has arrived in time wins over its deadline. */
+static void on_clock(uv_timer_t *clock)
+{
+    struct asio_rt *rt = ASIO_CONTAINER(clock, struct asio_rt, clock);
+    rt->clock_at = ASIO_NEVER;
+    uv_stop(clock->loop);
+}
+
+/* Only what was due at the beginning is fired: what user code adds meanwhile waits for the next
+ * turn, so that short sleeps cannot keep I/O from being looked at. Likewise a deadline of 0 seconds
+ * that was set after libuv was asked; what comes behind it is as good as not yet due. */
+static void fire_timers(struct asio_rt *rt)
+{
+    if (rt->timers.count == 0)
+        return;
+    uint64_t now = uv_hrtime();
+    if (asio_timers_bound(&rt->timers) > now)
+        return;
+    uint64_t next = asio_timers_next(&rt->timers);
+    while (next <= now && !(asio_rt_is_soon(next) && next > rt->asked)) {
+        struct asio_timer *t = asio_timers_pop(&rt->timers, now);
+        t->fire(t);
+        next = asio_timers_next(&rt->timers);
+    }
+}
+
+/* Armed for the first deadline, rounded up to libuv's milliseconds, so that it never fires early
+ * and comes again. A deadline that moved later leaves the clock as it is: one spurious wake-up at
+ * the old time costs less than re-arming at every read that has a time-out. */
+static void arm_clock(struct asio_rt *rt)
+{
+    if (rt->timers.count > 0 && asio_timers_bound(&rt->timers) / 1000000 + 1 >= rt->clock_at)
+        return;
+    uint64_t next = asio_timers_next(&rt->timers);
+    if (next == ASIO_NEVER) {
+        if (rt->clock_at != ASIO_NEVER)
+            uv_timer_stop(&rt->clock);
+        rt->clock_at = ASIO_NEVER;
+        return;
+    }
+    uint64_t at = next / 1000000 + 1;
+    if (at >= rt->clock_at)
+        return;
+    uv_update_time(&rt->loop);
+    uint64_t now = uv_now(&rt->loop);
+    uv_timer_start(&rt->clock, on_clock, at > now ? at - now : 0, 0);
+    rt->clock_at = at;
+}
+
+/* ---- running the loop --------------------------------------------------------------------- */
+
+uv_buf_t asio_rt_scratch(struct asio_rt *rt)
+{
+    if (!rt->scratch)
+        rt->scratch = asio_mem.malloc(ASIO_SCRATCH_SIZE);
+    return uv_buf_init(rt->scratch, rt->scratch ? ASIO_SCRATCH_SIZE : 0);
+}
+
+static void collect(lua_State *L, void *arg)
+{
+    lua_gc(L, LUA_GCSTEP, (int)(*(size_t *)arg >> 10));
+}
+
+/* The collector paces itself by its own heap and cannot see sockets and buffers. Step by what was
+ * added outside, so that connections dropped without close are found after as many accepts as
+ * the heap has room for, not never. A script that stopped the collector keeps it stopped. */
+static void pay_gc_debt(struct asio_rt *rt)
+{
+    enum { WORTH_A_STEP = 16 * 1024, AT_MOST = 1024 * 1024 };
+    if (rt->gc_debt < WORTH_A_STEP)
+        return;
+    size_t debt = rt->gc_debt > AT_MOST ? AT_MOST : rt->gc_debt;
+    rt->gc_debt = 0;
+#ifdef LUA_GCISRUNNING
+    if (!lua_gc(rt->L, LUA_GCISRUNNING, 0))
+        return;
+#endif
+    asio_rt_protect(rt, collect, &debt);
+}
+
+static void collect_all(lua_State *L, void *arg)
+{
+    (void)arg;
+    lua_gc(L, LUA_GCCOLLECT, 0);
+}
+
+void asio_rt_collect(struct asio_rt *rt)
+{
+#ifdef LUA_GCISRUNNING
+    if (!lua_gc(rt->L, LUA_GCISRUNNING, 0))
+        return;
+#endif
+    asio_rt_protect(rt, collect_all, NULL);
+}
+
+static void block_sigpipe(struct asio_rt *rt)
+{
+    if (!rt->sigpipe_blocked)
+        rt->sigpipe = asio_sys_sigpipe_block();
+    rt->sigpipe_blocked = true;
+}
+
+static void unblock_sigpipe(struct asio_rt *rt)
+{
+    if (rt->sigpipe_blocked)
+        asio_sys_sigpipe_end(rt->sigpipe);
+    rt->sigpipe_blocked = false;
+}
+
+void asio_rt_sending_begins(struct asio_rt *rt)
+{
+    rt->sending++;
+    rt->alive++;
+    block_sigpipe(rt);
+}
+
+void asio_rt_sending_began(struct asio_rt *rt)
+{
+    if (!rt->polling)
+        unblock_sigpipe(rt);
+}
+
+void asio_rt_sending_ends(struct asio_rt *rt)
+{
+    rt->sending--;
+    rt->alive--;
+}
+
+/* Something keeps run going that libuv knows nothing of (a sleep without end, a server that pauses):
+ * libuv would return at once. */
+static void keep_waiting(struct asio_rt *rt)
+{
+    enum { A_DAY = 24 * 60 * 60 * 1000 };
+    if (!uv_loop_alive(&rt->loop))
+        uv_timer_start(&rt->clock, on_clock, A_DAY, 0);
+}
+
+void asio_rt_poll(struct asio_rt *rt, bool wait)
+{
+    arm_clock(rt);
+    if (wait)
+        keep_waiting(rt);
+    rt->asked = rt->timers.count ? uv_hrtime() : 0;
+    rt->polling = true;
+    if (rt->sending)
+        block_sigpipe(rt);
+    uv_run(&rt->loop, wait ? UV_RUN_ONCE : UV_RUN_NOWAIT);
+    rt->polling = false;
+    asio_rt_flush(rt);
+    unblock_sigpipe(rt);
+    fire_timers(rt);
+    pay_gc_debt(rt);
+}
+
+static void on_sigint(uv_signal_t *handle, int signum)
+{
+    (void)signum;
+    struct asio_rt *rt = ASIO_CONTAINER(handle, struct asio_rt, sigint);
+    rt->interrupted = rt->interrupted || rt->sigint_watchers == 0; /* else the script sees to it */
+}
+
+static void teardown_own(void *owner)
+{
+    (void)owner; /* the runtime closes its own handles by itself */
+}
+
+static const struct asio_handle_ops own_ops = { teardown_own };
+static const struct asio_handle_ops *own_owner = &own_ops;
+
+void asio_rt_enter(struct asio_rt *rt)
+{
+    rt->looping = true;
+    rt->watches_sigint = asio_sys_signal_enter(SIGINT);
+    if (!rt->watches_sigint) {
+        asio_sys_signal_leave(SIGINT);
+        return;
+    }
+    if (!rt->sigint.data && uv_signal_init(&rt->loop, &rt->sigint) == 0)
+        rt->sigint.data = &own_owner;
+    if (rt->sigint.data)
+        uv_signal_start(&rt->sigint, on_sigint, SIGINT);
+}
+
+void asio_rt_leave(struct asio_rt *rt)
+{
+    if (rt->sigint.data)
+        uv_signal_stop(&rt->sigint);
+    if (rt->watches_sigint)
+        asio_sys_signal_leave(SIGINT);
+    rt->looping = false;
+}
+
+/* ---- opening and closing ------------------------------------------------------------------ */
+
+void asio_rt_at_close(struct asio_rt *rt, void (*fn)(struct asio_rt *rt))
+{
+    rt->closers[rt->closers_count++] = fn;
+}
+
+static void teardown_handle(uv_handle_t *handle, void *arg)
+{
+    (void)arg;
+    if (uv_is_closing(handle))
+        return;
+    const struct asio_handle_ops *const *ops = handle->data;
+    if (!ops || *ops == &own_ops)
+        uv_close(handle, NULL);
+    else
+        (*ops)->teardown(handle->data);
+}
+
+/* The finalizer; its argument is not looked at, since a script can call it with anything.
+ * The state is being closed: nobody can be woken any more, waits are dropped with their
+ * coroutines. Everything that libuv still holds is closed and waited for: close callbacks free
+ * the memory. */
+static int l_gc(lua_State *L)
+{
+    struct asio_rt *rt = asio_rt_of(L);
+    if (rt->closed)
+        return 0;
+    rt->closed = true;
+    rt->groups_dropped = 0; /* dropped by the end itself */
+    if (rt->turn_ended)
+        rt->turn_ended(rt); /* what is still to be told: on standard error now */
+    rt->current = NULL;
+    rt->self = rt->main_wait;
+    for (int i = 0; i < rt->closers_count; i++)
+        rt->closers[i](rt);
+    if (rt->loop_open) {
+        uv_walk(&rt->loop, teardown_handle, NULL);
+        uv_run(&rt->loop, UV_RUN_DEFAULT);
+        uv_loop_close(&rt->loop);
+        rt->loop_open = false;
+    }
+    asio_timers_free(&rt->timers);
+    asio_outbuf_env_free(&rt->out_env);
+    asio_mem.free(rt->scratch);
+    rt->scratch = NULL;
+    return 0;
+}
+
+static void open_loop(lua_State *L, struct asio_rt *rt)
+{
+    rt->stdio_closed = asio_sys_stdio_fill();
+    int status = uv_loop_init(&rt->loop);
+    if (status == 0) {
+        rt->loop_open = true;
+        uv_loop_configure(&rt->loop, UV_METRICS_IDLE_TIME);
+        status = uv_timer_init(&rt->loop, &rt->clock);
+    }
+    if (status < 0) {
+        lua_pushfstring(L, "asio: cannot open an event loop: %s", uv_strerror(status));
+        lua_error(L);
+    }
+    rt->clock.data = &own_owner;
+    rt->clock_at = ASIO_NEVER;
+}
+
+/* Three different numbers in [1, 2) that cannot be guessed. */
+static void choose_tokens(struct asio_rt *rt)
+{
+    uint64_t random[3] = { uv_hrtime(), (uintptr_t)rt, uv_hrtime() << 20 };
+    uv_random(NULL, NULL, random, sizeof random, 0, NULL); /* if it fails: better than nothing */
+    for (int i = 0; i < 3; i++)
+        random[i] = (random[i] >> 14 << 2) | (unsigned)i;
+    rt->token_ok = 1 + (double)random[0] / 4503599627370496.0;
+    rt->token_fail = 1 + (double)random[1] / 4503599627370496.0;
+    rt->token_interrupt = 1 + (double)random[2] / 4503599627370496.0;
+}
+
+/* All registry references are taken at once, and only stored to afterwards: LuaJIT can leave a table
+ * whose growth ran out of memory with values that cannot be found, and luaL_ref then gives a
+ * number out twice. */
+static void reserve_refs(lua_State *L, struct asio_rt *rt)
+{
+    int *refs[] = { &rt->ref_thread_L, &rt->ref_protect, &rt->ref_anchors, &rt->ref_threads,
+        &rt->ref_thread_mt, &rt->ref_main_wait, &rt->ref_no_memory, &rt->ref_cancelled, &rt->ref_interrupt_mt,
+        &rt->ref_conn_mt, &rt->ref_server_mt, &rt->ref_holders, &rt->ref_buffer_mt, &rt->ref_nested,
+        &rt->ref_nested_mt, &rt->ref_channel_mt, &rt->ref_semaphore_mt, &rt->ref_mutex_mt, &rt->ref_event_mt,
+        &rt->ref_group_mt, &rt->ref_ticker_mt, &rt->ref_signal_mt, &rt->ref_on_error, &rt->ref_reports,
+        &rt->ref_deadlock, &rt->ref_udp_mt, &rt->ref_udp_ips };
+    for (size_t i = 0; i < sizeof refs / sizeof *refs; i++) {
+        lua_pushboolean(L, 0);
+        *refs[i] = luaL_ref(L, LUA_REGISTRYINDEX);
+        for (size_t j = 0; j < i; j++)
+            if (*refs[j] == *refs[i])
+                luaL_error(L, "not enough memory");
+    }
+}
+
+/* The userdata gets its finalizer before the loop is opened, so that an error on the way leaves
+ * nothing behind. */
+struct asio_rt *asio_rt_open(lua_State *L)
+{
+    lua_pushlightuserdata(L, (void *)&rt_key);
+    lua_rawget(L, LUA_REGISTRYINDEX);
+    struct asio_rt *rt = lua_touserdata(L, -1);
+    lua_pop(L, 1);
+    if (rt)
+        return rt;
+    rt = lua_newuserdata(L, sizeof *rt);
+    memset(rt, 0, sizeof *rt);
+    rt->out_env.release = asio_rt_release;
+    rt->out_env.arg = rt;
+    lua_createtable(L, 0, 1);
+    lua_pushlightuserdata(L, rt);
+    lua_pushcclosure(L, l_gc, 1);
+    lua_setfield(L, -2, "__gc");
+    lua_setmetatable(L, -2);
+    choose_tokens(rt);
+    reserve_refs(L, rt);
+    open_loop(L, rt);
+    rt->L = lua_newthread(L);
+    lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_thread_L);
+    lua_pushlightuserdata(L, rt);
+    lua_pushcclosure(L, protected_body, 1);
+    lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_protect);
+    lua_createtable(L, 8, 0);
+    lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_anchors);
+    lua_newtable(L);
+    lua_createtable(L, 0, 1);
+    lua_pushliteral(L, "v");
+    lua_setfield(L, -2, "__mode");
+    lua_setmetatable(L, -2);
+    lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_holders);
+    lua_pushlightuserdata(L, (void *)&rt_key);
+    lua_insert(L, -2);
+    lua_rawset(L, LUA_REGISTRYINDEX);
+    return rt;
+}

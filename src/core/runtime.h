@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The runtime: what one Lua state has once. It owns the libuv loop, the heap of deadlines, the
+ * list of what is to be flushed, and a Lua thread of its own on which everything runs that
+ * libuv calls. It knows no streams and no light threads: those hang their own state here, and
+ * are told of the end through the hooks that libuv handles carry (see struct asio_handle_ops).
+ *
+ * Lifetime: created by the first require, as a userdata anchored in the registry before any
+ * handle exists, so that lua_close collects it last; its finalizer closes every handle and runs
+ * the loop until they are gone. Its memory outlives it to the end of lua_close, with `closed`
+ * set, so that finalizers that come later find a runtime that refuses politely. */
+#ifndef ASIO_RUNTIME_H
+#define ASIO_RUNTIME_H
+
+#include "base/asio.h"
+#include "base/buffer.h"
+#include "sys/sys.h"
+#include "base/timer_heap.h"
+
+struct asio_thread;
+struct asio_wait;
+struct asio_scope;
+struct asio_watchdog;
+struct asio_names;
+struct asio_splices;
+
+/* Something that wants its output sent when the running light thread parks or ends. */
+struct asio_flush_node {
+    struct asio_flush_node *next; /* itself: last in the list; NULL: not in it */
+    void (*flush)(struct asio_flush_node *node);
+};
+
+/* handle->data of every libuv handle of this loop points to a struct whose first member is a
+ * pointer to such a table. */
+struct asio_handle_ops {
+    /* The state is being closed: one last non-blocking effort, then uv_close. No Lua. */
+    void (*teardown)(void *owner);
+};
+
+struct asio_coroutine {
+    lua_State *L;
+    int slot; /* place in the table that anchors it */
+};
+
+struct asio_thread_list {
+    struct asio_thread *first, *last;
+};
+
+/* How many of a kind there are; whoever counts is told when one has gone (not by the close of the state). */
+struct asio_tally {
+    size_t count;
+    void (*gone)(struct asio_tally *t);
+};
+
+/* What asio.stats tells. */
+struct asio_stats {
+    uint64_t spawned;     /* light threads, ever */
+    size_t threads_peak;  /* light threads alive at once, at most */
+    uint64_t connections; /* opened, ever */
+    size_t connections_open;
+    uint64_t bytes_in, bytes_out;
+    uint64_t longest_turn; /* ns that one turn kept the processor */
+};
+
+enum { ASIO_POOL_MAX = 100, ASIO_SCRATCH_SIZE = 65536, ASIO_CLOSERS_MAX = 8, ASIO_POLLER_BUCKETS = 64 };
+
+struct asio_rt {
+    uv_loop_t loop;
+    uv_timer_t clock;   /* wakes the loop for the first deadline */
+    uint64_t clock_at;  /* the loop time in ms it is armed for; ASIO_NEVER: not armed */
+    uv_signal_t sigint; /* active while a loop runs; data set once initialised */
+    struct asio_timers timers;
+    lua_State *L;  /* for what libuv calls; anchored in the registry */
+    char *scratch; /* where reads land; valid for one read callback */
+    struct asio_flush_node *flush_list;
+    struct asio_outbuf_env out_env;
+    size_t sending; /* transport writes on their way */
+    size_t alive;   /* reasons for asio.run to go on, beside ready light threads */
+    uint64_t turns; /* of the loop, since the start */
+    uint64_t asked; /* uv_hrtime() before libuv was asked last, if there were any deadlines */
+    uint64_t turn_began, idle_before; /* for stats.longest_turn; turn_began 0: not measured */
+    size_t gc_debt;                   /* bytes outside of Lua's heap the collector has not been driven for */
+
+    double token_ok, token_fail, token_interrupt; /* secrets between C and the shims, see wait.h */
+    bool loop_open, closed;
+    unsigned stdio_closed; /* bits: these numbers were not open at the start */
+    bool watches_sigint;
+    int unflushed; /* light threads that have run since the last flush */
+    bool polling;  /* libuv is on the C stack */
+    bool sigpipe_blocked;
+    enum asio_sigpipe sigpipe; /* while blocked: how to end that */
+    bool looping;              /* a run or a wait of the main chunk is on the C stack */
+    bool stop, interrupted;
+    bool attention; /* what drives the loop has something to look at: do not wait for events */
+
+    /* registry references */
+    int ref_thread_L, ref_protect, ref_anchors;
+    void (*body)(lua_State *L, void *arg); /* arguments of the protected call being made */
+    void *body_arg;
+
+    /* the scheduler's (sched.c) */
+    int ref_threads; /* table: [3*slot] coroutine, +1 its light thread's handle, +2 what that owns */
+    int ref_thread_mt, ref_main_wait, ref_no_memory, ref_cancelled, ref_interrupt_mt;
+    struct asio_thread *current;
+    struct asio_wait *self;          /* the record of the running light thread, or the main chunk's */
+    struct asio_thread_list ready;   /* to run */
+    struct asio_thread_list yielded; /* to run after the loop has looked for events */
+    struct asio_thread *failed;      /* to be reported at the end of the turn */
+    struct asio_wait *main_wait;     /* the main chunk's one record; made at the start */
+    lua_State *main_L;               /* while it waits: where its results go */
+    int main_results;
+    struct asio_coroutine pool[ASIO_POOL_MAX];
+    int pool_count;
+    int slot_top, slot_free; /* slots ever used; head of the free list kept in the table */
+    unsigned depth;          /* nested resumes */
+    uint32_t last_id;
+    size_t threads;                                          /* alive */
+    struct asio_watchdog *watchdog;                          /* NULL: none, see watchdog.c */
+    void (*thread_ended)(struct asio_thread *t, int status); /* set by thread.c */
+    void (*turn_ended)(struct asio_rt *rt);
+
+    /* others' state, each set by its owner's open function */
+    int ref_conn_mt, ref_server_mt, ref_holders, ref_buffer_mt, ref_nested, ref_nested_mt, ref_channel_mt,
+        ref_semaphore_mt, ref_mutex_mt, ref_event_mt, ref_group_mt, ref_ticker_mt, ref_signal_mt,
+        ref_on_error, ref_reports, ref_deadlock, ref_udp_mt, ref_udp_ips;
+    bool buffer_mt_known;
+    struct asio_names *names;
+    struct asio_splices *splices;
+    void *udp;                          /* what datagram sockets share */
+    void *pollers[ASIO_POLLER_BUCKETS]; /* a hash table of descriptors, see poll.c */
+    struct asio_scope *spare_scopes;    /* see scope.c */
+    unsigned spare_scopes_count;
+    uint64_t last_scope;
+    unsigned groups_dropped; /* to be reported at the end of the turn */
+    int reports;             /* texts to be reported then, in ref_reports */
+    int sigint_watchers;     /* open asio.signal('SIGINT') */
+    struct asio_stats stats;
+    /* Called when the state closes, before the handles are closed; see asio_rt_at_close. */
+    void (*closers[ASIO_CLOSERS_MAX])(struct asio_rt *rt);
+    int closers_count;
+};
+
+/* The runtime of this Lua state; made at the first call. Raises. */
+struct asio_rt *asio_rt_open(lua_State *L);
+
+/* The runtime behind the running C function, which has it as its first upvalue. */
+static inline struct asio_rt *asio_rt_of(lua_State *L)
+{
+    return lua_touserdata(L, lua_upvalueindex(1));
+}
+
+/* Runs body(rt->L, arg) so that no Lua error leaves it. Returns 0; LUA_ERRMEM; or LUA_ERRRUN when a finalizer of the
+ * script raised, which LuaJIT passes on to whoever allocates: it was reported, and the body may
+ * be run again. For use from libuv callbacks. */
+int asio_rt_protect(struct asio_rt *rt, void (*body)(lua_State *L, void *arg), void *arg);
+
+/* Has fn called when the state closes. For a file's open function; the order is that of the calls. */
+void asio_rt_at_close(struct asio_rt *rt, void (*fn)(struct asio_rt *rt));
+
+/* True inside a finalizer: no light thread may run there, since LuaJIT takes its yields for those
+ * of a debug hook. LuaJIT does not say so, but it stops its collector while a finalizer runs, and
+ * then refuses to have its modes set: the first is cheap to ask and nearly always the answer. */
+bool asio_rt_in_finalizer(struct asio_rt *rt);
+
+/* Keeps the value at a stack index of L alive until released. Returns LUA_NOREF when memory is
+ * out (in a protected body: raises). Releasing allocates nothing; it takes the runtime as void * to serve as a callback. */
+int asio_rt_anchor(struct asio_rt *rt, lua_State *L, int index);
+void asio_rt_push_anchored(lua_State *L, struct asio_rt *rt, int ref);
+void asio_rt_release(void *rt, int ref);
+
+/* A table from C objects to the userdata that hold them, which it does not keep alive. Adding: the
+ * userdata is at the top of L; may raise. Pushing: nil when it has been, or is being, collected. */
+void asio_rt_holder_add(lua_State *L, struct asio_rt *rt, void *object);
+void asio_rt_holder_push(lua_State *L, struct asio_rt *rt, void *object);
+
+static inline void asio_rt_flush_later(struct asio_rt *rt, struct asio_flush_node *node)
+{
+    if (!node->next) {
+        node->next = rt->flush_list ? rt->flush_list : node;
+        rt->flush_list = node;
+    }
+}
+void asio_rt_flush(struct asio_rt *rt);
+/* A light thread has parked or ended: flushes, while libuv runs only for every 64th, and then at the
+ * end. Reading and running for all that have something first and sending for all then was
+ * measured at a tenth of the processor time of an echo server: the code of each half stays in the cache,
+ * and a peer that was woken finds more to do before it sleeps again. */
+void asio_rt_flush_soon(struct asio_rt *rt);
+/* Takes a node out of the list, before its memory goes. */
+void asio_rt_flush_forget(struct asio_rt *rt, struct asio_flush_node *node);
+
+/* The deadline that lies `seconds` ahead; ASIO_NEVER beyond what the clock can hold. With 0 seconds what
+ * is there now still counts: it is odd (all others are even), and passes once libuv has been asked. */
+uint64_t asio_rt_deadline(double seconds);
+
+static inline bool asio_rt_is_soon(uint64_t deadline)
+{
+    return deadline != ASIO_NEVER && (deadline & 1);
+}
+
+/* The loop's scratch buffer, or an empty one when memory is short. */
+uv_buf_t asio_rt_scratch(struct asio_rt *rt);
+
+/* Tells the collector of memory it cannot see; pays off by collecting at the end of the turn. */
+static inline void asio_rt_external(struct asio_rt *rt, size_t bytes)
+{
+    rt->gc_debt += bytes;
+}
+
+/* A full collection, for what it may close; not against a script that stopped the collector. */
+void asio_rt_collect(struct asio_rt *rt);
+
+/* Around starting a transport write that goes on by itself, and when it is over: it keeps run
+ * going, and while there are any, SIGPIPE is blocked when libuv runs. */
+void asio_rt_sending_begins(struct asio_rt *rt);
+void asio_rt_sending_began(struct asio_rt *rt);
+void asio_rt_sending_ends(struct asio_rt *rt);
+
+/* Runs libuv once: until something happens (wait) or only for what is there. */
+void asio_rt_poll(struct asio_rt *rt, bool wait);
+
+/* Around every stretch in which the loop runs. */
+void asio_rt_enter(struct asio_rt *rt);
+void asio_rt_leave(struct asio_rt *rt);
+
+#endif

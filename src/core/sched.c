@@ -1,0 +1,552 @@
+/* SPDX-License-Identifier: MIT
+ * Light threads: spawn, park, wake, ready list, the turn; see sched.h. */
+#include "core/sched.h"
+
+#include "core/coroutine.h"
+#include "base/error.h"
+#include "core/scope.h"
+#include "task/watchdog.h"
+
+#include <string.h>
+
+/* Resumes nest on the C stack (a spawn runs the new thread inside the old one's call); deeper
+ * than this the new one is queued instead. */
+enum { DEPTH_MAX = 100 };
+
+static struct asio_thread *thread_of(struct asio_wait *w)
+{
+    return ASIO_CONTAINER(w, struct asio_thread, wait);
+}
+
+void asio_sched_push_handle(lua_State *L, struct asio_thread *t)
+{
+    asio_slot_get(L, t->wait.rt, t->wait.slot, ASIO_SLOT_HANDLE);
+}
+
+void asio_sched_push_owned(lua_State *L, struct asio_thread *t)
+{
+    asio_slot_get(L, t->wait.rt, t->wait.slot, ASIO_SLOT_OWNED);
+}
+
+void asio_sched_push_current(lua_State *L, struct asio_rt *rt)
+{
+    if (rt->current)
+        asio_sched_push_handle(L, rt->current);
+    else
+        lua_pushnil(L);
+}
+
+void asio_sched_forget(struct asio_thread *t)
+{
+    asio_slot_give_back(t->wait.rt, t->wait.slot);
+}
+
+/* ---- what is given while waiting ---------------------------------------------------------- */
+
+void asio_wait_item_set(lua_State *L, struct asio_wait *w)
+{
+    asio_slot_set(L, w->rt, w->slot, ASIO_SLOT_ITEM);
+}
+
+void asio_wait_item_get(lua_State *L, struct asio_wait *w)
+{
+    asio_slot_get(L, w->rt, w->slot, ASIO_SLOT_ITEM);
+    asio_wait_item_clear(w);
+}
+
+void asio_wait_item_clear(struct asio_wait *w)
+{
+    asio_slot_clear(w->rt, w->slot, ASIO_SLOT_ITEM);
+}
+
+/* ---- resuming ----------------------------------------------------------------------------- */
+
+/* The thread is over. Its outcome is taken over by rt->thread_ended (thread.c), then the
+ * coroutine goes back to the pool, or to the collector if it failed. A failed thread's handle
+ * stays anchored in the slot until the report. */
+static void bury(struct asio_thread *t, int status)
+{
+    struct asio_rt *rt = t->wait.rt;
+    lua_State *co = t->co;
+    asio_timer_remove(&rt->timers, &t->wait.timer);
+    for (struct asio_nested *n = t->wait.nested; n; n = n->outer)
+        n->wait = NULL; /* a stray yield: they will not be resumed any more */
+    t->wait.nested = NULL;
+    if (t->wait.scope)
+        asio_scope_drop(&t->wait, NULL);
+    rt->threads--;
+    rt->attention = true;
+    rt->thread_ended(t, status);
+    t->co = NULL;
+    if (t->owns)
+        asio_slot_clear(rt, t->wait.slot, ASIO_SLOT_OWNED);
+    bool failed = t->state == ASIO_THREAD_FAILED;
+    if (!failed) {
+        lua_settop(co, 0); /* nothing on its stack: resuming it by hand finds it dead */
+        if (!t->escaped && asio_coroutine_keep(rt, (struct asio_coroutine){ co, t->wait.slot }))
+            return;
+    }
+    asio_coroutine_drop(rt, t->wait.slot);
+    if (!failed || t->joined)
+        asio_slot_give_back(rt, t->wait.slot);
+}
+
+static void ended(struct asio_thread *t, int status)
+{
+    struct asio_tally *tally = t->tally;
+    bury(t, status); /* nothing may keep its handle afterwards */
+    if (!tally)
+        return;
+    tally->count--;
+    tally->gone(tally);
+}
+
+static void resume(struct asio_thread *t, int nargs)
+{
+    struct asio_rt *rt = t->wait.rt;
+    struct asio_thread *before = rt->current;
+    struct asio_wait *self_before = rt->self;
+    t->state = ASIO_THREAD_RUNNING;
+    t->wait.state = ASIO_WAIT_IDLE;
+    rt->current = t;
+    rt->self = &t->wait;
+    rt->depth++;
+    struct asio_watch watch = { 0 };
+    if (rt->watchdog)
+        watch = asio_watchdog_enter(rt, t);
+    int status = lua_resume(t->co, nargs);
+    if (rt->watchdog) /* it may have come meanwhile */
+        asio_watchdog_leave(rt, watch);
+    rt->depth--;
+    rt->current = before;
+    rt->self = self_before;
+    if (status == LUA_YIELD && t->wait.state != ASIO_WAIT_IDLE)
+        t->state = ASIO_THREAD_WAITING;
+    else
+        ended(t, status);
+    if (rt->depth == 0)
+        asio_rt_flush_soon(rt);
+}
+
+struct push {
+    struct asio_wait *wait;
+    lua_State *to;
+    int count;
+};
+
+/* Results are made on the runtime's own thread and moved: an error raised on a suspended
+ * coroutine has no frame that would catch it. */
+static void push_results(lua_State *L, void *arg)
+{
+    struct push *p = arg;
+    p->count = asio_wait_push(L, p->wait);
+    lua_xmove(L, p->to, p->count);
+}
+
+/* Every string of this failure exists since the start: it can be pushed when memory is out. */
+static void push_no_memory(lua_State *L, void *arg)
+{
+    struct push *p = arg;
+    lua_pushnumber(L, p->wait->rt->token_fail);
+    lua_pushnil(L);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, p->wait->rt->ref_no_memory);
+    lua_rawgeti(L, -1, 1);
+    lua_rawgeti(L, -2, 2);
+    lua_remove(L, -3);
+    p->count = 4;
+    lua_xmove(L, p->to, 4);
+}
+
+static int results_to(struct asio_wait *w, lua_State *to)
+{
+    enum { TRIES = 100 }; /* each failed one got rid of a finalizer that raises */
+    struct push p = { w, to, 0 };
+    int status = LUA_ERRRUN;
+    for (int i = 0; i < TRIES && status == LUA_ERRRUN; i++)
+        status = asio_rt_protect(w->rt, push_results, &p);
+    if (status != 0)
+        asio_rt_protect(w->rt, push_no_memory, &p);
+    return p.count;
+}
+
+/* ---- spawning ----------------------------------------------------------------------------- */
+
+static void list_add(struct asio_thread_list *list, struct asio_thread *t)
+{
+    t->next = NULL;
+    if (list->last)
+        list->last->next = t;
+    else
+        list->first = t;
+    list->last = t;
+}
+
+static int reserve_body(lua_State *L)
+{
+    luaL_checkstack(L, *(int *)lua_touserdata(L, 1), "too many arguments");
+    return 0;
+}
+
+/* Room for n values on a coroutine that is not running: growing may raise, and only a call made
+ * on that coroutine can catch it. A new coroutine has room for a few without. */
+static bool reserve(lua_State *co, int n)
+{
+    if (n < LUA_MINSTACK - 4)
+        return true;
+    n += LUA_MINSTACK;
+    if (lua_cpcall(co, reserve_body, &n) == 0)
+        return true;
+    lua_settop(co, 0);
+    return false;
+}
+
+static void on_deadline(struct asio_timer *timer)
+{
+    struct asio_wait *w = ASIO_CONTAINER(timer, struct asio_wait, timer);
+    if (w->state != ASIO_WAIT_PARKED)
+        return; /* the record's deadline is cleared when a wait ends; for the reader's peace */
+    w->status = UV_ETIMEDOUT;
+    if (w->op->abort)
+        w->op->abort(w);
+    asio_sched_wake(w, w->status);
+}
+
+static struct asio_thread *push_thread(lua_State *L, struct asio_rt *rt)
+{
+    struct asio_thread *t = lua_newuserdata(L, sizeof *t);
+    memset(t, 0, sizeof *t);
+    asio_wait_init(&t->wait, rt, on_deadline);
+    t->id = ++rt->last_id;
+    t->born = (uint32_t)uv_now(&rt->loop);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_thread_mt);
+    lua_setmetatable(L, -2);
+    return t;
+}
+
+static void spawn(struct asio_rt *rt, lua_State *L, int nargs, enum asio_spawn how, struct asio_tally *tally)
+{
+    bool later = rt->depth >= DEPTH_MAX || asio_rt_in_finalizer(rt);
+    int base = lua_gettop(L) - nargs; /* the function */
+    luaL_checkstack(L, 8, "too many arguments");
+    struct asio_thread *t = push_thread(L, rt);
+    struct asio_coroutine c = asio_coroutine_take(rt, L, later);
+    if (!reserve(c.L, nargs + 1)) {
+        asio_coroutine_drop(rt, c.slot);
+        asio_slot_give_back(rt, c.slot);
+        luaL_error(L, "not enough memory");
+    }
+    t->co = c.L;
+    t->wait.slot = c.slot;
+    lua_pushvalue(L, -1);
+    asio_slot_set(L, rt, c.slot, ASIO_SLOT_HANDLE);
+    t->reports = how == ASIO_SPAWN_REPORTER;
+    t->wait.cancelled = how == ASIO_SPAWN_CANCELLED;
+    if (how == ASIO_SPAWN_OWNER) {
+        t->owns = true;
+        lua_pushvalue(L, base - 1);
+        asio_slot_set(L, rt, c.slot, ASIO_SLOT_OWNED);
+        lua_remove(L, --base);
+    }
+    lua_insert(L, base);
+    lua_xmove(L, c.L, nargs + 1);
+    if (++rt->threads > rt->stats.threads_peak)
+        rt->stats.threads_peak = rt->threads;
+    rt->stats.spawned++;
+    t->tally = tally;
+    if (tally)
+        tally->count++;
+    if (later) {
+        t->nargs = nargs;
+        list_add(&rt->ready, t);
+    } else {
+        resume(t, nargs);
+    }
+}
+
+void asio_sched_spawn(struct asio_rt *rt, lua_State *L, int nargs, enum asio_spawn how)
+{
+    spawn(rt, L, nargs, how, NULL);
+}
+
+void asio_sched_spawn_counted(struct asio_rt *rt, lua_State *L, int nargs, struct asio_tally *tally)
+{
+    spawn(rt, L, nargs, ASIO_SPAWN_OWNER, tally);
+}
+
+/* ---- parking ------------------------------------------------------------------------------ */
+
+static bool is_main(lua_State *L)
+{
+    bool main = lua_pushthread(L);
+    lua_pop(L, 1);
+    return main;
+}
+
+static bool is_base(lua_State *L, const struct asio_rt *rt)
+{
+    return rt->current ? rt->current->co == L : is_main(L);
+}
+
+/* The users' coroutines that run above L do so no more if L itself asks: an error (a stack that
+ * overflowed) has gone through the function that resumed them. */
+static void forget_above(lua_State *L, struct asio_rt *rt)
+{
+    struct asio_wait *w = rt->self;
+    struct asio_nested *n = w->nested;
+    while (n && n->co != L)
+        n = n->outer;
+    if (!n && !is_base(L, rt))
+        return; /* a coroutine that is not known */
+    while (w->nested != n)
+        asio_scope_pop_nested(w);
+}
+
+bool asio_sched_owns(lua_State *L, struct asio_rt *rt)
+{
+    const struct asio_wait *w = rt->self;
+    if (w->nested && w->nested->co != L)
+        forget_above(L, rt);
+    return w->nested ? w->nested->co == L : is_base(L, rt);
+}
+
+const struct asio_wait_op asio_yield_op = { .name = "yield" };
+
+static const char cannot_suspend[] = "inside a call from C that cannot be suspended (table.sort, "
+                                     "string.gsub, a finalizer, require)";
+
+/* Why a call from L cannot wait; NULL: it can. */
+static const char *obstacle(lua_State *L, struct asio_rt *rt)
+{
+    struct asio_wait *w = rt->self;
+    if (rt->closed)
+        return "the Lua state is being closed";
+    if (!asio_sched_owns(L, rt))
+        return "inside a coroutine of the script's own; asio.coroutine.install() lets waits pass through "
+               "such";
+    if (w->state != ASIO_WAIT_IDLE)
+        return "the light thread waits already";
+    if (rt->current)
+        return lua_isyieldable(L) && !(w->nested && w->nested->stuck) ? NULL : cannot_suspend;
+    if (rt->looping)
+        return "the event loop is already running";
+    if (asio_rt_in_finalizer(rt))
+        return "inside a finalizer";
+    return NULL;
+}
+
+bool asio_sched_can_wait(lua_State *L, struct asio_rt *rt)
+{
+    return obstacle(L, rt) == NULL;
+}
+
+struct asio_wait *asio_sched_claim(lua_State *L, struct asio_rt *rt)
+{
+    const char *why = obstacle(L, rt);
+    if (why)
+        asio_error_misuse(L, "cannot wait here: %s", why);
+    return rt->self;
+}
+
+static void settle(struct asio_wait *w, int status)
+{
+    asio_timer_clear(&w->timer);
+    w->rt->alive -= w->counted;
+    w->counted = false;
+    w->status = status;
+    w->state = ASIO_WAIT_DONE;
+}
+
+/* Once the state is being closed nobody is woken any more. */
+static bool is_parked(const struct asio_wait *w)
+{
+    return w->state == ASIO_WAIT_PARKED && !w->rt->closed;
+}
+
+bool asio_sched_ready(struct asio_wait *w, int status)
+{
+    if (!is_parked(w))
+        return false;
+    if (w->relay) {
+        w->state = ASIO_WAIT_DONE;
+        w->status = status;
+        w->relay(w);
+        return true;
+    }
+    settle(w, status);
+    if (w->main) { /* at once: its source may be gone by the end of the turn */
+        w->rt->main_results = results_to(w, w->rt->main_L);
+        w->rt->attention = true;
+    } else {
+        list_add(w->op == &asio_yield_op ? &w->rt->yielded : &w->rt->ready, thread_of(w));
+    }
+    return true;
+}
+
+bool asio_sched_wake(struct asio_wait *w, int status)
+{
+    if (w->main || w->relay || w->rt->depth > 0)
+        return asio_sched_ready(w, status);
+    if (!is_parked(w))
+        return false;
+    settle(w, status);
+    resume(thread_of(w), results_to(w, thread_of(w)->co));
+    return true;
+}
+
+void asio_sched_abort(struct asio_wait *w, int status)
+{
+    if (!is_parked(w))
+        return;
+    w->status = status;
+    if (w->op->abort)
+        w->op->abort(w);
+    asio_sched_ready(w, w->status);
+}
+
+/* The reasons for a waiting record to count as alive: something outside can end its wait, or a
+ * deadline will. */
+static void recount(struct asio_wait *w, bool reason)
+{
+    for (struct asio_scope *s = w->scope; s && !reason; s = s->outer)
+        reason = s->timer.at != ASIO_NEVER;
+    w->rt->alive += reason;
+    w->rt->alive -= w->counted;
+    w->counted = reason;
+}
+
+void asio_sched_interrupt(struct asio_wait *w)
+{
+    if (!is_parked(w))
+        return;
+    if (!asio_wait_interrupted(w)) { /* a shield's end, with nothing to let in */
+        recount(w, w->op->outside || w->timer.at != ASIO_NEVER);
+        return;
+    }
+    w->status = ASIO_INTERRUPTED;
+    if (w->op->abort)
+        w->op->abort(w);
+    asio_sched_wake(w, w->status);
+}
+
+static bool is_over(const void *arg)
+{
+    return ((const struct asio_wait *)arg)->state != ASIO_WAIT_PARKED;
+}
+
+/* The main chunk does not yield: it runs the loop itself until its wait is over. A wait that was
+ * over wins over a Ctrl-C of the same turn, which then ends the next one. */
+static int drive(lua_State *L, struct asio_wait *w)
+{
+    struct asio_rt *rt = w->rt;
+    luaL_checkstack(L, ASIO_WAIT_RESULTS, "too many results");
+    rt->main_L = L;
+    rt->stop = false;
+    asio_sched_loop(rt, true, is_over, w);
+    bool ended = is_over(w);
+    asio_sched_abort(w, UV_ECANCELED); /* unless it has */
+    w->state = ASIO_WAIT_IDLE;
+    if (ended || (rt->stop && !rt->interrupted))
+        return rt->main_results;
+    asio_sched_raise_interrupted(L, rt);
+    return asio_sched_deadlock(L, rt);
+}
+
+int asio_sched_park(lua_State *L, struct asio_wait *w, const struct asio_wait_op *op, double timeout)
+{
+    struct asio_rt *rt = w->rt;
+    w->op = op;
+    w->status = timeout < 0 ? 0 : asio_timer_set(&rt->timers, &w->timer, asio_rt_deadline(timeout));
+    if (w->status < 0) {
+        if (op->abort)
+            op->abort(w);
+        return asio_wait_push(L, w);
+    }
+    w->counted = op->outside || timeout >= 0;
+    rt->alive += w->counted;
+    if (w->scope && !w->counted)
+        recount(w, false);
+    w->since = (uint32_t)uv_now(&rt->loop);
+    w->state = ASIO_WAIT_PARKED;
+    if (w->main)
+        return drive(L, w);
+    /* All arguments stay on the stack, and so alive, while it waits: self may be a temporary. */
+    return lua_yield(L, lua_gettop(L));
+}
+
+int asio_sched_repark(lua_State *L)
+{
+    return lua_yield(L, lua_gettop(L));
+}
+
+void asio_sched_run(struct asio_thread *t)
+{
+    resume(t, t->state == ASIO_THREAD_NEW ? t->nargs : results_to(&t->wait, t->co));
+}
+
+/* ---- opening and closing ------------------------------------------------------------------ */
+
+static int cancelled_tostring(lua_State *L)
+{
+    lua_pushliteral(L, "cancelled");
+    return 1;
+}
+
+/* What a cancelled wait raises: one object, known by its identity. */
+static void keep_cancelled(lua_State *L, struct asio_rt *rt)
+{
+    lua_newuserdata(L, 1);
+    lua_createtable(L, 0, 1);
+    lua_pushcfunction(L, cancelled_tostring);
+    lua_setfield(L, -2, "__tostring");
+    lua_setmetatable(L, -2);
+    lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_cancelled);
+}
+
+/* The messages of running out of memory, made while there is some. */
+static void keep_no_memory(lua_State *L, struct asio_rt *rt)
+{
+    lua_createtable(L, 2, 0);
+    asio_error_push(L, UV_ENOMEM);
+    lua_rawseti(L, -4, 2);
+    lua_rawseti(L, -3, 1);
+    lua_pop(L, 1);
+    lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_no_memory);
+}
+
+static void drop_scopes(struct asio_wait *w)
+{
+    while (w->nested)
+        asio_scope_pop_nested(w);
+    asio_scope_drop(w, NULL);
+}
+
+/* What is parked goes without a word; its scopes are not Lua's memory. */
+static void sched_close(struct asio_rt *rt)
+{
+    for (int slot = 1; slot <= rt->slot_top; slot++) {
+        asio_slot_get(rt->L, rt, slot, ASIO_SLOT_HANDLE);
+        struct asio_thread *t = lua_touserdata(rt->L, -1);
+        lua_pop(rt->L, 1);
+        if (t)
+            drop_scopes(&t->wait);
+    }
+    drop_scopes(rt->main_wait);
+    asio_scope_close(rt);
+}
+
+void asio_sched_open(lua_State *L, struct asio_rt *rt)
+{
+    if (rt->main_wait)
+        return;
+    lua_createtable(L, 4 * ASIO_SLOT_KEYS, 0); /* an array from the start, see asio_slot_set */
+    lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_threads);
+    keep_no_memory(L, rt);
+    keep_cancelled(L, rt);
+    struct asio_wait *w = lua_newuserdata(L, sizeof *w);
+    asio_wait_init(w, rt, on_deadline);
+    w->main = true;
+    lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_main_wait);
+    rt->main_wait = rt->self = w;
+    asio_slot_open(L, rt);
+    asio_rt_at_close(rt, sched_close);
+}

@@ -1,7 +1,0 @@
-/* SPDX-License-Identifier: MIT
- * The default allocator: libc's. See struct asio_allocator in asio.h. */
-#include "asio.h"
-
-#include <stdlib.h>
-
-struct asio_allocator asio_mem = { malloc, realloc, free };

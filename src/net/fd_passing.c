@@ -1,0 +1,475 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Passing connections to other processes; see passing.h. libuv's pipe writes, closes and so on as it does
+ * for others. Reading is our own, since what libuv says of descriptors that came along does not tell
+ * which byte they rode on, nor that some were lost: a poller on a duplicate of the socket (libuv takes a
+ * descriptor only once) says when to read, and when a descriptor can be sent.
+ *
+ * Lifetime of struct asio_passing: made with the pipe, and owned by it; its poller and the
+ * duplicate come with the socket and go with the pipe's handle, its memory in the poller's close callback; if the state
+ * closes first, the same. Descriptors in the queue are its own: closed when nobody has taken them. */
+#include "net/fd_passing.h"
+
+#include "core/bind.h"
+#include "stream/conn.h"
+#include "base/error.h"
+#include "net/tcp.h"
+
+#include <string.h>
+
+enum {
+    QUEUE_MAX = ASIO_SYS_HANDLES_MAX, /* so many wait: then nothing is read until one is taken */
+    READS = 16                        /* at most in a row */
+};
+static const uv_os_sock_t lost = (uv_os_sock_t)-1; /* one there was no room for in this process */
+
+struct asio_passing {
+    const struct asio_handle_ops *ops; /* first: see runtime.h */
+    struct asio_pipe *pipe;
+    uv_poll_t poll;
+    uv_os_sock_t fd;                   /* the duplicate */
+    struct asio_wait *receiver;        /* in recv_handle */
+    struct asio_wait_list senders;     /* in send_handle: until the socket takes more */
+    uv_os_sock_t queue[2 * QUEUE_MAX]; /* a message can bring several */
+    unsigned count;
+    bool reading;
+    bool begun; /* there is a poller, and the duplicate */
+};
+
+static struct asio_passing *passing_of(struct asio_stream *s)
+{
+    return ((struct asio_pipe *)(void *)s)->passing;
+}
+
+/* ---- the queue ---------------------------------------------------------------------------- */
+
+static void close_queue(struct asio_passing *p)
+{
+    for (unsigned i = 0; i < p->count; i++)
+        if (p->queue[i] != lost)
+            asio_sys_close(p->queue[i]);
+    p->count = 0;
+}
+
+static void enqueue(struct asio_passing *p, const struct asio_sys_arrival *a)
+{
+    for (unsigned i = 0; i < a->count; i++)
+        p->queue[p->count++] = a->handles[i];
+    if (a->lost)
+        p->queue[p->count++] = lost;
+    if (p->pipe->stream.closing)
+        close_queue(p);
+}
+
+static void dequeue(struct asio_passing *p)
+{
+    p->count--;
+    memmove(p->queue, p->queue + 1, p->count * sizeof *p->queue);
+}
+
+/* ---- polling ------------------------------------------------------------------------------ */
+
+static void on_poll(uv_poll_t *handle, int status, int events);
+
+static void update(struct asio_passing *p)
+{
+    int events = p->senders.first ? UV_WRITABLE : 0;
+    if (uv_is_closing((uv_handle_t *)&p->poll))
+        return;
+    if (p->reading && p->count < QUEUE_MAX)
+        events |= UV_READABLE;
+    if (events)
+        uv_poll_start(&p->poll, events, on_poll);
+    else
+        uv_poll_stop(&p->poll);
+}
+
+static void wake_receiver(struct asio_passing *p, int status)
+{
+    struct asio_wait *w = p->receiver;
+    p->receiver = NULL;
+    asio_sched_wake(w, status);
+}
+
+static void ended(struct asio_passing *p, int status)
+{
+    p->reading = false;
+    asio_stream_ended(&p->pipe->stream, status);
+    if (p->receiver)
+        wake_receiver(p, status);
+}
+
+/* Bytes that nobody reads hold up what comes behind them. */
+static void received(struct asio_passing *p, const struct asio_sys_arrival *a)
+{
+    enqueue(p, a);
+    if (a->n > 0)
+        asio_stream_received(&p->pipe->stream, a->bytes, a->n);
+    if (p->receiver && (p->count > 0 || !p->reading))
+        wake_receiver(p, p->count > 0 ? 0 : UV_ENOBUFS);
+}
+
+/* User code runs in between: it may stop reading, and close. */
+static void receive(struct asio_passing *p)
+{
+    for (int i = 0; i < READS && p->reading && p->count < QUEUE_MAX; i++) {
+        struct asio_sys_arrival a;
+        uv_buf_t buf = asio_rt_scratch(p->pipe->stream.rt);
+        ssize_t n = buf.base ? asio_sys_recv_handles((uv_os_fd_t)(intptr_t)p->fd, buf, &a) : UV_ENOMEM;
+        if (n == UV_EAGAIN)
+            return;
+        if (n <= 0) {
+            ended(p, n == 0 ? UV_EOF : (int)n);
+            return;
+        }
+        received(p, &a);
+    }
+}
+
+static void wake_senders(struct asio_passing *p)
+{
+    while (p->senders.first) {
+        struct asio_wait *w = p->senders.first;
+        asio_wait_list_remove(&p->senders, w);
+        asio_sched_ready(w, 0);
+    }
+}
+
+/* An error shows in what is tried then. */
+static void on_poll(uv_poll_t *handle, int status, int events)
+{
+    struct asio_passing *p = handle->data;
+    if (status < 0 || (events & UV_READABLE))
+        receive(p);
+    if (status < 0 || (events & UV_WRITABLE))
+        wake_senders(p);
+    update(p);
+}
+
+/* ---- transport ---------------------------------------------------------------------------- */
+
+static int read_start(struct asio_stream *s)
+{
+    passing_of(s)->reading = true;
+    update(passing_of(s));
+    return 0;
+}
+
+static void read_stop(struct asio_stream *s)
+{
+    passing_of(s)->reading = false;
+    update(passing_of(s));
+}
+
+static void abort_waits(struct asio_stream *s, int status)
+{
+    struct asio_passing *p = passing_of(s);
+    if (p->receiver)
+        asio_sched_abort(p->receiver, status);
+    while (p->senders.first)
+        asio_sched_abort(p->senders.first, status);
+    close_queue(p);
+    update(p); /* it was full: what still comes is read and discarded */
+}
+
+static void on_poll_close(uv_handle_t *handle)
+{
+    asio_mem.free(handle->data);
+}
+
+static void close_both(struct asio_stream *s)
+{
+    struct asio_passing *p = passing_of(s);
+    p->reading = false;
+    close_queue(p);
+    if (p->begun) {
+        uv_close((uv_handle_t *)&p->poll, on_poll_close);
+        asio_sys_close(p->fd);
+    } else {
+        asio_mem.free(p);
+    }
+    asio_uvstream_close(s);
+}
+
+static int name_of(struct asio_stream *s, struct sockaddr_storage *addr, bool peer)
+{
+    (void)s, (void)addr, (void)peer;
+    return UV_EAFNOSUPPORT;
+}
+
+const struct asio_transport asio_passing_transport = {
+    .handle = { asio_stream_teardown },
+    .name = "unix",
+    .read_start = read_start,
+    .read_stop = read_stop,
+    .try_write = asio_uvstream_try_write,
+    .write = asio_uvstream_write,
+    .shutdown = asio_uvstream_shutdown,
+    .unsent = asio_uvstream_unsent,
+    .unread = asio_uvstream_unread,
+    .close = close_both,
+    .fd = asio_uvstream_fd,
+    .name_of = name_of,
+    .path_of = asio_pipe_path_of,
+    .abort_waits = abort_waits,
+};
+
+static void teardown(void *owner)
+{
+    asio_stream_teardown(&((struct asio_passing *)owner)->pipe->stream);
+}
+
+static const struct asio_handle_ops passing_ops = { teardown };
+
+bool asio_passing_make(struct asio_pipe *pipe)
+{
+    struct asio_passing *p = asio_mem.malloc(sizeof *p);
+    pipe->passing = p;
+    if (!p)
+        return false;
+    memset(p, 0, sizeof *p);
+    p->ops = &passing_ops;
+    p->pipe = pipe;
+    return true;
+}
+
+int asio_passing_begin(struct asio_pipe *pipe)
+{
+    struct asio_passing *p = pipe->passing;
+    uv_os_fd_t fd;
+    int status = asio_uvstream_fd(&pipe->stream, &fd);
+    if (status == 0)
+        status = asio_sys_dup(fd, &p->fd);
+    if (status < 0)
+        return status;
+    status = uv_poll_init_socket(&pipe->stream.rt->loop, &p->poll, p->fd);
+    p->begun = status == 0;
+    p->poll.data = p;
+    if (status < 0)
+        asio_sys_close(p->fd);
+    return status;
+}
+
+/* ---- sending ------------------------------------------------------------------------------ */
+
+static void abort_send(struct asio_wait *w)
+{
+    struct asio_passing *p = w->source;
+    asio_wait_list_remove(&p->senders, w);
+    update(p);
+}
+
+/* The shim tries again: until then the connection to be passed is still the script's. */
+static int push_again(lua_State *L, struct asio_wait *w)
+{
+    if (w->status < 0)
+        return asio_push_fail(L, w->status);
+    asio_push_ok(L, w->rt);
+    lua_pushboolean(L, 0);
+    return 2;
+}
+
+static const struct asio_wait_op send_op = { "send_handle", true, abort_send, push_again };
+
+/* Why a connection cannot change its owner now; NULL: it can. What the other process would lack is
+ * what has come here already, or has not left yet. */
+static const char *obstacle(struct asio_stream *o)
+{
+    if (asio_inbuf_length(&o->in) > 0)
+        return "bytes that nobody has read are buffered in the connection to be passed";
+    if (asio_stream_is_read(o) || o->writers.first)
+        return "somebody waits on the connection to be passed";
+    asio_stream_flush(o);
+    if (o->out.length > 0 || o->sending)
+        return "bytes that are not sent yet are buffered in the connection to be passed";
+    return NULL;
+}
+
+static struct asio_stream *check_carrier(lua_State *L, const char *fname)
+{
+    struct asio_stream *s = asio_conn_check(L, fname)->stream;
+    if (s && s->transport != &asio_passing_transport)
+        asio_error_misuse(L, "%s: this connection was not made with { handles = true }", fname);
+    return s;
+}
+
+static struct asio_stream *check_passed(lua_State *L, const struct asio_stream *s)
+{
+    struct asio_conn *other = asio_conn_to(L, 2);
+    if (!other)
+        asio_error_type(L, 2, 1, "send_handle", "connection");
+    struct asio_stream *o = other->stream;
+    if (o && o == s)
+        asio_error_arg(L, 1, "send_handle", "a connection cannot be passed over itself");
+    if (o && !o->transport->passable)
+        asio_error_arg(L, 1, "send_handle", "a connection of this kind cannot be passed");
+    return o;
+}
+
+static int refuse(lua_State *L, int status, const char *why)
+{
+    asio_error_push_text(L, status, "%s", why);
+    return asio_push_failed(L);
+}
+
+/* What is left of the time-out, which is for all tries together; negative: there is none. */
+static double time_left(lua_State *L, const struct asio_stream *s)
+{
+    double left = s->write_timeout - ((double)uv_hrtime() * 1e-9 - lua_tonumber(L, 3));
+    return s->write_timeout < 0 || left > 0 ? left : 0;
+}
+
+/* Once the kernel has it, the connection is the other process's alone: closed here without a word to the
+ * peer. */
+static int send_now(lua_State *L, struct asio_stream *s, struct asio_stream *o)
+{
+    uv_os_fd_t fd, handle;
+    int status = s->transport->fd(s, &fd);
+    if (status == 0)
+        status = o->transport->fd(o, &handle);
+    if (status == 0)
+        status = asio_sys_send_handle(fd, handle);
+    if (status == 0) {
+        asio_stream_drop(o);
+        return asio_push_true(L);
+    }
+    if (status != UV_EAGAIN)
+        return asio_push_fail(L, status);
+    struct asio_wait *w = asio_sched_claim(L, s->rt);
+    struct asio_passing *p = passing_of(s);
+    w->source = p;
+    asio_wait_list_add(&p->senders, w);
+    update(p);
+    return asio_sched_park(L, w, &send_op, time_left(L, s));
+}
+
+/* core.send_handle(conn, passed, since): true; or false, then what is queued has to be flushed first. */
+static int l_send(lua_State *L)
+{
+    struct asio_rt *rt = asio_rt_of(L);
+    struct asio_stream *s = check_carrier(L, "send_handle");
+    struct asio_stream *o = check_passed(L, s);
+    if (asio_sched_interrupted(rt))
+        return asio_push_interrupt(L, rt);
+    if (!s)
+        return asio_push_fail(L, UV_EBADF);
+    if (!o)
+        return refuse(L, UV_EBADF, "the connection to be passed is closed");
+    const char *why = obstacle(o);
+    if (why)
+        return refuse(L, UV_EBUSY, why);
+    asio_stream_flush(s);
+    if (s->write_status < 0)
+        return asio_push_fail(L, s->write_status);
+    if (s->out.length == 0)
+        return send_now(L, s, o);
+    if (s->write_timeout > 0 && time_left(L, s) == 0)
+        return asio_push_fail(L, UV_ETIMEDOUT);
+    asio_push_ok(L, rt);
+    lua_pushboolean(L, 0);
+    return 2;
+}
+
+/* ---- receiving ---------------------------------------------------------------------------- */
+
+static void abort_receive(struct asio_wait *w)
+{
+    struct asio_passing *p = w->source;
+    p->receiver = NULL;
+}
+
+static const struct asio_carrier *carrier_of(uv_os_sock_t fd)
+{
+    enum asio_sys_kind kind;
+    bool listening;
+    if (asio_sys_socket_kind(fd, &kind, &listening) < 0 || listening || kind == ASIO_SYS_OTHER)
+        return NULL;
+    return kind == ASIO_SYS_TCP ? &asio_tcp_carrier : &asio_pipe_carrier;
+}
+
+static int open_handle(lua_State *L, struct asio_passing *p, struct asio_conn *conn)
+{
+    struct asio_rt *rt = p->pipe->stream.rt;
+    struct asio_options options = asio_options_default();
+    const struct asio_carrier *carrier = carrier_of(p->queue[0]);
+    struct asio_uvstream *u = carrier ? carrier->make(rt, &options) : NULL;
+    if (carrier && !u)
+        return asio_push_fail(L, UV_ENOMEM); /* it stays in the queue */
+    uv_os_sock_t fd = p->queue[0];
+    dequeue(p);
+    update(p);
+    int status = u ? carrier->open(&u->handle, fd) : UV_ENOTSUP;
+    if (status == 0) {
+        asio_stream_attach(&u->stream, conn);
+        asio_push_ok(L, rt);
+        lua_insert(L, -2);
+        return 2;
+    }
+    asio_sys_close(fd);
+    if (!u)
+        return refuse(L, status, "what was passed is not a connection");
+    asio_uvstream_discard(u);
+    return asio_push_fail(L, status);
+}
+
+/* Somebody else may have taken it by now. Making the userdata may run finalizers, which may do that too, or
+ * close. */
+static int push_first(lua_State *L, struct asio_passing *p)
+{
+    struct asio_stream *s = &p->pipe->stream;
+    struct asio_conn *conn = p->count > 0 ? asio_conn_push(L, s->rt) : NULL;
+    if (p->count == 0)
+        return asio_push_fail(L, s->closing ? UV_ECANCELED : UV_EBUSY);
+    if (p->queue[0] != lost)
+        return open_handle(L, p, conn);
+    dequeue(p);
+    update(p);
+    return refuse(L, UV_EMFILE, "a connection was passed for which this process had no descriptor left");
+}
+
+static int push_failure(lua_State *L, int status)
+{
+    if (status == UV_ENOBUFS)
+        return refuse(L, status, "too many bytes that nobody has read are in front of it");
+    return asio_push_fail(L, status);
+}
+
+static int push_received(lua_State *L, struct asio_wait *w)
+{
+    return w->status < 0 ? push_failure(L, w->status) : push_first(L, w->source);
+}
+
+static const struct asio_wait_op receive_op = { "recv_handle", true, abort_receive, push_received };
+
+/* core.recv_handle(conn) */
+static int l_receive(lua_State *L)
+{
+    struct asio_rt *rt = asio_rt_of(L);
+    struct asio_stream *s = check_carrier(L, "recv_handle");
+    if (asio_sched_interrupted(rt))
+        return asio_push_interrupt(L, rt);
+    struct asio_passing *p = s ? passing_of(s) : NULL;
+    if (!p)
+        return asio_push_fail(L, UV_EBADF);
+    if (p->receiver)
+        return asio_push_fail(L, UV_EBUSY);
+    if (p->count > 0)
+        return push_first(L, p);
+    if (s->read_status < 0)
+        return asio_push_fail(L, s->read_status);
+    if (asio_inbuf_length(&s->in) > ASIO_READ_AHEAD)
+        return push_failure(L, UV_ENOBUFS);
+    struct asio_wait *w = asio_sched_claim(L, rt);
+    if (!asio_stream_start_reading(s))
+        return asio_push_fail(L, s->read_status);
+    w->source = p;
+    p->receiver = w;
+    return asio_sched_park(L, w, &receive_op, s->read_timeout);
+}
+
+void asio_passing_open(lua_State *L, struct asio_rt *rt)
+{
+    static const luaL_Reg core[] = { { "send_handle", l_send }, { "recv_handle", l_receive },
+        { NULL, NULL } };
+    asio_api_functions(L, rt, "core", core);
+}

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: MIT
+ * Connections that come through a proxy; see proxied.h. The header is waited for by a record on which nobody is
+ * parked, which is the stream's reader: so what is behind the header stays for the script, and other
+ * connections are accepted meanwhile. */
+#include "net/proxy_accept.h"
+
+#include "net/listener.h"
+
+#include <string.h>
+
+static struct asio_proxied *of(struct asio_stream *s)
+{
+    return (struct asio_proxied *)(void *)s->proxied;
+}
+
+static void unlink_it(struct asio_proxied *p)
+{
+    struct asio_listener *l = p->listener;
+    asio_wait_list_remove(p->complete ? &l->complete : &l->incomplete, &p->wait);
+    asio_timer_remove(&l->rt->timers, &p->timer);
+}
+
+int asio_proxied_end(struct asio_stream *s)
+{
+    struct asio_proxied *p = of(s);
+    int ref = p->ref, family = p->names.source.any.sa_family;
+    unlink_it(p);
+    if (family == AF_UNSPEC) {
+        asio_mem.free(p);
+        s->proxied = NULL;
+        return ref;
+    }
+    void *names =
+        asio_mem.realloc(p, family == AF_UNIX ? sizeof p->names : offsetof(struct asio_proxy_names, paths));
+    if (names)
+        s->proxied = names;
+    return ref;
+}
+
+void asio_proxied_give_up(struct asio_stream *s)
+{
+    struct asio_proxied *p = of(s);
+    unlink_it(p);
+    if (s->reader == &p->wait)
+        s->reader = NULL;
+    asio_rt_release(s->rt, p->ref);
+    asio_stream_drop(s);
+}
+
+static void on_late(struct asio_timer *timer)
+{
+    asio_proxied_give_up(ASIO_CONTAINER(timer, struct asio_proxied, timer)->wait.source);
+}
+
+static void await(struct asio_proxied *p, size_t need)
+{
+    struct asio_stream *s = p->wait.source;
+    p->wait.state = ASIO_WAIT_PARKED;
+    p->wait.u.in.need = need;
+    s->reader = &p->wait;
+}
+
+static void complete(struct asio_proxied *p, size_t length)
+{
+    struct asio_stream *s = p->wait.source;
+    asio_inbuf_skip(&s->in, length);
+    unlink_it(p);
+    p->complete = true;
+    asio_wait_list_add(&p->listener->complete, &p->wait);
+    asio_listener_complete(p->listener, s);
+}
+
+/* As many bytes are there as were waited for; or it has ended. */
+static void on_bytes(struct asio_wait *w)
+{
+    struct asio_proxied *p = ASIO_CONTAINER(w, struct asio_proxied, wait);
+    struct asio_stream *s = w->source;
+    size_t need;
+    int length = w->status;
+    if (length == 0)
+        length = asio_proxy_parse(asio_inbuf_bytes(&s->in), asio_inbuf_length(&s->in), &p->names, &need);
+    if (length < 0)
+        asio_proxied_give_up(s);
+    else if (length == 0)
+        await(p, need);
+    else
+        complete(p, (size_t)length);
+}
+
+static void abort_header(struct asio_wait *w)
+{
+    ((struct asio_stream *)w->source)->reader = NULL;
+}
+
+static const struct asio_wait_op header_op = { "proxy header", true, abort_header, NULL };
+
+int asio_proxied_begin(struct asio_listener *l, struct asio_stream *s, int ref)
+{
+    if (!asio_trust_has(l->trust, s))
+        return UV_EACCES;
+    struct asio_proxied *p = asio_mem.malloc(sizeof *p);
+    if (!p)
+        return UV_ENOMEM;
+    memset(p, 0, sizeof *p);
+    s->proxied = &p->names;
+    asio_relay_init(&p->wait, l->rt, &header_op, s, on_bytes);
+    asio_timer_init(&p->timer, on_late);
+    p->listener = l;
+    p->ref = ref;
+    int status = asio_timer_set(&l->rt->timers, &p->timer, asio_rt_deadline(l->trust->timeout));
+    if (status < 0)
+        return status;
+    if (!asio_stream_start_reading(s)) {
+        asio_timer_remove(&l->rt->timers, &p->timer);
+        return s->read_status;
+    }
+    asio_wait_list_add(&l->incomplete, &p->wait);
+    await(p, 1);
+    return 0;
+}

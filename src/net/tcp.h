@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: MIT
+ * The TCP transport: connecting, accepted and paired sockets. */
+#ifndef ASIO_TCP_H
+#define ASIO_TCP_H
+
+#include "stream/uvstream.h"
+
+struct asio_tcp {
+    struct asio_stream stream; /* first */
+    uv_tcp_t handle;           /* right behind it, see uvstream.h */
+};
+
+extern const struct asio_carrier asio_tcp_carrier;
+
+/* A handle that can be bound to addresses of a family with these options. If it fails nothing is left. */
+int asio_tcp_init(uv_loop_t *loop, uv_tcp_t *handle, int family, const struct asio_options *options);
+int asio_tcp_bind(uv_tcp_t *handle, const struct sockaddr_storage *addr, const struct asio_options *options);
+
+#endif

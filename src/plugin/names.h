@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Names: what names.c, which knows Lua and waits, and whoever does the looking up say to each other. There
+ * are two who do: resolver.c (the system's getaddrinfo on helper threads) and asio/ares.so (c-ares, src/ares/).
+ *
+ * Lifetime of struct asio_names_query: made by names.c; between `start`, which said that it goes on, and `done`
+ * or `cancel` the resolver may link it; freed by names.c, also if the state closes first.
+ * Lifetime of struct asio_answer: made by a resolver, shared by references (one thread at a time), never
+ * changed once made; freed with the last. */
+#ifndef ASIO_NAMES_H
+#define ASIO_NAMES_H
+
+#include "base/asio.h"
+#include "plugin/plugin.h"
+
+/* Numbers as DNS has them. */
+enum asio_names_type {
+    ASIO_NAMES_BOTH = 0, /* addresses of either family */
+    ASIO_NAMES_A = 1,
+    ASIO_NAMES_PTR = 12,
+    ASIO_NAMES_MX = 15,
+    ASIO_NAMES_TXT = 16,
+    ASIO_NAMES_AAAA = 28,
+    ASIO_NAMES_SRV = 33,
+};
+
+struct asio_record {
+    const char *bytes; /* address as on the wire; or target, exchange, text, name */
+    uint32_t length;
+    uint32_t scope; /* of a link-local IPv6 address */
+    int32_t ttl;    /* seconds from when it was received; -1: unknown */
+    uint16_t type;
+    uint16_t priority, weight, port;
+};
+
+struct asio_answer {
+    uint64_t received; /* core->now() */
+    unsigned references;
+    unsigned count;
+    struct asio_record records[]; /* what they refer to lies behind */
+};
+
+/* With one reference and room for so many bytes at *bytes; NULL: out of memory. Records are zeroed but
+ * for an unknown ttl. */
+static inline struct asio_answer *asio_answer_new(
+    const struct asio_allocator *mem, unsigned count, size_t size, char **bytes)
+{
+    struct asio_answer *a = mem->malloc(sizeof *a + count * sizeof *a->records + size);
+    if (!a)
+        return NULL;
+    a->received = 0;
+    a->references = 1;
+    a->count = count;
+    for (unsigned i = 0; i < count; i++)
+        a->records[i] = (struct asio_record){ .ttl = -1 };
+    *bytes = (char *)&a->records[count];
+    return a;
+}
+
+static inline void asio_answer_release(const struct asio_allocator *mem, struct asio_answer *a)
+{
+    if (a && --a->references == 0)
+        mem->free(a);
+}
+
+struct asio_names_part { /* one question to a name server */
+    struct asio_names_query *query;
+    void *flight; /* the resolver's; NULL: answered, or none */
+    struct asio_names_part *next, *prev;
+};
+
+struct asio_names_query {
+    /* What is asked */
+    const char *host;
+    uint16_t type;
+    bool half;    /* one family of two that are asked for apart: what a table knows of either is the answer */
+    bool fresh;   /* not from the cache */
+    bool numeric; /* PTR: of `address`, not of a name */
+    struct sockaddr_storage address;
+    const struct sockaddr_storage *servers; /* instead of the system's */
+    unsigned servers_count;
+
+    /* What was found: status 0 with at least one record, or why not. The answers are owned. */
+    int status;
+    struct asio_answer *answers[2];
+
+    /* The resolver's own */
+    struct asio_names_part parts[2];
+    int pending;
+    bool starting, listed;
+    struct asio_names_query *next, *prev;
+};
+
+enum { ASIO_NAMES_ANSWERED = 0, ASIO_NAMES_PENDING = 1 };
+
+struct asio_names_backend {
+    unsigned version; /* ASIO_CORE_API_VERSION it was built with */
+    const char *name;
+    /* Once in the process, before all else. 0 or an error. */
+    int (*load)(const struct asio_core_api *core);
+    /* Its state in one runtime; NULL: *status says why. */
+    void *(*open)(const struct asio_core_api *core, struct asio_rt *rt, int *status);
+    /* The state closes: gives everything back, queries are forgotten. */
+    void (*close)(void *self);
+    /* ASIO_NAMES_ANSWERED at once, ASIO_NAMES_PENDING, or an error: not begun. */
+    int (*start)(void *self, struct asio_names_query *q);
+    /* Nobody waits for it any more; it is forgotten. */
+    void (*cancel)(void *self, struct asio_names_query *q);
+    /* Forgets all answers. NULL: it keeps none. */
+    void (*clear)(void *self);
+};
+
+extern const struct asio_names_backend asio_names_getaddrinfo; /* resolver.c */
+
+void asio_names_done(struct asio_names_query *q); /* see struct asio_core_api */
+
+#endif

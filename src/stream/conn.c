@@ -1,0 +1,467 @@
+/* SPDX-License-Identifier: MIT
+ * The methods of a connection: argument checks, then the stream. */
+#include "stream/conn.h"
+
+#include "base/error.h"
+#include "core/bind.h"
+#include "core/address.h"
+#include "net/proxy_protocol.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+const char asio_conn_magic = 0;
+
+struct asio_conn *asio_conn_push(lua_State *L, struct asio_rt *rt)
+{
+    struct asio_conn *c = lua_newuserdata(L, sizeof *c);
+    c->magic = &asio_conn_magic;
+    c->stream = NULL;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_conn_mt);
+    lua_setmetatable(L, -2);
+    return c;
+}
+
+/* Comparing metatables was measured at a third of the cost of a read from the buffer; a mark in the
+ * userdata takes two calls. (A light userdata has no length.) */
+static inline struct asio_conn *to_conn(lua_State *L, int index)
+{
+    struct asio_conn *c = lua_touserdata(L, index);
+    return c && lua_objlen(L, index) == sizeof *c && c->magic == &asio_conn_magic ? c : NULL;
+}
+
+static struct asio_conn *check_conn(lua_State *L, const char *fname)
+{
+    struct asio_conn *c = to_conn(L, 1);
+    if (!c)
+        asio_error_misuse(L, "calling '%s' on something that is not a connection", fname);
+    return c;
+}
+
+struct asio_conn *asio_conn_to(lua_State *L, int index)
+{
+    return to_conn(L, index);
+}
+
+struct asio_conn *asio_conn_check(lua_State *L, const char *fname)
+{
+    return check_conn(L, fname);
+}
+
+/* ---- reading ------------------------------------------------------------------------------ */
+
+/* Lua numbers hold whole numbers exactly up to 2^53; more cannot be meant. */
+static const double size_max = 9007199254740991.0;
+
+static size_t to_size(double n)
+{
+    return n < (double)(SIZE_MAX / 2) ? (size_t)n : SIZE_MAX / 2;
+}
+
+static inline bool may_wait(const struct asio_stream *s)
+{
+    return s && !asio_sched_interrupted(s->rt);
+}
+
+/* Why not. */
+static int not_now(lua_State *L)
+{
+    struct asio_rt *rt = asio_rt_of(L);
+    return asio_sched_interrupted(rt) ? asio_push_interrupt(L, rt) : asio_push_fail(L, UV_EBADF);
+}
+
+static int read_now(lua_State *L, struct asio_stream *s, size_t need, size_t max)
+{
+    return may_wait(s) ? asio_stream_read(L, s, need, max) : not_now(L);
+}
+
+static int l_read(lua_State *L)
+{
+    struct asio_stream *s = check_conn(L, "read")->stream;
+    size_t n = to_size(asio_check_integer(L, 2, 1, "read", 0, size_max));
+    return read_now(L, s, n, n);
+}
+
+static int l_read_some(lua_State *L)
+{
+    struct asio_stream *s = check_conn(L, "read_some")->stream;
+    size_t max = SIZE_MAX;
+    if (!lua_isnoneornil(L, 2))
+        max = to_size(asio_check_integer(L, 2, 1, "read_some", 1, size_max));
+    return read_now(L, s, 1, max);
+}
+
+static int l_peek(lua_State *L)
+{
+    struct asio_stream *s = check_conn(L, "peek")->stream;
+    size_t n = to_size(asio_check_integer(L, 2, 1, "peek", 0, size_max));
+    return may_wait(s) ? asio_stream_peek(L, s, n) : not_now(L);
+}
+
+/* The most that may come before what a read looks for: by default 1 MiB, inf for no limit. */
+static size_t check_max(lua_State *L, int index, int arg, const char *fname)
+{
+    enum { DEFAULT_MAX = 1024 * 1024 };
+    if (lua_isnoneornil(L, index))
+        return DEFAULT_MAX;
+    if (lua_tonumber(L, index) == HUGE_VAL)
+        return SIZE_MAX / 2;
+    return to_size(asio_check_integer(L, index, arg, fname, 1, size_max));
+}
+
+static int l_read_line(lua_State *L)
+{
+    struct asio_stream *s = check_conn(L, "read_line")->stream;
+    size_t max = check_max(L, 2, 1, "read_line");
+    return may_wait(s) ? asio_stream_read_line(L, s, max) : not_now(L);
+}
+
+/* core.check_lines(self, max): lines blames the line that calls it, not the loop. */
+static int l_check_lines(lua_State *L)
+{
+    check_conn(L, "lines");
+    check_max(L, 2, 1, "lines");
+    return 0;
+}
+
+static int l_read_all(lua_State *L)
+{
+    struct asio_stream *s = check_conn(L, "read_all")->stream;
+    size_t max = check_max(L, 2, 1, "read_all");
+    return may_wait(s) ? asio_stream_read_all(L, s, max) : not_now(L);
+}
+
+static int l_read_until(lua_State *L)
+{
+    struct asio_stream *s = check_conn(L, "read_until")->stream;
+    size_t n;
+    if (lua_type(L, 2) != LUA_TSTRING)
+        asio_error_type(L, 2, 1, "read_until", "string");
+    const char *delim = lua_tolstring(L, 2, &n);
+    if (n == 0)
+        asio_error_arg(L, 1, "read_until", "delimiter must not be empty");
+    size_t max = check_max(L, 3, 2, "read_until");
+    return may_wait(s) ? asio_stream_read_until(L, s, delim, n, max) : not_now(L);
+}
+
+/* ---- writing ------------------------------------------------------------------------------ */
+
+enum { NESTING_MAX = 50 };
+
+/* Keeps the metatable of LuaJIT's string.buffer, once a script has loaded that. */
+static bool learn_buffer_metatable(lua_State *L, struct asio_rt *rt)
+{
+    lua_getfield(L, LUA_REGISTRYINDEX, "_LOADED");
+    lua_getfield(L, -1, "string.buffer");
+    if (!lua_istable(L, -1))
+        return false;
+    lua_getfield(L, -1, "new");
+    lua_call(L, 0, 1);
+    if (!lua_getmetatable(L, -1))
+        return false;
+    lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_buffer_mt);
+    rt->buffer_mt_known = true;
+    return true;
+}
+
+static bool is_string_buffer(lua_State *L, int index)
+{
+    struct asio_rt *rt = asio_rt_of(L);
+    int top = lua_gettop(L);
+    bool same = false;
+    if (lua_type(L, index) != LUA_TUSERDATA)
+        return false;
+    luaL_checkstack(L, 6, "tables nested too deep");
+    if (lua_getmetatable(L, index) && (rt->buffer_mt_known || learn_buffer_metatable(L, rt))) {
+        lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_buffer_mt);
+        same = lua_rawequal(L, -1, top + 1);
+    }
+    lua_settop(L, top);
+    return same;
+}
+
+/* Everything is looked at before anything is queued: a bad value leaves the connection as it was. */
+static void check_data(lua_State *L, int index, int arg, int nesting)
+{
+    int type = lua_type(L, index);
+    if (type == LUA_TSTRING || type == LUA_TNUMBER || is_string_buffer(L, index))
+        return;
+    if (type != LUA_TTABLE)
+        asio_error_type(
+            L, index, arg, "write", nesting ? "table of strings" : "string, number, table or string.buffer");
+    if (nesting >= NESTING_MAX)
+        asio_error_arg(L, arg, "write", "tables nested too deep");
+    luaL_checkstack(L, 4, "tables nested too deep");
+    int n = (int)lua_objlen(L, index);
+    for (int i = 1; i <= n; i++) {
+        lua_rawgeti(L, index, i);
+        check_data(L, lua_gettop(L), arg, nesting + 1);
+        lua_pop(L, 1);
+    }
+}
+
+static int queue_data(lua_State *L, struct asio_stream *s, int index)
+{
+    int status = 0, type = lua_type(L, index);
+    if (type == LUA_TTABLE) {
+        int n = (int)lua_objlen(L, index);
+        for (int i = 1; i <= n && status == 0; i++) {
+            lua_rawgeti(L, index, i);
+            status = queue_data(L, s, lua_gettop(L));
+            lua_pop(L, 1);
+        }
+        return status;
+    }
+    size_t n;
+    if (type == LUA_TUSERDATA)
+        luaL_callmeta(L, index, "__tostring"); /* a copy: the buffer is not consumed */
+    else
+        lua_pushvalue(L, index); /* a number in a table must stay one */
+    const char *bytes = lua_tolstring(L, -1, &n);
+    status = asio_stream_queue(L, s, lua_gettop(L), bytes, n);
+    lua_pop(L, 1);
+    return status;
+}
+
+/* Whatever is not just one string. */
+static void queue_all(lua_State *L, struct asio_conn *c)
+{
+    int status = 0, top = lua_gettop(L);
+    if (top < 2)
+        asio_error_type(L, 2, 1, "write", "string");
+    for (int i = 2; i <= top; i++)
+        check_data(L, i, i - 1, 0);
+    struct asio_stream *s = c->stream;
+    for (int i = 2; i <= top && status == 0 && s && s->write_status == 0; i++)
+        status = queue_data(L, s, i);
+}
+
+static inline int queue_string(lua_State *L, struct asio_stream *s, int index, const char *bytes, size_t n)
+{
+    if (!asio_outbuf_fit(&s->out, bytes, n))
+        return asio_stream_queue(L, s, index, bytes, n);
+    s->queued += n;
+    return 0;
+}
+
+/* Several strings, a line and its end for instance: without the steps that tables need. */
+static bool queue_strings(lua_State *L, struct asio_stream *s, int top)
+{
+    int status = 0;
+    for (int i = 2; i <= top; i++)
+        if (lua_type(L, i) != LUA_TSTRING)
+            return false;
+    for (int i = 2; i <= top && status == 0 && !s->closing; i++) {
+        size_t n;
+        const char *bytes = lua_tolstring(L, i, &n);
+        status = queue_string(L, s, i, bytes, n);
+    }
+    return top > 2;
+}
+
+static int l_write(lua_State *L)
+{
+    struct asio_conn *c = check_conn(L, "write");
+    struct asio_stream *s = c->stream;
+    size_t n;
+    if (s && s->out.length > ASIO_HIGH_WATER)
+        asio_sched_claim(L, s->rt); /* it will have to wait: raise before anything is queued */
+    int top = lua_gettop(L);
+    bool open = s && s->write_status == 0 && !s->shut && !s->tap;
+    const char *bytes = top == 2 ? lua_tolstring(L, 2, &n) : NULL;
+    if (!bytes && !(open && queue_strings(L, s, top)))
+        queue_all(L, c);
+    else if (bytes && open)
+        queue_string(L, s, 2, bytes, n);
+    return s ? asio_stream_write_end(L, s) : asio_push_fail(L, UV_EBADF);
+}
+
+static int l_flush(lua_State *L)
+{
+    struct asio_stream *s = check_conn(L, "flush")->stream;
+    return may_wait(s) ? asio_stream_flush_wait(L, s) : not_now(L);
+}
+
+/* ---- the rest, which never waits ---------------------------------------------------------- */
+
+static int l_close(lua_State *L)
+{
+    struct asio_conn *c = check_conn(L, "close");
+    if (c->stream)
+        asio_stream_close(c->stream, false);
+    return 0;
+}
+
+static int l_abort(lua_State *L)
+{
+    struct asio_conn *c = check_conn(L, "abort");
+    if (c->stream)
+        asio_stream_abort(c->stream);
+    return 0;
+}
+
+static int l_shutdown(lua_State *L)
+{
+    struct asio_stream *s = check_conn(L, "shutdown")->stream;
+    int status = s && s->tap ? UV_EBUSY : s ? asio_stream_shutdown(s) : UV_EBADF;
+    if (status < 0)
+        return asio_error_push(L, status);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+/* A finalizer: must not raise, nor touch anything after the runtime has gone (the stream has then
+ * let go of us). */
+static int l_gc(lua_State *L)
+{
+    struct asio_conn *c = to_conn(L, 1);
+    if (c && c->stream)
+        asio_stream_close(c->stream, true);
+    return 0;
+}
+
+static int l_set_timeout(lua_State *L)
+{
+    struct asio_stream *s = check_conn(L, "set_timeout")->stream;
+    double read = asio_check_timeout(L, 2, 1, "set_timeout");
+    double write = lua_gettop(L) < 3 ? read : asio_check_timeout(L, 3, 2, "set_timeout");
+    if (!s)
+        return asio_error_push(L, UV_EBADF);
+    s->read_timeout = read;
+    s->write_timeout = write;
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+/* Of a connection that came through a proxy: what that says of it. */
+static bool has_path(const struct asio_stream *s)
+{
+    return s->proxied ? s->proxied->source.any.sa_family == AF_UNIX : s->transport->path_of != NULL;
+}
+
+static int name_of(struct asio_stream *s, struct sockaddr_storage *addr, bool peer)
+{
+    if (!s->proxied)
+        return s->transport->name_of(s, addr, peer);
+    memcpy(addr, peer ? &s->proxied->source : &s->proxied->target, sizeof s->proxied->source);
+    return 0;
+}
+
+static int path_of(struct asio_stream *s, char *path, size_t *n, bool peer)
+{
+    if (!s->proxied)
+        return s->transport->path_of(s, path, n, peer);
+    memcpy(path, s->proxied->paths + (peer ? 0 : ASIO_PROXY_PATH), ASIO_PROXY_PATH);
+    path[ASIO_PROXY_PATH] = '\0';
+    *n = *path ? strlen(path) : path[1] ? strlen(path + 1) + 1 : 0;
+    if (*n && !*path)
+        *path = '@';
+    return 0;
+}
+
+/* The name of a Unix socket or pipe, in the form in which scripts give it. */
+static int push_path(lua_State *L, struct asio_stream *s, bool peer)
+{
+    char path[ASIO_SYS_PATH_MAX];
+    size_t n = sizeof path;
+    int status = path_of(s, path, &n, peer);
+    if (status < 0)
+        return asio_error_push(L, status);
+    asio_address_push_path(L, path, n);
+    return 1;
+}
+
+static int push_name(lua_State *L, const char *fname, bool peer)
+{
+    struct asio_stream *s = check_conn(L, fname)->stream;
+    struct sockaddr_storage addr;
+    if (s && has_path(s))
+        return push_path(L, s, peer);
+    int status = s ? name_of(s, &addr, peer) : UV_EBADF;
+    return status < 0 ? asio_error_push(L, status) : asio_address_push(L, &addr);
+}
+
+static int l_peer(lua_State *L)
+{
+    return push_name(L, "peer", true);
+}
+
+static int l_address(lua_State *L)
+{
+    return push_name(L, "address", false);
+}
+
+static int l_fd(lua_State *L)
+{
+    struct asio_stream *s = check_conn(L, "fd")->stream;
+    uv_os_fd_t fd;
+    int status = s ? s->transport->fd(s, &fd) : UV_EBADF;
+    if (status < 0)
+        return asio_error_push(L, status);
+    lua_pushnumber(L, (double)(intptr_t)fd);
+    return 1;
+}
+
+/* Bytes received and not yet read, bytes written and not yet taken by the kernel. */
+static int l_pending(lua_State *L)
+{
+    struct asio_stream *s = check_conn(L, "pending")->stream;
+    if (!s)
+        return asio_error_push(L, UV_EBADF);
+    lua_pushnumber(L, (double)asio_inbuf_length(&s->in));
+    lua_pushnumber(L, (double)s->out.length);
+    return 2;
+}
+
+static int l_original_dst(lua_State *L)
+{
+    struct asio_stream *s = check_conn(L, "get_original_dst")->stream;
+    struct sockaddr_storage addr;
+    memset(&addr, 0, sizeof addr);
+    uv_os_fd_t fd;
+    int status = s ? s->transport->fd(s, &fd) : UV_EBADF;
+    if (status == 0)
+        status = asio_sys_original_dst(fd, &addr);
+    if (status < 0)
+        return asio_error_push(L, status);
+    lua_pushlstring(L, (const char *)&addr, sizeof addr);
+    return 1;
+}
+
+/* Of the two ends of a Unix connection mostly one has a name. */
+static bool push_named(lua_State *L, struct asio_stream *s)
+{
+    return (push_path(L, s, true) == 1 && lua_objlen(L, -1) > strlen("unix:")) ||
+        (push_path(L, s, false) == 1 && lua_objlen(L, -1) > strlen("unix:"));
+}
+
+static int l_tostring(lua_State *L)
+{
+    struct asio_stream *s = check_conn(L, "tostring")->stream; /* finalizers may close it on the way */
+    struct sockaddr_storage addr;
+    char text[ASIO_ADDRESS_MAX];
+    if (!s)
+        lua_pushliteral(L, "connection (closed)");
+    else if (has_path(s) && push_named(L, s))
+        lua_pushfstring(L, "connection (%s)", lua_tostring(L, -1));
+    else if (name_of(s, &addr, true) < 0 || asio_address_format(&addr, text) < 0)
+        lua_pushfstring(L, "connection (%s)", s->transport->name);
+    else
+        lua_pushfstring(L, "connection (%s %s)", s->transport->name, text);
+    return 1;
+}
+
+void asio_conn_open(lua_State *L, struct asio_rt *rt)
+{
+    static const luaL_Reg core[] = { { "read", l_read }, { "read_some", l_read_some },
+        { "read_until", l_read_until }, { "read_line", l_read_line }, { "read_all", l_read_all },
+        { "check_lines", l_check_lines }, { "peek", l_peek }, { "write", l_write }, { "flush", l_flush },
+        { NULL, NULL } };
+    static const luaL_Reg methods[] = { { "close", l_close }, { "shutdown", l_shutdown },
+        { "abort", l_abort }, { "set_timeout", l_set_timeout }, { "peer", l_peer }, { "address", l_address },
+        { "fd", l_fd }, { "pending", l_pending }, { "get_original_dst", l_original_dst }, { NULL, NULL } };
+    static const luaL_Reg meta[] = { { "__gc", l_gc }, { "__tostring", l_tostring }, { NULL, NULL } };
+    asio_api_functions(L, rt, "core", core);
+    asio_api_class(L, rt, "conn", methods, meta, rt->ref_conn_mt);
+}

@@ -1,0 +1,498 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * asio.relay: moves bytes both ways between two connections until both have ended. Each stream is tapped
+ * (stream.h): what it brings goes straight to the other's output. While that is not out nothing is read, which
+ * is all there is of back-pressure; the end of one becomes the half-close of the other.
+ *
+ * Bytes are copied, through the loop's scratch buffer, as long as they come in small pieces: two system calls
+ * each. A way that brings much at once is spliced: bytes go through a pipe (splice.h) and are not copied.
+ * When the other socket takes no more, a small piece of the pipe goes into the stream's output queue: that it
+ * is out tells when to go on, and no descriptor is needed to watch for that. Any fault of splicing ends in copying.
+ *
+ * Nothing is decided in the callbacks: each does what it can, and `settle` looks what has become of it. */
+#include "core/bind.h"
+#include "stream/conn.h"
+#include "base/error.h"
+#include "stream/splice.h"
+
+#include <string.h>
+
+enum {
+    SPLICED = 1024 * 1024, /* bytes asked for at once: what a pipe holds; then the others have their turn */
+    PIECE = 4096,          /* that is copied to learn when there is room again */
+    LARGE = 32 * 1024,     /* at once, so many times in a row: from then on it is spliced */
+    LARGE_READS = 2,
+    LATER = 1000,     /* so many more of them when there was no pipe */
+    SMALL = 8 * 1024, /* less than this, so many times in a row: it is copied */
+    SMALL_READS = 8   /* (between 4 KB and 64 KB neither was measured to be cheaper) */
+};
+
+/* From one stream to the other. */
+struct way {
+    struct asio_tap tap; /* first; of `from` */
+    struct relay *relay;
+    struct asio_stream *from, *to;
+    struct asio_splice *pipe; /* while it holds bytes */
+    uint64_t taken;           /* bytes that have come from `from` */
+    int streak;               /* of reads that speak for the other manner */
+    bool copies;              /* its sockets cannot be spliced */
+};
+
+/* Created by asio.relay; owned by itself, referred to by both streams and by the wait record; freed when it is
+ * over, which closes both streams; if the state closes first, by the streams' teardown. */
+struct relay {
+    struct asio_rt *rt;
+    struct asio_wait *wait;
+    struct way ways[2];
+    struct asio_timer timer; /* nothing has moved for `timeout` seconds */
+    double timeout;          /* negative: may take for ever */
+    size_t unsent;           /* in the systems' buffers when it fired last */
+    bool busy;               /* its own code runs, and looks at the end what has become of it */
+    bool again;              /* something has changed meanwhile */
+    bool canceled;           /* somebody has closed a stream, or given up waiting */
+};
+
+/* ---- the end ------------------------------------------------------------------------------ */
+
+/* Bytes of a way that the system has; what was queued before it began went first. */
+static uint64_t sent(const struct way *w)
+{
+    uint64_t here = w->pipe ? w->pipe->held : 0;
+    uint64_t left = w->taken - here, queued = w->to->out.length;
+    return left - (queued < left ? queued : left);
+}
+
+static void end_way(struct relay *r, struct way *w)
+{
+    w->from->tap = NULL;
+    if (w->tap.bare)
+        asio_rt_sending_ends(r->rt);
+    if (w->pipe)
+        asio_splice_give(r->rt, w->pipe);
+    w->pipe = NULL;
+}
+
+/* What is missing must show. One that is being closed already is left alone; if it is the state that closes, its
+ * teardown does the rest. */
+static void end_stream(struct asio_stream *s, int status)
+{
+    uv_os_fd_t fd;
+    if (status == 0)
+        asio_stream_close(s, false);
+    else if (!s->rt->closed)
+        asio_stream_abort(s);
+    else if (s->transport->fd(s, &fd) == 0)
+        asio_sys_reset_on_close(fd);
+}
+
+/* Lets go of both streams, and closes them. That can run finalizers of the script, which find it busy. */
+static void release(struct relay *r, int status)
+{
+    r->busy = true;
+    for (int i = 0; i < 2; i++) {
+        if (r->wait)
+            r->wait->u.relay.sent[i] = sent(&r->ways[i]);
+        end_way(r, &r->ways[i]);
+    }
+    asio_timer_remove(&r->rt->timers, &r->timer);
+    asio_splice_leave(r->rt);
+    end_stream(r->ways[0].from, status);
+    end_stream(r->ways[1].from, status);
+}
+
+static void finish(struct relay *r, int status)
+{
+    release(r, status);
+    if (r->wait)
+        asio_sched_ready(r->wait, status);
+    asio_mem.free(r);
+}
+
+/* ---- moving bytes ------------------------------------------------------------------------- */
+
+static void moved(struct relay *r)
+{
+    if (r->timeout >= 0) /* cannot fail: it is in the heap already */
+        asio_timer_set(&r->rt->timers, &r->timer, asio_rt_deadline(r->timeout));
+}
+
+static void queue(struct way *w, const char *bytes, size_t n)
+{
+    int status = asio_outbuf_copy(&w->to->out, &w->relay->rt->out_env, bytes, n);
+    if (status < 0)
+        asio_stream_write_fail(w->to, status);
+    else
+        w->to->queued += n;
+}
+
+/* Sends bytes from where they are, and queues what is not taken. */
+static void copy(struct way *w, const char *bytes, size_t n)
+{
+    struct asio_stream *to = w->to;
+    uv_buf_t buf = uv_buf_init((char *)bytes, (unsigned)n);
+    ssize_t done = to->shut ? UV_EPIPE : to->out.length > 0 ? 0 : to->transport->try_write(to, &buf, 1);
+    if (done < 0 && done != UV_EAGAIN) {
+        asio_stream_write_fail(to, (int)done);
+        return;
+    }
+    if (done < 0)
+        done = 0;
+    to->queued += (size_t)done;
+    w->relay->rt->stats.bytes_out += (size_t)done;
+    if ((size_t)done < n) {
+        queue(w, bytes + done, n - (size_t)done);
+        asio_stream_flush(to);
+    }
+}
+
+/* Moves up to n bytes of the pipe to the stream's own queue. */
+static void unload_copying(struct way *w, size_t n)
+{
+    char piece[PIECE];
+    while (n > 0 && w->pipe->held > 0 && w->to->write_status == 0) {
+        size_t got = asio_splice_read(w->pipe, piece, n < sizeof piece ? n : sizeof piece);
+        if (got > 0)
+            queue(w, piece, got);
+        else
+            asio_stream_write_fail(w->to, UV_EIO); /* nobody takes bytes out of a pipe of ours */
+        n -= got;
+    }
+    asio_stream_flush(w->to);
+}
+
+/* True when the pipe is empty: it is kept. */
+static bool unload(struct way *w)
+{
+    struct asio_stream *to = w->to;
+    uv_os_fd_t fd;
+    while (w->pipe->held > 0 && to->out.length == 0 && to->write_status == 0) {
+        ssize_t n = to->shut ? UV_EPIPE : to->transport->fd(to, &fd);
+        if (n == 0)
+            n = asio_splice_out(w->pipe, fd);
+        if (n > 0) {
+            to->queued += (size_t)n;
+            w->relay->rt->stats.bytes_out += (size_t)n;
+        } else {
+            unload_copying(w, n == UV_EAGAIN ? PIECE : SIZE_MAX);
+        }
+    }
+    return w->pipe->held == 0;
+}
+
+/* From now on bytes are spliced, or copied. While they are spliced SIGPIPE is blocked. */
+static void set_manner(struct way *w, bool spliced)
+{
+    w->streak = 0;
+    if (spliced == w->tap.bare)
+        return;
+    w->tap.bare = spliced;
+    if (spliced)
+        asio_rt_sending_begins(w->relay->rt);
+    else
+        asio_rt_sending_ends(w->relay->rt);
+}
+
+/* What splice does not do for this socket, or now; everything else is the socket's own error. */
+static bool is_fault_of_splice(ssize_t status)
+{
+    switch (status) {
+    case UV_EINVAL:
+    case UV_ENOMEM:
+    case UV_ENOSYS:
+    case UV_ENOTSUP:
+    case UV_EPERM:
+    case UV_EBADF:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* What the system has goes into the pipe. */
+static bool load(struct way *w, uv_os_fd_t fd)
+{
+    ssize_t n = asio_splice_in(w->pipe, fd, SPLICED);
+    if (n > 0) {
+        w->taken += (size_t)n;
+        w->relay->rt->stats.bytes_in += (size_t)n;
+        w->streak = n < SMALL ? w->streak + 1 : 0;
+        return n >= LARGE;
+    }
+    if (is_fault_of_splice(n)) {
+        w->copies = true;
+        set_manner(w, false);
+    } else if (n != UV_EAGAIN) {
+        asio_stream_stop_reading(w->from);
+        asio_stream_ended(w->from, n == 0 ? UV_EOF : (int)n);
+    }
+    return false;
+}
+
+/* The system has bytes, or the end. */
+static void splice(struct way *w)
+{
+    uv_os_fd_t fd;
+    uint64_t until = w->taken + SPLICED;
+    if (w->pipe || w->to->out.length > 0)
+        return; /* that comes first */
+    w->pipe = w->from->transport->fd(w->from, &fd) == 0 ? asio_splice_take(w->relay->rt) : NULL;
+    if (!w->pipe) {
+        set_manner(w, false);
+        w->streak = -LATER; /* none now, or on this system */
+        return;
+    }
+    while (load(w, fd) && unload(w) && w->taken < until)
+        ;
+    if (w->streak >= SMALL_READS)
+        set_manner(w, false);
+}
+
+/* ---- what has become of it ---------------------------------------------------------------- */
+
+/* 0: this way is at its end; UV_EAGAIN: it goes on; or it has failed. */
+static int advance(struct way *w)
+{
+    struct asio_stream *from = w->from, *to = w->to;
+    if (w->pipe && unload(w)) {
+        asio_splice_give(w->relay->rt, w->pipe);
+        w->pipe = NULL;
+    }
+    if (w->relay->canceled)
+        return UV_ECANCELED;
+    if (to->write_status < 0)
+        return to->write_status;
+    if (from->read_status < 0 && from->read_status != UV_EOF)
+        return from->read_status;
+    if (from->read_status == UV_EOF) {
+        if (!w->pipe && !to->shut)
+            asio_stream_shutdown(to); /* behind what is queued */
+        return to->write_status < 0 ? to->write_status : to->half_closed && !w->pipe ? 0 : UV_EAGAIN;
+    }
+    if (to->out.length > 0)
+        asio_stream_stop_reading(from);
+    else if (!asio_stream_start_reading(from))
+        return from->read_status;
+    return UV_EAGAIN;
+}
+
+/* 0: done; UV_EAGAIN: it goes on; or it has failed. */
+static int look(struct relay *r)
+{
+    int first, second;
+    do {
+        r->again = false;
+        first = advance(&r->ways[0]);
+        second = first < 0 && first != UV_EAGAIN ? first : advance(&r->ways[1]);
+    } while (r->again && !r->canceled);
+    r->busy = false;
+    return r->canceled ? UV_ECANCELED : second == 0 ? first : second;
+}
+
+/* False: its own code runs already, and will look. */
+static bool enter(struct relay *r)
+{
+    r->again = r->busy;
+    if (r->busy)
+        return false;
+    moved(r);
+    return r->busy = true;
+}
+
+static void settle(struct relay *r)
+{
+    int status = look(r);
+    if (status != UV_EAGAIN)
+        finish(r, status);
+}
+
+static void on_received(struct asio_tap *t, const char *bytes, size_t n)
+{
+    struct way *w = (struct way *)t;
+    struct relay *r = w->relay;
+    bool outermost = enter(r);
+    if (bytes) {
+        w->taken += n;
+        if (n >= LARGE || w->streak > 0)
+            w->streak = n >= LARGE ? w->streak + 1 : 0;
+        copy(w, bytes, n);
+        if (w->streak >= LARGE_READS && !w->copies)
+            set_manner(w, true);
+    } else {
+        splice(w);
+    }
+    if (outermost)
+        settle(r);
+}
+
+static void on_changed(struct asio_tap *t)
+{
+    struct relay *r = ((struct way *)t)->relay;
+    if (enter(r))
+        settle(r);
+}
+
+/* The stream's memory is there until libuv calls back. If it is the state that closes, who waits is gone. */
+static void on_closed(struct asio_tap *t)
+{
+    struct relay *r = ((struct way *)t)->relay;
+    if (r->rt->closed)
+        r->wait = NULL;
+    r->canceled = r->again = true;
+    if (!r->busy)
+        finish(r, UV_ECANCELED);
+}
+
+static size_t unsent(struct asio_stream *s)
+{
+    return s->transport->unsent(s) + s->out.length;
+}
+
+/* A peer that takes bytes slowly moves them too. */
+static void on_timer(struct asio_timer *t)
+{
+    struct relay *r = ASIO_CONTAINER(t, struct relay, timer);
+    size_t before = r->unsent;
+    r->unsent = unsent(r->ways[0].from) + unsent(r->ways[1].from);
+    if (r->unsent == before)
+        finish(r, UV_ETIMEDOUT);
+    else
+        moved(r);
+}
+
+/* ---- asio.relay --------------------------------------------------------------------------- */
+
+static void abort_relay(struct asio_wait *w)
+{
+    struct relay *r = w->source;
+    bool busy = r->busy;
+    r->canceled = r->again = true;
+    if (!busy)
+        release(r, UV_ECANCELED); /* and notes what was sent */
+    r->wait = NULL;
+    if (!busy)
+        asio_mem.free(r);
+}
+
+static int push_relay(lua_State *L, struct asio_wait *w)
+{
+    int n = w->status < 0 ? asio_push_fail(L, w->status) : 1;
+    if (w->status == 0)
+        asio_push_ok(L, w->rt);
+    for (int i = 0; i < 2; i++)
+        lua_pushnumber(L, (double)w->u.relay.sent[i]);
+    return n + 2;
+}
+
+static const struct asio_wait_op relay_op = { "relay", true, abort_relay, push_relay };
+
+static void begin_way(struct relay *r, struct way *w, struct asio_stream *from, struct asio_stream *to)
+{
+    w->tap = (struct asio_tap){ on_received, on_changed, on_closed, false };
+    w->relay = r;
+    w->from = from;
+    w->to = to;
+    w->copies = !from->transport->bare || !to->transport->bare;
+    from->tap = &w->tap;
+}
+
+/* What is buffered goes behind what is queued. */
+static void pass_buffered(struct way *w)
+{
+    size_t n = asio_inbuf_length(&w->from->in);
+    w->taken = n;
+    if (n > 0 && w->to->shut)
+        asio_stream_write_fail(w->to, UV_EPIPE);
+    else if (n > 0)
+        queue(w, asio_inbuf_bytes(&w->from->in), n);
+    asio_inbuf_free(&w->from->in);
+    asio_stream_flush(w->to);
+}
+
+static int begin(struct relay *r, struct asio_rt *rt, struct asio_wait *w, double timeout)
+{
+    *r = (struct relay){ .rt = rt, .wait = w, .timeout = timeout, .busy = true };
+    asio_timer_init(&r->timer, on_timer);
+    return timeout < 0 ? 0 : asio_timer_set(&rt->timers, &r->timer, asio_rt_deadline(timeout));
+}
+
+static int run(lua_State *L, struct relay *r, struct asio_stream *a, struct asio_stream *b)
+{
+    struct asio_wait *w = r->wait;
+    begin_way(r, &r->ways[0], a, b);
+    begin_way(r, &r->ways[1], b, a);
+    pass_buffered(&r->ways[0]);
+    pass_buffered(&r->ways[1]);
+    w->status = look(r);
+    if (w->status == UV_EAGAIN) {
+        w->source = r;
+        return asio_sched_park(L, w, &relay_op, -1);
+    }
+    release(r, w->status);
+    asio_mem.free(r);
+    return push_relay(L, w);
+}
+
+static int start(lua_State *L, struct asio_stream *a, struct asio_stream *b, double timeout)
+{
+    struct asio_rt *rt = asio_rt_of(L);
+    struct asio_wait *w = asio_sched_claim(L, rt);
+    struct relay *r = asio_mem.malloc(sizeof *r);
+    if (!r)
+        return asio_push_fail(L, UV_ENOMEM);
+    int status = begin(r, rt, w, timeout);
+    if (status == 0 && !asio_splice_enter(rt))
+        status = UV_ENOMEM;
+    if (status == 0)
+        return run(L, r, a, b);
+    asio_timer_remove(&rt->timers, &r->timer);
+    asio_mem.free(r);
+    return asio_push_fail(L, status);
+}
+
+static double check_options(lua_State *L)
+{
+    if (lua_isnoneornil(L, 3))
+        return -1;
+    if (!lua_istable(L, 3))
+        asio_error_type(L, 3, 3, "relay", "table");
+    for (lua_pushnil(L); lua_next(L, 3); lua_pop(L, 1)) {
+        lua_pushvalue(L, -2); /* lua_tostring would change a number in place */
+        const char *name = lua_tostring(L, -1);
+        if (!name || strcmp(name, "timeout") != 0)
+            asio_error_arg(L, 3, "relay", "unknown option '%s'", name ? name : luaL_typename(L, -1));
+        lua_pop(L, 1);
+    }
+    lua_getfield(L, 3, "timeout");
+    double timeout = asio_check_timeout(L, -1, 3, "relay");
+    lua_pop(L, 1);
+    return timeout;
+}
+
+/* core.relay(a, b, options) */
+static int l_relay(lua_State *L)
+{
+    struct asio_rt *rt = asio_rt_of(L);
+    struct asio_conn *ends[2];
+    for (int i = 0; i < 2; i++) {
+        ends[i] = asio_conn_to(L, i + 1);
+        if (!ends[i])
+            asio_error_type(L, i + 1, i + 1, "relay", "connection");
+    }
+    if (ends[0] == ends[1])
+        asio_error_arg(L, 2, "relay", "two different connections expected");
+    double timeout = check_options(L);
+    if (asio_sched_interrupted(rt))
+        return asio_push_interrupt(L, rt);
+    struct asio_stream *a = ends[0]->stream, *b = ends[1]->stream;
+    if (!a || !b)
+        return asio_push_fail(L, UV_EBADF);
+    if (asio_stream_is_read(a) || asio_stream_is_read(b))
+        return asio_push_fail(L, UV_EBUSY);
+    return start(L, a, b, timeout);
+}
+
+void asio_relay_open(lua_State *L, struct asio_rt *rt)
+{
+    static const luaL_Reg core[] = { { "relay", l_relay }, { NULL, NULL } };
+    asio_api_functions(L, rt, "core", core);
+}

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A stream of bytes, whatever carries it: buffers, waiting readers and writers, coalesced
+ * writes, back-pressure and the orderly close. Below it is a transport, a small table of
+ * functions; above it conn.c, the methods that Lua sees.
+ *
+ * Lifetime:
+ * - created by a transport (tcp.c), as the first member of the transport's own struct;
+ * - a connection's userdata (struct asio_conn) refers to it until close, and it to the userdata;
+ * - after close it lives on by itself until the output is out, then until libuv lets go of the
+ *   handle: the transport's close callback calls asio_stream_free, and nothing else frees it;
+ * - anchored by nobody: a collected userdata closes it;
+ * - if the state closes first: teardown tries one write without blocking and closes the handle.
+ */
+#ifndef ASIO_STREAM_H
+#define ASIO_STREAM_H
+
+#include "base/buffer.h"
+#include "core/sched.h"
+#include "base/delimiter.h"
+
+struct asio_stream;
+struct asio_proxy_names;
+
+/* Statuses are 0 or negative libuv errors. */
+struct asio_transport {
+    struct asio_handle_ops handle; /* first: see runtime.h */
+    const char *name;
+    int (*read_start)(struct asio_stream *s); /* then calls asio_stream_received, _ended */
+    void (*read_stop)(struct asio_stream *s);
+    /* Sends what it can without waiting: bytes, UV_EAGAIN, or an error. */
+    ssize_t (*try_write)(struct asio_stream *s, const uv_buf_t *bufs, unsigned count);
+    /* Sends all, then calls asio_stream_sent. The bytes stay where they are until then. */
+    int (*write)(struct asio_stream *s, const uv_buf_t *bufs, unsigned count, size_t bytes);
+    int (*shutdown)(struct asio_stream *s);  /* half-close, once everything is sent */
+    size_t (*unsent)(struct asio_stream *s); /* bytes the peer's system has not acknowledged */
+    size_t (*unread)(struct asio_stream *s); /* bytes waiting in our system */
+    void (*close)(struct asio_stream *s);    /* gives the handle back; frees later */
+    int (*fd)(struct asio_stream *s, uv_os_fd_t *fd);
+    int (*name_of)(struct asio_stream *s, struct sockaddr_storage *addr, bool peer);
+    /* The rest only where it applies, else NULL. */
+    /* Its name where that is no internet address; *size becomes what it takes. */
+    int (*path_of)(struct asio_stream *s, char *path, size_t *size, bool peer);
+    void (*abort_waits)(struct asio_stream *s, int status); /* of waits of the transport's own */
+    bool passable; /* its descriptor is all there is: another process can have it */
+    bool bare;     /* so that a tap may read from it beside the transport */
+};
+
+/* Whoever takes all that a stream brings, and alone writes to it, in C (relay.c): Lua's reads and writes are
+ * EBUSY meanwhile. Owned by who has set it, and takes it back; the stream lets go of it when it is closed.
+ * User code must not run in its functions. */
+struct asio_tap {
+    /* Bytes have come, and are borrowed. NULL, only when `bare`: they are still in the system. */
+    void (*received)(struct asio_tap *t, const char *bytes, size_t n);
+    void (*changed)(struct asio_tap *t); /* look at read_status, write_status, out.length */
+    void (*closed)(struct asio_tap *t);  /* somebody has closed the stream, or the state is being closed */
+    bool bare;
+};
+
+struct asio_conn {              /* the userdata */
+    const void *magic;          /* &asio_conn_magic: tells it from other userdata of the size */
+    struct asio_stream *stream; /* NULL: closed */
+};
+extern const char asio_conn_magic;
+
+struct asio_stream {
+    const struct asio_transport *transport; /* first: libuv handle->data points to the stream */
+    struct asio_rt *rt;
+    struct asio_conn *conn; /* NULL: closed, or collected */
+    struct asio_wait *reader;
+    struct asio_wait_list writers; /* parked writes and flushes */
+    struct asio_tap *tap;
+    struct asio_inbuf in;
+    struct asio_delim delim; /* what is looked for by the reader, or was by the last one */
+    struct asio_outbuf out;
+    uint64_t queued; /* bytes ever written into the queue; queued - out.length were sent */
+    struct asio_flush_node flush;
+    struct asio_proxy_names *proxied;   /* what a proxy has said of it, see proxied.h; or NULL */
+    struct asio_tally *tally;           /* counts it until the handle is gone, or NULL */
+    struct asio_timer timer;            /* closing: when to look again, at last when to give up */
+    double read_timeout, write_timeout; /* seconds, negative: none */
+    uint64_t give_up;                   /* closing: uv_hrtime() after which nothing is waited for any more */
+    float linger;                       /* seconds */
+    int read_status, write_status;      /* sticky: UV_EOF or the first error */
+    bool reading;                       /* the transport was asked to read */
+    bool sending;                       /* a transport write is on its way */
+    bool shut;                          /* shutdown was asked for: nothing more can be written */
+    bool half_closed;                   /* and everything is sent, and the peer told */
+    bool closing;                       /* orderly close in progress */
+    bool finished;                      /* closing: everything is sent and half-closed */
+    bool counted;                       /* in rt->stats: it was a connection once */
+    bool gone;                          /* the handle was given back */
+    bool collected;                     /* nobody has closed it: the collector has found it */
+    uint32_t discarded;                 /* closing: bytes that came after the half-close */
+};
+
+enum {
+    ASIO_LARGE = 16 * 1024,      /* from here on a string is sent without being copied */
+    ASIO_COALESCE = 16 * 1024,   /* a queue this long is sent at once, not when the thread parks */
+    ASIO_HIGH_WATER = 64 * 1024, /* above it writers wait */
+    ASIO_LOW_WATER = 16 * 1024,  /* until this little is left of it */
+    ASIO_READ_AHEAD = 64 * 1024, /* above it reading stops unless a reader needs more */
+};
+
+/* stream.c */
+void asio_stream_init(struct asio_stream *s, struct asio_rt *rt, const struct asio_transport *transport);
+void asio_stream_attach(struct asio_stream *s, struct asio_conn *conn);
+void asio_stream_close(struct asio_stream *s, bool collected); /* orderly; returns at once */
+void asio_stream_abort(struct asio_stream *s);                 /* resets, drops output */
+void asio_stream_drop(struct asio_stream *s);                  /* at once, without a word to the peer */
+void asio_stream_teardown(void *s);                            /* a transport's handle.teardown */
+void asio_stream_free(
+    struct asio_stream *s); /* from the transport's close callback; the struct's memory stays */
+void asio_stream_continue_close(struct asio_stream *s); /* something changed: closing may go on */
+void asio_stream_discard(struct asio_stream *s, size_t n);
+
+/* stream_read.c */
+void asio_stream_received(struct asio_stream *s, char *bytes, size_t n); /* bytes are borrowed */
+void asio_stream_ended(struct asio_stream *s, int status);
+/* Asks the transport to read on; false: the stream has ended, see read_status. */
+bool asio_stream_start_reading(struct asio_stream *s);
+void asio_stream_stop_reading(struct asio_stream *s);
+
+/* A reader has to be refused. */
+static inline bool asio_stream_is_read(const struct asio_stream *s)
+{
+    return s->reader || s->tap;
+}
+
+/* Waits for `need` bytes, returns at most `max`. */
+int asio_stream_read(lua_State *L, struct asio_stream *s, size_t need, size_t max);
+/* All of these take nothing when they fail; where there is a max (at most SIZE_MAX / 2), more than
+ * that before what ends it is UV_EMSGSIZE. */
+int asio_stream_peek(lua_State *L, struct asio_stream *s, size_t n);
+int asio_stream_read_all(lua_State *L, struct asio_stream *s, size_t max);
+int asio_stream_read_line(lua_State *L, struct asio_stream *s, size_t max);
+/* The delimiter's n bytes are borrowed for the call. */
+int asio_stream_read_until(lua_State *L, struct asio_stream *s, const char *delim, size_t n, size_t max);
+void asio_stream_read_abort(struct asio_stream *s, int status); /* wakes the reader, if any */
+
+/* stream_write.c */
+/* Queues n bytes of the string at stack index `index`, or fails with a status. */
+int asio_stream_queue(lua_State *L, struct asio_stream *s, int index, const char *bytes, size_t n);
+/* After queueing: parks if the queue is above the mark. Returns as a waiting function. */
+int asio_stream_write_end(lua_State *L, struct asio_stream *s);
+int asio_stream_flush_wait(lua_State *L, struct asio_stream *s);
+/* Half-closes behind what is queued; a status. */
+int asio_stream_shutdown(struct asio_stream *s);
+void asio_stream_sent(struct asio_stream *s, size_t bytes, int status);
+void asio_stream_flush(struct asio_stream *s);
+void asio_stream_write_fail(struct asio_stream *s, int status);  /* the first one stays */
+void asio_stream_write_abort(struct asio_stream *s, int status); /* wakes all writers */
+void asio_stream_drop_output(struct asio_stream *s);
+
+#endif

@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Groups of light threads that end together (structured concurrency): the C side of
+ * lua/asio/group.lua. The group learns of the end of a child by a record of its own among the child's
+ * joiners.
+ *
+ * Lifetime: the userdata is anchored by who holds it; the records of its children, which are freed
+ * when these end or the group is collected; its finalizer cancels those that are left. The child
+ * that failed first keeps its slot, as one that is to be reported: by whoever waits for the group, or
+ * when the group is collected. */
+#include "core/bind.h"
+#include "base/error.h"
+#include "core/scope.h"
+#include "task/thread.h"
+#include "task/timeout.h"
+
+struct group;
+
+struct child {
+    struct asio_wait end; /* first; among the joiners of the thread */
+    struct group *group;
+    struct asio_thread *thread; /* NULL: it is being started */
+    struct child *next, *prev;
+};
+
+struct group {
+    struct asio_wait_list waiters;
+    struct child *children;
+    struct asio_scope *scope;   /* of the function form, while it runs */
+    struct asio_thread *failed; /* first; NULL: none, or told of */
+    int count;
+    bool has_failed, cancelled;
+    bool ended; /* waited for */
+};
+
+static struct group *check(lua_State *L, const char *fname)
+{
+    return asio_api_check(L, 1, asio_rt_of(L)->ref_group_mt, fname, "group");
+}
+
+/* ---- children ----------------------------------------------------------------------------- */
+
+static void unlink_child(struct child *c)
+{
+    struct group *g = c->group;
+    if (c->prev)
+        c->prev->next = c->next;
+    else
+        g->children = c->next;
+    if (c->next)
+        c->next->prev = c->prev;
+    g->count--;
+    asio_mem.free(c);
+}
+
+static void cancel_all(struct group *g)
+{
+    g->cancelled = true;
+    for (struct child *c = g->children; c; c = c->next)
+        if (c->thread)
+            asio_thread_cancel(c->thread);
+}
+
+/* The first failure is the group's, and ends the others. What comes later is nobody's, and reported. */
+static bool takes_failure(struct group *g, struct child *c)
+{
+    if (g->has_failed)
+        return false;
+    g->has_failed = true;
+    g->failed = c->thread;
+    g->failed->joined = false; /* its slot is ours */
+    cancel_all(g);
+    if (g->scope) {
+        g->scope->tripped = true;
+        if (g->scope->wait)
+            asio_sched_interrupt(g->scope->wait);
+    }
+    return true;
+}
+
+static bool failed(const struct asio_thread *t)
+{
+    return t->state == ASIO_THREAD_FAILED && !t->by_cancel;
+}
+
+static void wake_waiters(struct group *g)
+{
+    while (g->count == 0 && g->waiters.first) {
+        struct asio_wait *w = g->waiters.first;
+        asio_wait_list_remove(&g->waiters, w);
+        asio_sched_ready(w, 0);
+    }
+}
+
+static void on_child_end(struct asio_wait *end)
+{
+    struct child *c = (struct child *)(void *)end;
+    struct group *g = c->group;
+    if (failed(c->thread) && !takes_failure(g, c))
+        asio_report_failed(c->thread);
+    unlink_child(c);
+    wake_waiters(g);
+}
+
+static const struct asio_wait_op child_op = { .name = "group" };
+
+static struct child *new_child(lua_State *L, struct group *g)
+{
+    struct child *c = asio_mem.malloc(sizeof *c);
+    if (!c)
+        luaL_error(L, "not enough memory");
+    asio_relay_init(&c->end, asio_rt_of(L), &child_op, g, on_child_end);
+    c->group = g;
+    c->thread = NULL;
+    c->prev = NULL;
+    c->next = g->children;
+    if (c->next)
+        c->next->prev = c;
+    g->children = c;
+    g->count++;
+    return c;
+}
+
+static int spawn_body(lua_State *L)
+{
+    bool cancelled = lua_toboolean(L, lua_upvalueindex(2));
+    asio_sched_spawn(
+        asio_rt_of(L), L, lua_gettop(L) - 1, cancelled ? ASIO_SPAWN_CANCELLED : ASIO_SPAWN_PLAIN);
+    return 1;
+}
+
+/* It may have ended within its start: then its failure is on the list of those to be reported,
+ * unless it is ours. */
+static void started(struct child *c, struct asio_thread *t)
+{
+    struct group *g = c->group;
+    c->thread = t;
+    if (t->co) {
+        t->joined = true;
+        asio_wait_list_add(&t->joiners, &c->end);
+        if (g->cancelled) /* meanwhile */
+            asio_thread_cancel(t);
+        return;
+    }
+    if (failed(t) && takes_failure(g, c))
+        asio_report_withdraw(t);
+    unlink_child(c);
+    wake_waiters(g);
+}
+
+/* group:spawn(fn, ...) -> thread. A child counts from before its start. */
+static int l_spawn(lua_State *L)
+{
+    struct group *g = check(L, "spawn");
+    struct asio_rt *rt = asio_rt_of(L);
+    if (!lua_isfunction(L, 2))
+        asio_error_type(L, 2, 1, "spawn", "function");
+    if (rt->closed)
+        asio_error_misuse(L, "spawn: the Lua state is being closed");
+    if (g->ended)
+        asio_error_misuse(L, "spawn: the group has ended");
+    lua_pushlightuserdata(L, rt);
+    lua_pushboolean(L, g->cancelled);
+    lua_pushcclosure(L, spawn_body, 2);
+    lua_insert(L, 2);
+    struct child *c = new_child(L, g);
+    if (lua_pcall(L, lua_gettop(L) - 2, 1, 0) != 0) {
+        unlink_child(c);
+        return lua_error(L);
+    }
+    started(c, lua_touserdata(L, -1));
+    return 1;
+}
+
+/* ---- waiting ------------------------------------------------------------------------------ */
+
+static void abort_wait(struct asio_wait *w)
+{
+    asio_wait_list_remove(&((struct group *)w->source)->waiters, w);
+}
+
+static const struct asio_wait_op wait_op = { .name = "group", .abort = abort_wait };
+
+/* core.group_wait(group): until no child is left; the shim sees to what that means. */
+static int l_wait(lua_State *L)
+{
+    struct group *g = check(L, "wait");
+    struct asio_rt *rt = asio_rt_of(L);
+    for (struct child *c = g->children; c && rt->current; c = c->next)
+        if (c->thread == rt->current)
+            asio_error_misuse(L, "wait: a light thread cannot wait for its own group");
+    if (asio_sched_interrupted(rt))
+        return asio_push_interrupt(L, rt);
+    if (g->count == 0)
+        return asio_push_true(L);
+    struct asio_wait *w = asio_sched_claim(L, rt);
+    w->source = g;
+    asio_wait_list_add(&g->waiters, w);
+    return asio_sched_park(L, w, &wait_op, -1);
+}
+
+/* The failure is somebody else's from here on. */
+static void report(struct group *g)
+{
+    g->failed->joined = true;
+    asio_sched_forget(g->failed);
+    g->failed = NULL;
+}
+
+/* core.group_end(group) -> the child that failed first, once; or nil. Nothing can be spawned any more. */
+static int l_end(lua_State *L)
+{
+    struct group *g = check(L, "wait");
+    g->ended = true;
+    if (!g->failed) {
+        lua_pushnil(L);
+        return 1;
+    }
+    asio_sched_push_handle(L, g->failed);
+    report(g);
+    return 1;
+}
+
+static int l_cancel(lua_State *L)
+{
+    cancel_all(check(L, "cancel"));
+    return 0;
+}
+
+/* core.group_enter(group) -> the id of a scope around the function form, tripped when a child fails. */
+static int l_enter(lua_State *L)
+{
+    struct group *g = check(L, "group");
+    asio_sched_claim(L, asio_rt_of(L)); /* where it could not wait for its children none is to be started */
+    g->scope = asio_timeout_enter(L, ASIO_NEVER, "group");
+    g->scope->holder = &g->scope;
+    lua_pushnumber(L, (double)g->scope->id);
+    return 1;
+}
+
+/* ---- the rest ----------------------------------------------------------------------------- */
+
+/* Nobody will wait for what is left: it is cancelled, and what goes wrong in it reported. */
+static int l_gc(lua_State *L)
+{
+    struct asio_rt *rt = asio_rt_of(L);
+    struct group *g = asio_api_to(L, 1, rt->ref_group_mt);
+    if (!g)
+        return 0;
+    g->ended = true; /* a finalizer of the script's may still have it, and spawn */
+    if (g->scope)
+        g->scope->holder = NULL;
+    if (g->failed && !rt->closed)
+        asio_report_failed(g->failed);
+    g->failed = NULL;
+    if (g->count > 0 && !rt->closed)
+        rt->groups_dropped++;
+    while (g->children) {
+        struct child *c = g->children;
+        if (!rt->closed && c->thread) {
+            asio_wait_list_remove(&c->thread->joiners, &c->end);
+            c->thread->joined = false; /* unless somebody else joins */
+            asio_thread_cancel(c->thread);
+        }
+        unlink_child(c);
+    }
+    return 0;
+}
+
+static int l_tostring(lua_State *L)
+{
+    lua_pushfstring(L, "group (%d light threads)", check(L, "tostring")->count);
+    return 1;
+}
+
+/* core.new_group() */
+static int l_group(lua_State *L)
+{
+    struct asio_rt *rt = asio_rt_of(L);
+    struct group *g = lua_newuserdata(L, sizeof *g);
+    *g = (struct group){ .count = 0 };
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_group_mt);
+    lua_setmetatable(L, -2);
+    return 1;
+}
+
+void asio_group_open(lua_State *L, struct asio_rt *rt)
+{
+    static const luaL_Reg core[] = { { "new_group", l_group }, { "group_wait", l_wait },
+        { "group_end", l_end }, { "group_enter", l_enter }, { NULL, NULL } };
+    static const luaL_Reg methods[] = { { "spawn", l_spawn }, { "cancel", l_cancel }, { NULL, NULL } };
+    static const luaL_Reg meta[] = { { "__gc", l_gc }, { "__tostring", l_tostring }, { NULL, NULL } };
+    asio_api_functions(L, rt, "core", core);
+    asio_api_class(L, rt, "group", methods, meta, rt->ref_group_mt);
+}

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Looking at what goes on: every light thread, and the counters. The text of dumps and of the
+ * deadlock report is made in lua/asio/dump.lua. */
+#include "core/bind.h"
+#include "core/coroutine.h"
+#include "base/error.h"
+#include "task/thread.h"
+
+/* Of the light thread and of the users' coroutines that it runs, the innermost first. */
+static void push_traceback(lua_State *L, struct asio_thread *t)
+{
+    int first = lua_gettop(L) + 1;
+    luaL_checkstack(L, 8, "too many coroutines");
+    lua_pushliteral(L, "");
+    for (struct asio_nested *n = t->wait.nested; n; n = n->outer) {
+        luaL_traceback(L, n->co, NULL, 0);
+        lua_pushliteral(L, "\nresumed by\n");
+        lua_concat(L, 3);
+    }
+    luaL_traceback(L, t->co, NULL, 0);
+    lua_concat(L, lua_gettop(L) - first + 1);
+}
+
+static void set_seconds(lua_State *L, const struct asio_rt *rt, const char *field, uint32_t since)
+{
+    lua_pushnumber(L, (double)((uint32_t)uv_now(&rt->loop) - since) / 1000);
+    lua_setfield(L, -2, field);
+}
+
+/* One that is in a queue waits no more: what for is of the past. */
+static void push_thread(lua_State *L, struct asio_rt *rt, struct asio_thread *t)
+{
+    lua_createtable(L, 0, 8);
+    asio_sched_push_handle(L, t);
+    lua_setfield(L, -2, "thread");
+    asio_thread_push_name(L, t);
+    lua_setfield(L, -2, "name");
+    lua_pushinteger(L, (int)t->id);
+    lua_setfield(L, -2, "id");
+    lua_pushstring(L, asio_thread_status(t));
+    lua_setfield(L, -2, "status");
+    set_seconds(L, rt, "age", t->born);
+    if (t->state == ASIO_THREAD_WAITING && t->wait.state == ASIO_WAIT_PARKED) {
+        lua_pushstring(L, t->wait.op->name);
+        lua_setfield(L, -2, "wait");
+        set_seconds(L, rt, "waiting", t->wait.since);
+    }
+    push_traceback(L, t);
+    lua_setfield(L, -2, "traceback");
+}
+
+/* asio.threads() */
+static int l_threads(lua_State *L)
+{
+    struct asio_rt *rt = asio_rt_of(L);
+    int count = 0;
+    lua_settop(L, 0);
+    uv_update_time(&rt->loop);
+    lua_newtable(L);
+    for (int slot = 1; slot <= rt->slot_top; slot++) {
+        asio_slot_get(L, rt, slot, ASIO_SLOT_HANDLE);
+        struct asio_thread *t = lua_touserdata(L, -1);
+        lua_pop(L, 1);
+        if (!t || !t->co)
+            continue;
+        push_thread(L, rt, t);
+        lua_rawseti(L, 1, ++count);
+    }
+    return 1;
+}
+
+static void set_number(lua_State *L, const char *field, double value)
+{
+    lua_pushnumber(L, value);
+    lua_setfield(L, -2, field);
+}
+
+/* asio.stats() */
+static int l_stats(lua_State *L)
+{
+    const struct asio_rt *rt = asio_rt_of(L);
+    const struct asio_stats *s = &rt->stats;
+    lua_createtable(L, 0, 10);
+    set_number(L, "threads", (double)rt->threads);
+    set_number(L, "threads_peak", (double)s->threads_peak);
+    set_number(L, "threads_spawned", (double)s->spawned);
+    set_number(L, "connections", (double)s->connections_open);
+    set_number(L, "connections_opened", (double)s->connections);
+    set_number(L, "bytes_in", (double)s->bytes_in);
+    set_number(L, "bytes_out", (double)s->bytes_out);
+    set_number(L, "turns", (double)rt->turns);
+    set_number(L, "longest_turn", (double)s->longest_turn / 1e9);
+    return 1;
+}
+
+/* core.set_deadlock(fn): makes the text of the report. */
+static int l_set_deadlock(lua_State *L)
+{
+    lua_settop(L, 1);
+    lua_rawseti(L, LUA_REGISTRYINDEX, asio_rt_of(L)->ref_deadlock);
+    return 0;
+}
+
+void asio_inspect_open(lua_State *L, struct asio_rt *rt)
+{
+    static const luaL_Reg module[] = { { "threads", l_threads }, { "stats", l_stats }, { NULL, NULL } };
+    static const luaL_Reg core[] = { { "set_deadlock", l_set_deadlock }, { NULL, NULL } };
+    asio_api_functions(L, rt, "asio", module);
+    asio_api_functions(L, rt, "core", core);
+}

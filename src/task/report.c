@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * No silent death: what nobody joins is told at the end of the turn, to the script's on_error or on
+ * standard error. */
+#include "core/bind.h"
+#include "base/error.h"
+#include "task/thread.h"
+
+#include <stdio.h>
+
+void asio_report_failed(struct asio_thread *t)
+{
+    struct asio_rt *rt = t->wait.rt;
+    t->joined = false;
+    t->next = rt->failed;
+    rt->failed = t;
+}
+
+void asio_report_withdraw(struct asio_thread *t)
+{
+    struct asio_thread **link = &t->wait.rt->failed;
+    while (*link && *link != t)
+        link = &(*link)->next;
+    if (*link)
+        *link = t->next;
+    t->next = NULL;
+}
+
+void asio_report_text(lua_State *L, struct asio_rt *rt)
+{
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_reports);
+    lua_insert(L, -2);
+    lua_rawseti(L, -2, rt->reports + 1);
+    rt->reports++;
+    lua_pop(L, 1);
+}
+
+enum { AT_ERROR = 1, AT_TRACEBACK, AT_HANDLE }; /* stack of a report; the last two may be nil */
+
+static void to_stderr(lua_State *L, struct asio_thread *t)
+{
+    const char *text = lua_tostring(L, AT_ERROR), *traceback = lua_tostring(L, AT_TRACEBACK);
+    if (!text && luaL_callmeta(L, AT_ERROR, "__tostring"))
+        text = lua_tostring(L, -1);
+    if (!text)
+        text = lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, AT_ERROR));
+    if (t)
+        fprintf(stderr, "asio: light thread %s failed: %s\n", asio_thread_push_name(L, t), text);
+    else
+        fprintf(stderr, "asio: %s\n", text);
+    if (traceback)
+        fprintf(stderr, "%s\n", traceback);
+}
+
+/* The script's function runs in a light thread of its own: it may wait, and its own error is told
+ * on standard error. */
+static void tell_of(lua_State *L, struct asio_thread *t)
+{
+    struct asio_rt *rt = asio_rt_of(L);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_on_error);
+    if (!lua_isfunction(L, -1) || rt->closed || (t && t->reports)) {
+        to_stderr(L, t);
+        return;
+    }
+    lua_insert(L, 1);
+    asio_sched_spawn(rt, L, 3, ASIO_SPAWN_REPORTER);
+}
+
+static void report(lua_State *L, void *arg)
+{
+    struct asio_thread *t = arg;
+    lua_settop(L, 0);
+    if (!t->kept) {
+        lua_pushliteral(L, "not enough memory");
+        lua_pushnil(L);
+        asio_sched_push_handle(L, t);
+    } else {
+        asio_sched_push_handle(L, t);
+        lua_getfenv(L, 1);
+        lua_rawgeti(L, 2, ASIO_KEPT_ERROR);
+        lua_rawgeti(L, 2, ASIO_KEPT_TRACEBACK);
+        lua_pushvalue(L, 1);
+        lua_remove(L, 1);
+        lua_remove(L, 1);
+    }
+    tell_of(L, t);
+}
+
+static void report_text(lua_State *L, void *arg)
+{
+    struct asio_rt *rt = asio_rt_of(L);
+    lua_settop(L, 0);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_reports);
+    lua_rawgeti(L, 1, *(int *)arg);
+    lua_remove(L, 1);
+    lua_settop(L, 3);
+    tell_of(L, NULL);
+}
+
+static void report_groups(lua_State *L, void *arg)
+{
+    lua_settop(L, 0);
+    lua_pushfstring(L,
+        "%d group(s) collected that nobody waited for: the light threads in them were cancelled",
+        *(int *)arg);
+    lua_settop(L, 3);
+    tell_of(L, NULL);
+}
+
+static struct asio_thread *take_failed(struct asio_rt *rt)
+{
+    struct asio_thread *t = rt->failed, *ordered = NULL;
+    rt->failed = NULL;
+    while (t) {
+        struct asio_thread *following = t->next;
+        t->next = ordered;
+        ordered = t;
+        t = following;
+    }
+    return ordered;
+}
+
+static void report_texts(struct asio_rt *rt)
+{
+    int groups = (int)rt->groups_dropped;
+    for (int i = 1; i <= rt->reports; i++)
+        asio_rt_protect(rt, report_text, &i);
+    rt->reports = 0;
+    rt->groups_dropped = 0;
+    if (groups > 0)
+        asio_rt_protect(rt, report_groups, &groups);
+}
+
+/* In the order in which they came. What the script's function leaves behind is told at once, what
+ * that leads to at the end of the next turn. */
+static void turn_ended(struct asio_rt *rt)
+{
+    enum { PASSES = 2 };
+    for (int pass = 0; pass < PASSES && asio_sched_has_reports(rt); pass++) {
+        struct asio_thread *ordered = take_failed(rt);
+        while (ordered) {
+            struct asio_thread *t = ordered;
+            ordered = t->next;
+            t->next = NULL;
+            if (!t->joined && asio_rt_protect(rt, report, t) != 0)
+                fputs("asio: light thread failed, and its report too\n", stderr);
+            t->joined = true;
+            asio_sched_forget(t);
+        }
+        report_texts(rt);
+    }
+    fflush(stderr);
+}
+
+/* asio.on_error([fn]) -> the one before */
+static int l_on_error(lua_State *L)
+{
+    struct asio_rt *rt = asio_rt_of(L);
+    if (!lua_isnoneornil(L, 1) && !lua_isfunction(L, 1))
+        asio_error_type(L, 1, 1, "on_error", "function");
+    lua_settop(L, 1);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_on_error);
+    if (!lua_isfunction(L, -1)) {
+        lua_pop(L, 1);
+        lua_pushnil(L);
+    }
+    lua_pushvalue(L, 1);
+    if (lua_isnil(L, -1)) {
+        lua_pop(L, 1);
+        lua_pushboolean(L, 0); /* the key stays taken */
+    }
+    lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_on_error);
+    return 1;
+}
+
+/* core.report(text) */
+static int l_report(lua_State *L)
+{
+    lua_settop(L, 1);
+    asio_report_text(L, asio_rt_of(L));
+    return 0;
+}
+
+void asio_report_open(lua_State *L, struct asio_rt *rt)
+{
+    static const luaL_Reg module[] = { { "on_error", l_on_error }, { NULL, NULL } };
+    static const luaL_Reg core[] = { { "report", l_report }, { NULL, NULL } };
+    rt->turn_ended = turn_ended;
+    asio_api_functions(L, rt, "core", core);
+    lua_newtable(L);
+    lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_reports);
+    asio_api_functions(L, rt, "asio", module);
+}

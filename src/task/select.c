@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * asio.select: waits for the first of several. Each object's queue gets a record of its own, a branch,
+ * on which nobody is parked: the first that ends takes the others out of their queues and then
+ * ends the one record that the light thread is parked on.
+ *
+ * The branches are a userdata on the stack of the waiting light thread, and so are the objects. */
+#include "task/select.h"
+
+#include "core/bind.h"
+#include "base/error.h"
+#include "task/thread.h"
+
+enum { BRANCHES_MAX = 10000 };
+
+struct select;
+
+struct branch {
+    struct asio_wait wait; /* first */
+    struct select *select;
+};
+
+struct select {
+    struct asio_wait *parked;
+    int count, won; /* won: index of the branch that ended first */
+    struct branch branches[];
+};
+
+/* ---- ending ------------------------------------------------------------------------------- */
+
+/* Takes all branches that are still in a queue out of it. */
+static void leave_queues(struct select *s)
+{
+    for (int i = 0; i < s->count; i++) {
+        struct asio_wait *b = &s->branches[i].wait;
+        if (b->state != ASIO_WAIT_PARKED)
+            continue;
+        b->state = ASIO_WAIT_IDLE;
+        b->op->abort(b);
+    }
+}
+
+static void abort_select(struct asio_wait *w)
+{
+    leave_queues(w->source);
+}
+
+/* With a token and n results from index `first` on at the top of L: puts the index of the object
+ * before them. What is a failure of the object's own is a result here. */
+static int finish(lua_State *L, struct asio_rt *rt, int first, int index, int n)
+{
+    lua_remove(L, first);
+    asio_push_ok(L, rt);
+    lua_insert(L, first);
+    lua_pushinteger(L, index);
+    lua_insert(L, first + 1);
+    return n + 1;
+}
+
+static int push_won(lua_State *L, struct asio_wait *w)
+{
+    struct select *s = w->source;
+    if (w->status < 0)
+        return asio_push_fail(L, w->status);
+    int first = lua_gettop(L) + 1, n = asio_wait_push(L, &s->branches[s->won].wait);
+    return finish(L, w->rt, first, s->won + 1, n);
+}
+
+static const struct asio_wait_op select_op = { .name = "select", .abort = abort_select, .push = push_won };
+
+static void on_branch(struct asio_wait *w)
+{
+    struct branch *b = (struct branch *)(void *)w;
+    struct select *s = b->select;
+    s->won = (int)(b - s->branches);
+    leave_queues(s);
+    asio_sched_ready(s->parked, 0);
+}
+
+/* ---- beginning ---------------------------------------------------------------------------- */
+
+enum { OBJECT = 1, TIMEOUT, LIST }; /* the stack; the object that is being polled is at 1 */
+
+static const struct asio_selectable *kind_of(lua_State *L, struct asio_rt *rt, int index)
+{
+    const struct {
+        int ref;
+        const struct asio_selectable *kind;
+    } kinds[] = { { rt->ref_channel_mt, &asio_channel_selectable },
+        { rt->ref_thread_mt, &asio_thread_selectable }, { rt->ref_event_mt, &asio_event_selectable },
+        { rt->ref_semaphore_mt, &asio_semaphore_selectable } };
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        if (asio_api_to(L, index, kinds[i].ref))
+            return kinds[i].kind;
+    return NULL;
+}
+
+/* Everything is looked at before anything is taken. The list is the shim's own: it stays as it is. */
+static int check_objects(lua_State *L, struct asio_rt *rt)
+{
+    int count = (int)lua_objlen(L, LIST);
+    if (count == 0)
+        asio_error_arg(L, 1, "select", "the list is empty");
+    if (count > BRANCHES_MAX)
+        asio_error_arg(L, 1, "select", "more than %d objects", BRANCHES_MAX);
+    for (int i = 1; i <= count; i++) {
+        lua_rawgeti(L, LIST, i);
+        if (!kind_of(L, rt, -1))
+            asio_error_arg(L, 1, "select", "channel, light thread, event or semaphore expected at %d, got %s",
+                i, luaL_typename(L, -1));
+        if (rt->current && lua_touserdata(L, -1) == (void *)rt->current)
+            asio_error_arg(L, 1, "select", "a light thread cannot wait for itself");
+        lua_pop(L, 1);
+    }
+    return count;
+}
+
+/* The first in the list that is ready: pushes what select returns; 0: none is. */
+static int poll_all(lua_State *L, struct asio_rt *rt, int count)
+{
+    for (int i = 1; i <= count; i++) {
+        lua_rawgeti(L, LIST, i);
+        lua_replace(L, OBJECT);
+        int first = lua_gettop(L) + 1;
+        int n = kind_of(L, rt, OBJECT)->poll(L, lua_touserdata(L, OBJECT));
+        if (n > 0)
+            return finish(L, rt, first, i, n);
+    }
+    return 0;
+}
+
+static void join_all(lua_State *L, struct asio_rt *rt, struct select *s, struct asio_wait *w, int count)
+{
+    s->parked = w;
+    s->count = count;
+    s->won = 0;
+    for (int i = 0; i < count; i++) {
+        struct branch *b = &s->branches[i];
+        lua_rawgeti(L, LIST, i + 1);
+        b->select = s;
+        asio_relay_init(&b->wait, rt, NULL, lua_touserdata(L, -1), on_branch);
+        b->wait.slot = w->slot;
+        b->wait.op = kind_of(L, rt, -1)->join(&b->wait);
+        lua_pop(L, 1);
+    }
+}
+
+/* core.select(list, timeout) -> index, results */
+static int l_select(lua_State *L)
+{
+    struct asio_rt *rt = asio_rt_of(L);
+    if (!lua_istable(L, 1))
+        asio_error_type(L, 1, 1, "select", "table");
+    double timeout = asio_check_timeout(L, 2, 2, "select");
+    lua_settop(L, 2);
+    lua_pushvalue(L, 1);
+    int count = check_objects(L, rt);
+    if (asio_sched_interrupted(rt))
+        return asio_push_interrupt(L, rt);
+    int n = poll_all(L, rt, count);
+    if (n > 0)
+        return n;
+    if (timeout == 0)
+        return asio_push_fail(L, UV_ETIMEDOUT);
+    struct asio_wait *w = asio_sched_claim(L, rt);
+    struct select *s = lua_newuserdata(L, sizeof *s + (size_t)count * sizeof *s->branches);
+    n = poll_all(L, rt, count); /* once more: making that may have run finalizers, which send */
+    if (n > 0)
+        return n;
+    join_all(L, rt, s, w, count);
+    w->source = s;
+    return asio_sched_park(L, w, &select_op, timeout);
+}
+
+static int l_is_thread(lua_State *L)
+{
+    lua_pushboolean(L, asio_thread_to(L, 1) != NULL);
+    return 1;
+}
+
+void asio_select_open(lua_State *L, struct asio_rt *rt)
+{
+    static const luaL_Reg core[] = { { "select", l_select }, { "is_thread", l_is_thread }, { NULL, NULL } };
+    asio_api_functions(L, rt, "core", core);
+}

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: MIT
+ * What other files ask of light threads, see thread.c and report.c. */
+#ifndef ASIO_THREAD_H
+#define ASIO_THREAD_H
+
+#include "core/sched.h"
+
+/* The light thread at a stack index, or raises naming the method. */
+struct asio_thread *asio_thread_check(lua_State *L, int index, const char *fname);
+
+/* NULL if the value at a stack index is something else. */
+struct asio_thread *asio_thread_to(lua_State *L, int index);
+
+/* Asks a light thread to end: its waits raise asio.cancelled from now on. */
+void asio_thread_cancel(struct asio_thread *t);
+
+/* The same for all that a tally counts, but the one that is running. */
+void asio_thread_cancel_counted(lua_State *L, struct asio_rt *rt, const struct asio_tally *tally);
+
+/* "running", "ready", "waiting", "done" or "failed". */
+const char *asio_thread_status(const struct asio_thread *t);
+
+/* Pushes the name ("#7" by default) of one that is alive, or not yet reported, and returns it. */
+const char *asio_thread_push_name(lua_State *L, struct asio_thread *t);
+
+/* The environment table of the handle at a stack index, pushed; made at first use. */
+void asio_thread_push_kept(lua_State *L, int index, struct asio_thread *t);
+
+/* Keys in that table of a failed one; results are 1..n. */
+enum { ASIO_KEPT_ERROR = 1, ASIO_KEPT_TRACEBACK = 2 };
+
+/* Of the records in t->joiners (relays among them): only these count as somebody who joins. All are
+ * ended with status 0, once. */
+extern const struct asio_wait_op asio_join_op;
+
+/* Where the error at `index` was raised first. set: the running light thread is about to raise it
+ * again; the traceback is at the top (popped). knows: it was set, and is being raised again by
+ * a function of ours at the top of `co`'s stack. */
+void asio_thread_set_trace(lua_State *L, int index);
+bool asio_thread_knows_trace(lua_State *L, int index, lua_State *co);
+
+/* ---- report.c ---- */
+
+/* Has an error that ended a light thread reported at the end of the turn, unless somebody joins. */
+void asio_report_failed(struct asio_thread *t);
+
+/* Takes it back: somebody else sees to it, and to its slot. */
+void asio_report_withdraw(struct asio_thread *t);
+
+/* The same for the text at the top of L (popped). Raises out of memory. */
+void asio_report_text(lua_State *L, struct asio_rt *rt);
+
+#endif

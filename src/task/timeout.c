@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * asio.timeout and asio.shield: the C functions behind lua/asio/timeout.lua, and the tracebacks of
+ * errors that pass through functions of ours. */
+#include "base/error.h"
+#include "core/bind.h"
+#include "core/scope.h"
+#include "task/thread.h"
+#include "task/timeout.h"
+
+#include <string.h>
+
+static void on_deadline(struct asio_timer *timer)
+{
+    struct asio_scope *s = ASIO_CONTAINER(timer, struct asio_scope, timer);
+    s->tripped = true;
+    if (s->wait)
+        asio_sched_interrupt(s->wait);
+}
+
+static uint64_t deadline(double seconds)
+{
+    return seconds < 0 ? ASIO_NEVER : asio_rt_deadline(seconds);
+}
+
+static struct asio_scope *enter(lua_State *L, uint64_t at, bool shield, const char *fname)
+{
+    struct asio_rt *rt = asio_rt_of(L);
+    if (rt->closed)
+        asio_error_misuse(L, "%s: the Lua state is being closed", fname);
+    if (!asio_sched_owns(L, rt))
+        asio_error_misuse(L,
+            "%s: inside a coroutine of the script's own; "
+            "asio.coroutine.install() lets waits pass through such",
+            fname);
+    struct asio_scope *s = asio_scope_enter(rt->self, at, shield, on_deadline);
+    if (!s)
+        luaL_error(L, "not enough memory");
+    return s;
+}
+
+struct asio_scope *asio_timeout_enter(lua_State *L, uint64_t at, const char *fname)
+{
+    return enter(L, at, false, fname);
+}
+
+static int enter_for(lua_State *L, const char *fname, bool shield)
+{
+    double seconds = asio_check_timeout(L, 1, 1, fname);
+    if (!lua_isfunction(L, 2))
+        asio_error_type(L, 2, 2, fname, "function");
+    lua_pushnumber(L, (double)enter(L, deadline(seconds), shield, fname)->id);
+    return 1;
+}
+
+/* core.enter(seconds, fn) -> the scope's id. fn is only checked. */
+static int l_enter(lua_State *L)
+{
+    return enter_for(L, "timeout", false);
+}
+
+static int l_enter_shield(lua_State *L)
+{
+    return enter_for(L, "shield", true);
+}
+
+/* core.leave(id, err) -> whether err is this scope's own interrupt. Scopes inside of it go too. One
+ * that is not there was dropped with its light thread, or belongs to a coroutine that was resumed
+ * behind asio.coroutine's back. */
+static int l_leave(lua_State *L)
+{
+    struct asio_rt *rt = asio_rt_of(L);
+    struct asio_scope *s = rt->self->scope;
+    double id = lua_tonumber(L, 1);
+    bool own = false;
+    while (s && (double)s->id != id)
+        s = s->outer;
+    if (!s)
+        return 0;
+    if (s->ref != LUA_NOREF && lua_gettop(L) > 1) {
+        asio_rt_push_anchored(L, rt, s->ref);
+        own = lua_rawequal(L, 2, -1);
+    }
+    asio_scope_drop(rt->self, s->outer);
+    lua_pushboolean(L, own);
+    return 1;
+}
+
+/* ---- tracebacks --------------------------------------------------------------------------- */
+
+static bool is_interrupt(lua_State *L, struct asio_rt *rt, int index)
+{
+    if (lua_type(L, index) != LUA_TUSERDATA || !lua_getmetatable(L, index))
+        return false;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_interrupt_mt);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_cancelled);
+    bool same = lua_rawequal(L, -2, -3) || lua_rawequal(L, -1, index);
+    lua_pop(L, 3);
+    return same;
+}
+
+/* core.trace(err) -> err. The handler of every xpcall of ours: remembers where an error came from, so
+ * that raising it once more does not lose that. */
+static int l_trace(lua_State *L)
+{
+    struct asio_rt *rt = asio_rt_of(L);
+    lua_settop(L, 1);
+    if (!rt->current || is_interrupt(L, rt, 1) || asio_thread_knows_trace(L, 1, L))
+        return 1;
+    luaL_traceback(L, L, NULL, 1);
+    asio_thread_set_trace(L, 1);
+    return 1;
+}
+
+/* core.set_trace(err, traceback): err is about to be raised here, and comes from elsewhere. */
+static int l_set_trace(lua_State *L)
+{
+    lua_settop(L, 2);
+    if (asio_rt_of(L)->current && lua_isstring(L, 2))
+        asio_thread_set_trace(L, 1);
+    return 0;
+}
+
+/* core.is_interrupt(err) */
+static int l_is_interrupt(lua_State *L)
+{
+    lua_settop(L, 1);
+    lua_pushboolean(L, is_interrupt(L, asio_rt_of(L), 1));
+    return 1;
+}
+
+static int interrupt_tostring(lua_State *L)
+{
+    lua_pushliteral(L, "operation timed out");
+    return 1;
+}
+
+void asio_timeout_open(lua_State *L, struct asio_rt *rt)
+{
+    static const luaL_Reg core[] = { { "enter", l_enter }, { "enter_shield", l_enter_shield },
+        { "leave", l_leave }, { "trace", l_trace }, { "set_trace", l_set_trace },
+        { "is_interrupt", l_is_interrupt }, { NULL, NULL } };
+    asio_api_functions(L, rt, "core", core);
+    lua_createtable(L, 0, 1);
+    lua_pushcfunction(L, interrupt_tostring);
+    lua_setfield(L, -2, "__tostring");
+    lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_interrupt_mt);
+}

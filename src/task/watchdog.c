@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The watchdog: a helper thread that tells on standard error when a light thread keeps the processor
+ * longer than it should, while that lasts: the loop cannot, since it does not get to run, and
+ * a debug hook could not either, since LuaJIT has none in compiled code. Where in the script it was
+ * can only be told when it next waits.
+ *
+ * Lifetime of struct asio_watchdog: made and freed by the loop thread, which waits for the helper to have
+ * gone; the helper touches nothing else, above all no Lua. */
+#include "task/watchdog.h"
+
+#include "core/bind.h"
+#include "base/error.h"
+#include "core/sched.h"
+#include "task/thread.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct asio_watchdog {
+    uv_mutex_t lock; /* guards all below */
+    uv_cond_t changed;
+    uint64_t limit; /* ns */
+    struct asio_watch now;
+    char name[64]; /* of now.thread */
+    bool quit, gone;
+};
+
+/* ---- the helper --------------------------------------------------------------------------- */
+
+/* Told at the limit, then every time it has doubled. Returns how long to sleep; 0: until something changes. */
+static uint64_t look(struct asio_watchdog *d)
+{
+    if (!d->now.thread)
+        return d->limit;
+    uint64_t lasted = uv_hrtime() - d->now.since, due = d->now.told ? d->now.told * 2 : d->limit;
+    if (lasted < due)
+        return due - lasted;
+    d->now.told = lasted > due ? lasted : due;
+    fprintf(
+        stderr, "asio: light thread %s has kept the processor for %.2f s\n", d->name, (double)lasted / 1e9);
+    fflush(stderr);
+    return d->now.told;
+}
+
+static void helper_main(void *arg)
+{
+    struct asio_watchdog *d = arg;
+    uv_mutex_lock(&d->lock);
+    while (!d->quit)
+        uv_cond_timedwait(&d->changed, &d->lock, look(d));
+    d->gone = true;
+    uv_cond_broadcast(&d->changed);
+    uv_mutex_unlock(&d->lock);
+}
+
+/* ---- the loop thread ---------------------------------------------------------------------- */
+
+struct name {
+    struct asio_thread *thread;
+    char *text;
+    size_t size;
+};
+
+static void copy_name(lua_State *L, void *arg)
+{
+    struct name *n = arg;
+    snprintf(n->text, n->size, "%s", asio_thread_push_name(L, n->thread));
+}
+
+static void set(struct asio_rt *rt, struct asio_watch watch)
+{
+    struct asio_watchdog *d = rt->watchdog;
+    char text[sizeof d->name] = "";
+    struct name n = { watch.thread, text, sizeof text };
+    if (watch.thread && asio_rt_protect(rt, copy_name, &n) != 0)
+        snprintf(text, sizeof text, "?");
+    uv_mutex_lock(&d->lock);
+    d->now = watch;
+    memcpy(d->name, text, sizeof text);
+    uv_mutex_unlock(&d->lock);
+}
+
+struct asio_watch asio_watchdog_enter(struct asio_rt *rt, struct asio_thread *t)
+{
+    struct asio_watchdog *d = rt->watchdog;
+    uv_mutex_lock(&d->lock);
+    struct asio_watch before = d->now;
+    uv_mutex_unlock(&d->lock);
+    set(rt, (struct asio_watch){ t, uv_hrtime(), 0 });
+    return before;
+}
+
+static void tell_of(lua_State *L, void *arg)
+{
+    const struct asio_watch *w = arg;
+    const char *name = asio_thread_push_name(L, w->thread);
+    double lasted = (double)(uv_hrtime() - w->since) / 1e9;
+    if (w->thread->co)
+        luaL_traceback(L, w->thread->co, NULL, 0);
+    else
+        lua_pushliteral(L, "it has ended");
+    fprintf(stderr, "asio: light thread %s kept the processor for %.2f s until here:\n%s\n", name, lasted,
+        lua_tostring(L, -1));
+    fflush(stderr);
+}
+
+void asio_watchdog_leave(struct asio_rt *rt, struct asio_watch before)
+{
+    struct asio_watchdog *d = rt->watchdog;
+    uv_mutex_lock(&d->lock);
+    struct asio_watch was = d->now;
+    uv_mutex_unlock(&d->lock);
+    set(rt, before);
+    if (was.thread && was.told)
+        asio_rt_protect(rt, tell_of, &was);
+}
+
+static void stop(struct asio_rt *rt)
+{
+    struct asio_watchdog *d = rt->watchdog;
+    rt->watchdog = NULL;
+    if (!d)
+        return;
+    uv_mutex_lock(&d->lock);
+    d->quit = true;
+    uv_cond_broadcast(&d->changed);
+    while (!d->gone)
+        uv_cond_wait(&d->changed, &d->lock);
+    uv_mutex_unlock(&d->lock);
+    uv_cond_destroy(&d->changed);
+    uv_mutex_destroy(&d->lock);
+    asio_mem.free(d);
+}
+
+static int start(struct asio_rt *rt, double seconds)
+{
+    struct asio_watchdog *d = asio_mem.malloc(sizeof *d);
+    if (!d)
+        return UV_ENOMEM;
+    memset(d, 0, sizeof *d);
+    d->limit = (uint64_t)(seconds * 1e9);
+    if (rt->current)
+        d->now = (struct asio_watch){ rt->current, uv_hrtime(), 0 };
+    int status = uv_mutex_init(&d->lock);
+    if (status == 0 && (status = uv_cond_init(&d->changed)) < 0)
+        uv_mutex_destroy(&d->lock);
+    if (status == 0 && (status = asio_sys_thread(helper_main, d)) < 0) {
+        uv_cond_destroy(&d->changed);
+        uv_mutex_destroy(&d->lock);
+    }
+    if (status < 0) {
+        asio_mem.free(d);
+        return status;
+    }
+    rt->watchdog = d;
+    if (rt->current)
+        set(rt, d->now); /* with its name */
+    return 0;
+}
+
+/* asio.watchdog(seconds); nil or inf: no more. */
+static int l_watchdog(lua_State *L)
+{
+    enum { AT_MOST = 1000000 };
+    struct asio_rt *rt = asio_rt_of(L);
+    double seconds = asio_check_timeout(L, 1, 1, "watchdog");
+    if (seconds >= 0 && seconds < 0.001)
+        asio_error_arg(L, 1, "watchdog", "at least a millisecond expected");
+    if (rt->closed)
+        asio_error_misuse(L, "watchdog: the Lua state is being closed");
+    stop(rt);
+    int status = seconds < 0 ? 0 : start(rt, seconds < AT_MOST ? seconds : AT_MOST);
+    if (status < 0)
+        return asio_error_push(L, status);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+void asio_watchdog_open(lua_State *L, struct asio_rt *rt)
+{
+    static const luaL_Reg module[] = { { "watchdog", l_watchdog }, { NULL, NULL } };
+    asio_api_functions(L, rt, "asio", module);
+    asio_rt_at_close(rt, stop);
+}
