@@ -19,7 +19,7 @@ struct owner { /* a timer belongs to something, here to its own deadline */
     uint64_t due;
 };
 
-static struct asio_timers timers;
+static struct asio_timer_heap timers;
 static struct owner *owners;
 
 static void on_fire(struct asio_timer *t)
@@ -66,7 +66,7 @@ static double remove_all(void)
     for (int i = 0; i < COUNT; i++)
         asio_timer_remove(&timers, &owners[i].timer);
     double took = each(began);
-    asio_timers_free(&timers);
+    asio_timer_heap_free(&timers);
     return took;
 }
 
@@ -75,12 +75,12 @@ static double fire_all(void)
     struct asio_timer *t;
     unsigned long fired = 0;
     uint64_t began = uv_hrtime();
-    while ((t = asio_timers_pop(&timers, UINT64_MAX - 1)) != NULL) {
+    while ((t = asio_timer_heap_pop(&timers, UINT64_MAX - 1)) != NULL) {
         t->fire(t);
         fired++;
     }
     double took = each(began);
-    asio_timers_free(&timers);
+    asio_timer_heap_free(&timers);
     if (fired != COUNT)
         exit(1);
     return took;

@@ -24,7 +24,7 @@ int asio_inbuf_own(struct asio_inbuf *b)
 
 /* Room for n more bytes: by moving what is there to the front when that frees enough and is
  * cheap for what it moves, else by doubling, so that appending stays linear. */
-static int reserve(struct asio_inbuf *b, size_t n)
+static int buffer_reserve(struct asio_inbuf *b, size_t n)
 {
     size_t length = asio_inbuf_length(b);
     if (n > SIZE_MAX / 4 - length)
@@ -53,7 +53,7 @@ static int reserve(struct asio_inbuf *b, size_t n)
 
 int asio_inbuf_append(struct asio_inbuf *b, const char *p, size_t n)
 {
-    int status = reserve(b, n);
+    int status = buffer_reserve(b, n);
     if (status < 0)
         return status;
     memcpy(b->data + b->end, p, n);
@@ -134,7 +134,7 @@ static void drop_segment(struct asio_segment *s, struct asio_outbuf_env *env)
         asio_mem.free(s);
 }
 
-static void free_all(struct asio_segment *s)
+static void buffer_free_all(struct asio_segment *s)
 {
     while (s) {
         struct asio_segment *following = s->next;
@@ -145,8 +145,8 @@ static void free_all(struct asio_segment *s)
 
 void asio_outbuf_env_free(struct asio_outbuf_env *env)
 {
-    free_all(env->small);
-    free_all(env->large);
+    buffer_free_all(env->small);
+    buffer_free_all(env->large);
     env->small = env->large = NULL;
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Looking for a delimiter; see stream_find.h. */
+ * Looking for a delimiter; see delimiter.h. */
 #include "base/delimiter.h"
 
 #include <string.h>
@@ -35,17 +35,17 @@ static struct asio_pattern *new_pattern(const char *bytes, size_t n)
     return p;
 }
 
-void asio_delim_free(struct asio_delim *d)
+void asio_delimiter_free(struct asio_delimiter *d)
 {
     if (d->is_long)
         asio_mem.free(d->u.pattern);
-    *d = (struct asio_delim){ 0 };
+    *d = (struct asio_delimiter){ 0 };
 }
 
-int asio_delim_set(struct asio_delim *d, const char *bytes, size_t n)
+int asio_delimiter_set(struct asio_delimiter *d, const char *bytes, size_t n)
 {
-    asio_delim_free(d);
-    if (n <= ASIO_DELIM_SHORT) {
+    asio_delimiter_free(d);
+    if (n <= ASIO_DELIMITER_SHORT) {
         memcpy(d->u.bytes, bytes, n);
         d->length = (uint8_t)n;
         return 0;
@@ -55,16 +55,16 @@ int asio_delim_set(struct asio_delim *d, const char *bytes, size_t n)
     return d->is_long ? 0 : UV_ENOMEM;
 }
 
-void asio_delim_set_line(struct asio_delim *d)
+void asio_delimiter_set_line(struct asio_delimiter *d)
 {
     if (d->is_long)
-        asio_delim_free(d);
+        asio_delimiter_free(d);
     d->u.bytes[0] = '\n';
     d->length = 1;
     d->line = true;
 }
 
-size_t asio_delim_length(const struct asio_delim *d)
+size_t asio_delimiter_length(const struct asio_delimiter *d)
 {
     return d->is_long ? d->u.pattern->length : (size_t)d->length + d->line;
 }
@@ -75,7 +75,7 @@ static const char *find_byte(const char *from, const char *end, unsigned char by
 }
 
 /* Of those looked at, the last bytes may be its beginning: they are looked at once more. */
-static bool find_short(const struct asio_delim *d, const char *bytes, size_t n, size_t seen, size_t *end)
+static bool find_short(const struct asio_delimiter *d, const char *bytes, size_t n, size_t seen, size_t *end)
 {
     size_t tail = d->length - 1u;
     const char *from = bytes + (seen > tail ? seen - tail : 0), *last = bytes + (n > tail ? n - tail : 0);
@@ -104,23 +104,23 @@ static bool find_long(struct asio_pattern *p, const char *bytes, size_t n, size_
     return k == p->length;
 }
 
-bool asio_delim_find(struct asio_delim *d, const char *bytes, size_t n, size_t seen, size_t *end)
+bool asio_delimiter_find(struct asio_delimiter *d, const char *bytes, size_t n, size_t seen, size_t *end)
 {
     return d->is_long ? find_long(d->u.pattern, bytes, n, seen, end) : find_short(d, bytes, n, seen, end);
 }
 
-static bool ends_with_return(const struct asio_delim *d, const char *bytes, size_t n)
+static bool ends_with_return(const struct asio_delimiter *d, const char *bytes, size_t n)
 {
     return d->line && n > 0 && bytes[n - 1] == '\r';
 }
 
-size_t asio_delim_content(const struct asio_delim *d, const char *bytes, size_t end)
+size_t asio_delimiter_content(const struct asio_delimiter *d, const char *bytes, size_t end)
 {
     size_t n = end - (d->is_long ? d->u.pattern->length : d->length);
     return n - ends_with_return(d, bytes, n);
 }
 
-size_t asio_delim_earliest(const struct asio_delim *d, const char *bytes, size_t n)
+size_t asio_delimiter_earliest(const struct asio_delimiter *d, const char *bytes, size_t n)
 {
     if (d->is_long)
         return n - d->u.pattern->matched;

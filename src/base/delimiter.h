@@ -5,20 +5,20 @@
  * arrives, whatever the delimiter, however small the pieces. A delimiter of up to 8 bytes is
  * compared in place (at each byte, at worst); for a longer one there is a table, by which no byte
  * is compared more than twice (Knuth, Morris and Pratt). */
-#ifndef ASIO_STREAM_FIND_H
-#define ASIO_STREAM_FIND_H
+#ifndef ASIO_DELIMITER_H
+#define ASIO_DELIMITER_H
 
 #include "base/asio.h"
 
-enum { ASIO_DELIM_SHORT = 8 };
+enum { ASIO_DELIMITER_SHORT = 8 };
 
 struct asio_pattern;
 
 /* What a reader looks for. Part of a stream; holds memory only for a long delimiter, until
  * another one is set or it is freed, which asio_stream_free does at the latest. Zeroed: nothing. */
-struct asio_delim {
+struct asio_delimiter {
     union {
-        unsigned char bytes[ASIO_DELIM_SHORT];
+        unsigned char bytes[ASIO_DELIMITER_SHORT];
         struct asio_pattern *pattern; /* of a long one */
     } u;
     uint8_t length; /* of a short one; 0: long, or nothing */
@@ -27,22 +27,22 @@ struct asio_delim {
 };
 
 /* 0 or UV_ENOMEM. The bytes are copied; n is at least 1. */
-int asio_delim_set(struct asio_delim *d, const char *bytes, size_t n);
-void asio_delim_set_line(struct asio_delim *d);
-void asio_delim_free(struct asio_delim *d);
+int asio_delimiter_set(struct asio_delimiter *d, const char *bytes, size_t n);
+void asio_delimiter_set_line(struct asio_delimiter *d);
+void asio_delimiter_free(struct asio_delimiter *d);
 
 /* Its bytes, at most. */
-size_t asio_delim_length(const struct asio_delim *d);
+size_t asio_delimiter_length(const struct asio_delimiter *d);
 
 /* Looks at bytes[seen, n). True: a delimiter is there, the first one ends at *end. After setting
  * the delimiter the first call has seen = 0; every later one has the n of the one before, and the
  * same bytes before it. */
-bool asio_delim_find(struct asio_delim *d, const char *bytes, size_t n, size_t seen, size_t *end);
+bool asio_delimiter_find(struct asio_delimiter *d, const char *bytes, size_t n, size_t seen, size_t *end);
 
 /* How many bytes come before a delimiter that was found to end at `end`. */
-size_t asio_delim_content(const struct asio_delim *d, const char *bytes, size_t end);
+size_t asio_delimiter_content(const struct asio_delimiter *d, const char *bytes, size_t end);
 
 /* After a search that did not find it: where it may begin at the earliest, once more has come. */
-size_t asio_delim_earliest(const struct asio_delim *d, const char *bytes, size_t n);
+size_t asio_delimiter_earliest(const struct asio_delimiter *d, const char *bytes, size_t n);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * A heap of deadlines; see timer.h. Four children to a node: half the levels of a binary heap,
+ * A heap of deadlines; see timer_heap.h. Four children to a node: half the levels of a binary heap,
  * and siblings share a cache line, which is what counts with a million entries. */
 #include "base/timer_heap.h"
 
@@ -12,13 +12,13 @@ void asio_timer_init(struct asio_timer *t, void (*fire)(struct asio_timer *))
     t->index = 0;
 }
 
-static void put(struct asio_timers *ts, uint32_t i, struct asio_timer_entry e)
+static void put(struct asio_timer_heap *ts, uint32_t i, struct asio_timer_entry e)
 {
     ts->heap[i] = e;
     e.timer->index = i + 1;
 }
 
-static void sift_up(struct asio_timers *ts, uint32_t i, struct asio_timer_entry e)
+static void sift_up(struct asio_timer_heap *ts, uint32_t i, struct asio_timer_entry e)
 {
     while (i > 0) {
         uint32_t parent = (i - 1) / ARITY;
@@ -30,7 +30,7 @@ static void sift_up(struct asio_timers *ts, uint32_t i, struct asio_timer_entry 
     put(ts, i, e);
 }
 
-static void sift_down(struct asio_timers *ts, uint32_t i, struct asio_timer_entry e)
+static void sift_down(struct asio_timer_heap *ts, uint32_t i, struct asio_timer_entry e)
 {
     for (;;) {
         uint32_t first = i * ARITY + 1, best = i;
@@ -49,7 +49,7 @@ static void sift_down(struct asio_timers *ts, uint32_t i, struct asio_timer_entr
     put(ts, i, e);
 }
 
-static int grow(struct asio_timers *ts)
+static int timer_heap_grow(struct asio_timer_heap *ts)
 {
     uint32_t capacity = ts->capacity ? ts->capacity * 2 : 16;
     void *heap = asio_mem.realloc(ts->heap, capacity * sizeof *ts->heap);
@@ -60,11 +60,11 @@ static int grow(struct asio_timers *ts)
     return 0;
 }
 
-int asio_timer_set(struct asio_timers *ts, struct asio_timer *t, uint64_t at)
+int asio_timer_set(struct asio_timer_heap *ts, struct asio_timer *t, uint64_t at)
 {
     struct asio_timer_entry e = { at, t };
     if (t->index == 0) {
-        if (ts->count == ts->capacity && grow(ts) < 0)
+        if (ts->count == ts->capacity && timer_heap_grow(ts) < 0)
             return UV_ENOMEM;
         ts->count++;
         sift_up(ts, ts->count - 1, e);
@@ -75,7 +75,7 @@ int asio_timer_set(struct asio_timers *ts, struct asio_timer *t, uint64_t at)
     return 0;
 }
 
-static void remove_at(struct asio_timers *ts, uint32_t i)
+static void remove_at(struct asio_timer_heap *ts, uint32_t i)
 {
     ts->heap[i].timer->index = 0;
     ts->count--;
@@ -88,7 +88,7 @@ static void remove_at(struct asio_timers *ts, uint32_t i)
         sift_down(ts, i, last);
 }
 
-void asio_timer_remove(struct asio_timers *ts, struct asio_timer *t)
+void asio_timer_remove(struct asio_timer_heap *ts, struct asio_timer *t)
 {
     if (t->index)
         remove_at(ts, t->index - 1);
@@ -97,7 +97,7 @@ void asio_timer_remove(struct asio_timers *ts, struct asio_timer *t)
 
 /* Puts moved and cleared timers right until the top's key is its true deadline. Memory is given
  * back when the heap has become much smaller than it was. */
-uint64_t asio_timers_next(struct asio_timers *ts)
+uint64_t asio_timer_heap_next(struct asio_timer_heap *ts)
 {
     while (ts->count > 0) {
         struct asio_timer_entry top = ts->heap[0];
@@ -111,13 +111,13 @@ uint64_t asio_timers_next(struct asio_timers *ts)
         }
     }
     if (ts->capacity > 1024)
-        asio_timers_free(ts);
+        asio_timer_heap_free(ts);
     return ASIO_NEVER;
 }
 
-struct asio_timer *asio_timers_pop(struct asio_timers *ts, uint64_t now)
+struct asio_timer *asio_timer_heap_pop(struct asio_timer_heap *ts, uint64_t now)
 {
-    uint64_t next = asio_timers_next(ts);
+    uint64_t next = asio_timer_heap_next(ts);
     if (next == ASIO_NEVER || next > now)
         return NULL;
     struct asio_timer *t = ts->heap[0].timer;
@@ -126,7 +126,7 @@ struct asio_timer *asio_timers_pop(struct asio_timers *ts, uint64_t now)
     return t;
 }
 
-void asio_timers_free(struct asio_timers *ts)
+void asio_timer_heap_free(struct asio_timer_heap *ts)
 {
     for (uint32_t i = 0; i < ts->count; i++)
         ts->heap[i].timer->index = 0; /* their owners may still remove them */

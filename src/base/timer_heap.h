@@ -6,8 +6,8 @@
  * start and 1.7 us to fire with a million of them; the runtime drives this heap with one.)
  *
  * Lifetime: the owner must call asio_timer_remove before its memory goes. */
-#ifndef ASIO_TIMER_H
-#define ASIO_TIMER_H
+#ifndef ASIO_TIMER_HEAP_H
+#define ASIO_TIMER_HEAP_H
 
 #include "base/asio.h"
 
@@ -24,7 +24,7 @@ struct asio_timer_entry {
     struct asio_timer *timer;
 };
 
-struct asio_timers {
+struct asio_timer_heap {
     struct asio_timer_entry *heap;
     uint32_t count, capacity;
 };
@@ -32,7 +32,7 @@ struct asio_timers {
 void asio_timer_init(struct asio_timer *t, void (*fire)(struct asio_timer *));
 
 /* Sets or moves the deadline. Returns 0 or UV_ENOMEM (the timer is then not set). */
-int asio_timer_set(struct asio_timers *ts, struct asio_timer *t, uint64_t at);
+int asio_timer_set(struct asio_timer_heap *ts, struct asio_timer *t, uint64_t at);
 
 /* Unsets the deadline; the timer may stay in the heap. */
 static inline void asio_timer_clear(struct asio_timer *t)
@@ -40,20 +40,20 @@ static inline void asio_timer_clear(struct asio_timer *t)
     t->at = ASIO_NEVER;
 }
 
-void asio_timer_remove(struct asio_timers *ts, struct asio_timer *t);
+void asio_timer_remove(struct asio_timer_heap *ts, struct asio_timer *t);
 
 /* Takes the first timer whose deadline is <= now out of the heap and unsets it; NULL: none. */
-struct asio_timer *asio_timers_pop(struct asio_timers *ts, uint64_t now);
+struct asio_timer *asio_timer_heap_pop(struct asio_timer_heap *ts, uint64_t now);
 
 /* The earliest deadline, or ASIO_NEVER. */
-uint64_t asio_timers_next(struct asio_timers *ts);
+uint64_t asio_timer_heap_next(struct asio_timer_heap *ts);
 
-/* No deadline is earlier than this. Costs nothing, where asio_timers_next puts moved timers right. */
-static inline uint64_t asio_timers_bound(const struct asio_timers *ts)
+/* No deadline is earlier than this. Costs nothing, where asio_timer_heap_next puts moved timers right. */
+static inline uint64_t asio_timer_heap_bound(const struct asio_timer_heap *ts)
 {
     return ts->count ? ts->heap[0].key : ASIO_NEVER;
 }
 
-void asio_timers_free(struct asio_timers *ts);
+void asio_timer_heap_free(struct asio_timer_heap *ts);
 
 #endif

@@ -187,5 +187,5 @@ static int l_addr_to_str(lua_State *L)
 void asio_address_open(lua_State *L, struct asio_rt *rt)
 {
     static const luaL_Reg module[] = { { "addr_to_str", l_addr_to_str }, { NULL, NULL } };
-    asio_api_functions(L, rt, "asio", module);
+    asio_bind_functions(L, rt, "asio", module);
 }

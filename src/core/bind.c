@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * How files offer functions to Lua; see api.h. */
+ * How files offer functions to Lua; see bind.h. */
 #include "core/bind.h"
 
 #include "base/error.h"
@@ -18,26 +18,26 @@ static void set_functions(lua_State *L, struct asio_rt *rt, const luaL_Reg *func
 static void push_table(lua_State *L, const char *name)
 {
     if (strcmp(name, "core") == 0) {
-        lua_pushvalue(L, ASIO_API_CORE);
+        lua_pushvalue(L, ASIO_BIND_CORE);
         return;
     }
-    lua_getfield(L, ASIO_API_CORE, name);
+    lua_getfield(L, ASIO_BIND_CORE, name);
     if (!lua_isnil(L, -1))
         return;
     lua_pop(L, 1);
     lua_newtable(L);
     lua_pushvalue(L, -1);
-    lua_setfield(L, ASIO_API_CORE, name);
+    lua_setfield(L, ASIO_BIND_CORE, name);
 }
 
-void asio_api_functions(lua_State *L, struct asio_rt *rt, const char *where, const luaL_Reg *functions)
+void asio_bind_functions(lua_State *L, struct asio_rt *rt, const char *where, const luaL_Reg *functions)
 {
     push_table(L, where);
     set_functions(L, rt, functions);
     lua_pop(L, 1);
 }
 
-void asio_api_class(lua_State *L, struct asio_rt *rt, const char *name, const luaL_Reg *methods,
+void asio_bind_class(lua_State *L, struct asio_rt *rt, const char *name, const luaL_Reg *methods,
     const luaL_Reg *meta, int ref)
 {
     lua_newtable(L);
@@ -50,7 +50,7 @@ void asio_api_class(lua_State *L, struct asio_rt *rt, const char *name, const lu
     lua_rawseti(L, LUA_REGISTRYINDEX, ref);
 }
 
-void *asio_api_to(lua_State *L, int index, int ref)
+void *asio_bind_to(lua_State *L, int index, int ref)
 {
     void *p = lua_touserdata(L, index);
     if (!p || !lua_getmetatable(L, index))
@@ -61,9 +61,9 @@ void *asio_api_to(lua_State *L, int index, int ref)
     return same ? p : NULL;
 }
 
-void *asio_api_check(lua_State *L, int index, int ref, const char *fname, const char *what)
+void *asio_bind_check(lua_State *L, int index, int ref, const char *fname, const char *what)
 {
-    void *p = asio_api_to(L, index, ref);
+    void *p = asio_bind_to(L, index, ref);
     if (!p)
         asio_error_misuse(L, "calling '%s' on something that is not a %s", fname, what);
     return p;

@@ -111,18 +111,18 @@ void asio_rt_release(void *p, int ref)
     lua_pop(rt->L, 1);
 }
 
-void asio_rt_holder_add(lua_State *L, struct asio_rt *rt, void *object)
+void asio_rt_wrapper_add(lua_State *L, struct asio_rt *rt, void *object)
 {
-    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_holders);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_wrappers);
     lua_pushlightuserdata(L, object);
     lua_pushvalue(L, -3);
     lua_rawset(L, -3);
     lua_pop(L, 1);
 }
 
-void asio_rt_holder_push(lua_State *L, struct asio_rt *rt, void *object)
+void asio_rt_wrapper_push(lua_State *L, struct asio_rt *rt, void *object)
 {
-    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_holders);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_wrappers);
     lua_pushlightuserdata(L, object);
     lua_rawget(L, -2);
     lua_remove(L, -2);
@@ -195,13 +195,13 @@ static void fire_timers(struct asio_rt *rt)
     if (rt->timers.count == 0)
         return;
     uint64_t now = uv_hrtime();
-    if (asio_timers_bound(&rt->timers) > now)
+    if (asio_timer_heap_bound(&rt->timers) > now)
         return;
-    uint64_t next = asio_timers_next(&rt->timers);
+    uint64_t next = asio_timer_heap_next(&rt->timers);
     while (next <= now && !(asio_rt_is_soon(next) && next > rt->asked)) {
-        struct asio_timer *t = asio_timers_pop(&rt->timers, now);
+        struct asio_timer *t = asio_timer_heap_pop(&rt->timers, now);
         t->fire(t);
-        next = asio_timers_next(&rt->timers);
+        next = asio_timer_heap_next(&rt->timers);
     }
 }
 
@@ -210,9 +210,9 @@ static void fire_timers(struct asio_rt *rt)
  * the old time costs less than re-arming at every read that has a time-out. */
 static void arm_clock(struct asio_rt *rt)
 {
-    if (rt->timers.count > 0 && asio_timers_bound(&rt->timers) / 1000000 + 1 >= rt->clock_at)
+    if (rt->timers.count > 0 && asio_timer_heap_bound(&rt->timers) / 1000000 + 1 >= rt->clock_at)
         return;
-    uint64_t next = asio_timers_next(&rt->timers);
+    uint64_t next = asio_timer_heap_next(&rt->timers);
     if (next == ASIO_NEVER) {
         if (rt->clock_at != ASIO_NEVER)
             uv_timer_stop(&rt->clock);
@@ -237,7 +237,7 @@ uv_buf_t asio_rt_scratch(struct asio_rt *rt)
     return uv_buf_init(rt->scratch, rt->scratch ? ASIO_SCRATCH_SIZE : 0);
 }
 
-static void collect(lua_State *L, void *arg)
+static void rt_collect(lua_State *L, void *arg)
 {
     lua_gc(L, LUA_GCSTEP, (int)(*(size_t *)arg >> 10));
 }
@@ -256,7 +256,7 @@ static void pay_gc_debt(struct asio_rt *rt)
     if (!lua_gc(rt->L, LUA_GCISRUNNING, 0))
         return;
 #endif
-    asio_rt_protect(rt, collect, &debt);
+    asio_rt_protect(rt, rt_collect, &debt);
 }
 
 static void collect_all(lua_State *L, void *arg)
@@ -394,7 +394,7 @@ static void teardown_handle(uv_handle_t *handle, void *arg)
  * The state is being closed: nobody can be woken any more, waits are dropped with their
  * coroutines. Everything that libuv still holds is closed and waited for: close callbacks free
  * the memory. */
-static int l_gc(lua_State *L)
+static int l_rt_gc(lua_State *L)
 {
     struct asio_rt *rt = asio_rt_of(L);
     if (rt->closed)
@@ -413,7 +413,7 @@ static int l_gc(lua_State *L)
         uv_loop_close(&rt->loop);
         rt->loop_open = false;
     }
-    asio_timers_free(&rt->timers);
+    asio_timer_heap_free(&rt->timers);
     asio_outbuf_env_free(&rt->out_env);
     asio_mem.free(rt->scratch);
     rt->scratch = NULL;
@@ -456,10 +456,10 @@ static void reserve_refs(lua_State *L, struct asio_rt *rt)
 {
     int *refs[] = { &rt->ref_thread_L, &rt->ref_protect, &rt->ref_anchors, &rt->ref_threads,
         &rt->ref_thread_mt, &rt->ref_main_wait, &rt->ref_no_memory, &rt->ref_cancelled, &rt->ref_interrupt_mt,
-        &rt->ref_conn_mt, &rt->ref_server_mt, &rt->ref_holders, &rt->ref_buffer_mt, &rt->ref_nested,
-        &rt->ref_nested_mt, &rt->ref_channel_mt, &rt->ref_semaphore_mt, &rt->ref_mutex_mt, &rt->ref_event_mt,
-        &rt->ref_group_mt, &rt->ref_ticker_mt, &rt->ref_signal_mt, &rt->ref_on_error, &rt->ref_reports,
-        &rt->ref_deadlock, &rt->ref_udp_mt, &rt->ref_udp_ips };
+        &rt->ref_conn_mt, &rt->ref_server_mt, &rt->ref_wrappers, &rt->ref_buffer_mt, &rt->ref_user_coroutine,
+        &rt->ref_user_coroutine_mt, &rt->ref_channel_mt, &rt->ref_semaphore_mt, &rt->ref_mutex_mt,
+        &rt->ref_event_mt, &rt->ref_group_mt, &rt->ref_ticker_mt, &rt->ref_signal_mt, &rt->ref_on_error,
+        &rt->ref_reports, &rt->ref_deadlock, &rt->ref_udp_mt, &rt->ref_udp_ips };
     for (size_t i = 0; i < sizeof refs / sizeof *refs; i++) {
         lua_pushboolean(L, 0);
         *refs[i] = luaL_ref(L, LUA_REGISTRYINDEX);
@@ -485,7 +485,7 @@ struct asio_rt *asio_rt_open(lua_State *L)
     rt->out_env.arg = rt;
     lua_createtable(L, 0, 1);
     lua_pushlightuserdata(L, rt);
-    lua_pushcclosure(L, l_gc, 1);
+    lua_pushcclosure(L, l_rt_gc, 1);
     lua_setfield(L, -2, "__gc");
     lua_setmetatable(L, -2);
     choose_tokens(rt);
@@ -503,7 +503,7 @@ struct asio_rt *asio_rt_open(lua_State *L)
     lua_pushliteral(L, "v");
     lua_setfield(L, -2, "__mode");
     lua_setmetatable(L, -2);
-    lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_holders);
+    lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_wrappers);
     lua_pushlightuserdata(L, (void *)&rt_key);
     lua_insert(L, -2);
     lua_rawset(L, LUA_REGISTRYINDEX);

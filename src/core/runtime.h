@@ -47,9 +47,9 @@ struct asio_thread_list {
 };
 
 /* How many of a kind there are; whoever counts is told when one has gone (not by the close of the state). */
-struct asio_tally {
+struct asio_counter {
     size_t count;
-    void (*gone)(struct asio_tally *t);
+    void (*gone)(struct asio_counter *t);
 };
 
 /* What asio.stats tells. */
@@ -69,7 +69,7 @@ struct asio_rt {
     uv_timer_t clock;   /* wakes the loop for the first deadline */
     uint64_t clock_at;  /* the loop time in ms it is armed for; ASIO_NEVER: not armed */
     uv_signal_t sigint; /* active while a loop runs; data set once initialised */
-    struct asio_timers timers;
+    struct asio_timer_heap timers;
     lua_State *L;  /* for what libuv calls; anchored in the registry */
     char *scratch; /* where reads land; valid for one read callback */
     struct asio_flush_node *flush_list;
@@ -120,14 +120,14 @@ struct asio_rt {
     void (*turn_ended)(struct asio_rt *rt);
 
     /* others' state, each set by its owner's open function */
-    int ref_conn_mt, ref_server_mt, ref_holders, ref_buffer_mt, ref_nested, ref_nested_mt, ref_channel_mt,
-        ref_semaphore_mt, ref_mutex_mt, ref_event_mt, ref_group_mt, ref_ticker_mt, ref_signal_mt,
-        ref_on_error, ref_reports, ref_deadlock, ref_udp_mt, ref_udp_ips;
+    int ref_conn_mt, ref_server_mt, ref_wrappers, ref_buffer_mt, ref_user_coroutine, ref_user_coroutine_mt,
+        ref_channel_mt, ref_semaphore_mt, ref_mutex_mt, ref_event_mt, ref_group_mt, ref_ticker_mt,
+        ref_signal_mt, ref_on_error, ref_reports, ref_deadlock, ref_udp_mt, ref_udp_ips;
     bool buffer_mt_known;
     struct asio_names *names;
     struct asio_splices *splices;
     void *udp;                          /* what datagram sockets share */
-    void *pollers[ASIO_POLLER_BUCKETS]; /* a hash table of descriptors, see poll.c */
+    void *pollers[ASIO_POLLER_BUCKETS]; /* a hash table of descriptors, see wait_fd.c */
     struct asio_scope *spare_scopes;    /* see scope.c */
     unsigned spare_scopes_count;
     uint64_t last_scope;
@@ -170,8 +170,8 @@ void asio_rt_release(void *rt, int ref);
 
 /* A table from C objects to the userdata that hold them, which it does not keep alive. Adding: the
  * userdata is at the top of L; may raise. Pushing: nil when it has been, or is being, collected. */
-void asio_rt_holder_add(lua_State *L, struct asio_rt *rt, void *object);
-void asio_rt_holder_push(lua_State *L, struct asio_rt *rt, void *object);
+void asio_rt_wrapper_add(lua_State *L, struct asio_rt *rt, void *object);
+void asio_rt_wrapper_push(lua_State *L, struct asio_rt *rt, void *object);
 
 static inline void asio_rt_flush_later(struct asio_rt *rt, struct asio_flush_node *node)
 {

@@ -13,7 +13,7 @@
  * than this the new one is queued instead. */
 enum { DEPTH_MAX = 100 };
 
-static struct asio_thread *thread_of(struct asio_wait *w)
+static struct asio_thread *sched_thread_of(struct asio_wait *w)
 {
     return ASIO_CONTAINER(w, struct asio_thread, wait);
 }
@@ -64,14 +64,14 @@ void asio_wait_item_clear(struct asio_wait *w)
 /* The thread is over. Its outcome is taken over by rt->thread_ended (thread.c), then the
  * coroutine goes back to the pool, or to the collector if it failed. A failed thread's handle
  * stays anchored in the slot until the report. */
-static void bury(struct asio_thread *t, int status)
+static void retire(struct asio_thread *t, int status)
 {
     struct asio_rt *rt = t->wait.rt;
     lua_State *co = t->co;
     asio_timer_remove(&rt->timers, &t->wait.timer);
-    for (struct asio_nested *n = t->wait.nested; n; n = n->outer)
+    for (struct asio_user_coroutine *n = t->wait.user_coroutine; n; n = n->outer)
         n->wait = NULL; /* a stray yield: they will not be resumed any more */
-    t->wait.nested = NULL;
+    t->wait.user_coroutine = NULL;
     if (t->wait.scope)
         asio_scope_drop(&t->wait, NULL);
     rt->threads--;
@@ -91,14 +91,14 @@ static void bury(struct asio_thread *t, int status)
         asio_slot_give_back(rt, t->wait.slot);
 }
 
-static void ended(struct asio_thread *t, int status)
+static void sched_ended(struct asio_thread *t, int status)
 {
-    struct asio_tally *tally = t->tally;
-    bury(t, status); /* nothing may keep its handle afterwards */
-    if (!tally)
+    struct asio_counter *counter = t->counter;
+    retire(t, status); /* nothing may keep its handle afterwards */
+    if (!counter)
         return;
-    tally->count--;
-    tally->gone(tally);
+    counter->count--;
+    counter->gone(counter);
 }
 
 static void resume(struct asio_thread *t, int nargs)
@@ -123,7 +123,7 @@ static void resume(struct asio_thread *t, int nargs)
     if (status == LUA_YIELD && t->wait.state != ASIO_WAIT_IDLE)
         t->state = ASIO_THREAD_WAITING;
     else
-        ended(t, status);
+        sched_ended(t, status);
     if (rt->depth == 0)
         asio_rt_flush_soon(rt);
 }
@@ -171,7 +171,7 @@ static int results_to(struct asio_wait *w, lua_State *to)
 
 /* ---- spawning ----------------------------------------------------------------------------- */
 
-static void list_add(struct asio_thread_list *list, struct asio_thread *t)
+static void sched_list_add(struct asio_thread_list *list, struct asio_thread *t)
 {
     t->next = NULL;
     if (list->last)
@@ -189,7 +189,7 @@ static int reserve_body(lua_State *L)
 
 /* Room for n values on a coroutine that is not running: growing may raise, and only a call made
  * on that coroutine can catch it. A new coroutine has room for a few without. */
-static bool reserve(lua_State *co, int n)
+static bool sched_reserve(lua_State *co, int n)
 {
     if (n < LUA_MINSTACK - 4)
         return true;
@@ -200,7 +200,7 @@ static bool reserve(lua_State *co, int n)
     return false;
 }
 
-static void on_deadline(struct asio_timer *timer)
+static void sched_on_deadline(struct asio_timer *timer)
 {
     struct asio_wait *w = ASIO_CONTAINER(timer, struct asio_wait, timer);
     if (w->state != ASIO_WAIT_PARKED)
@@ -211,11 +211,11 @@ static void on_deadline(struct asio_timer *timer)
     asio_sched_wake(w, w->status);
 }
 
-static struct asio_thread *push_thread(lua_State *L, struct asio_rt *rt)
+static struct asio_thread *sched_push_thread(lua_State *L, struct asio_rt *rt)
 {
     struct asio_thread *t = lua_newuserdata(L, sizeof *t);
     memset(t, 0, sizeof *t);
-    asio_wait_init(&t->wait, rt, on_deadline);
+    asio_wait_init(&t->wait, rt, sched_on_deadline);
     t->id = ++rt->last_id;
     t->born = (uint32_t)uv_now(&rt->loop);
     lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_thread_mt);
@@ -223,14 +223,15 @@ static struct asio_thread *push_thread(lua_State *L, struct asio_rt *rt)
     return t;
 }
 
-static void spawn(struct asio_rt *rt, lua_State *L, int nargs, enum asio_spawn how, struct asio_tally *tally)
+static void spawn(
+    struct asio_rt *rt, lua_State *L, int nargs, enum asio_spawn how, struct asio_counter *counter)
 {
     bool later = rt->depth >= DEPTH_MAX || asio_rt_in_finalizer(rt);
     int base = lua_gettop(L) - nargs; /* the function */
     luaL_checkstack(L, 8, "too many arguments");
-    struct asio_thread *t = push_thread(L, rt);
+    struct asio_thread *t = sched_push_thread(L, rt);
     struct asio_coroutine c = asio_coroutine_take(rt, L, later);
-    if (!reserve(c.L, nargs + 1)) {
+    if (!sched_reserve(c.L, nargs + 1)) {
         asio_coroutine_drop(rt, c.slot);
         asio_slot_give_back(rt, c.slot);
         luaL_error(L, "not enough memory");
@@ -252,12 +253,12 @@ static void spawn(struct asio_rt *rt, lua_State *L, int nargs, enum asio_spawn h
     if (++rt->threads > rt->stats.threads_peak)
         rt->stats.threads_peak = rt->threads;
     rt->stats.spawned++;
-    t->tally = tally;
-    if (tally)
-        tally->count++;
+    t->counter = counter;
+    if (counter)
+        counter->count++;
     if (later) {
         t->nargs = nargs;
-        list_add(&rt->ready, t);
+        sched_list_add(&rt->ready, t);
     } else {
         resume(t, nargs);
     }
@@ -268,9 +269,9 @@ void asio_sched_spawn(struct asio_rt *rt, lua_State *L, int nargs, enum asio_spa
     spawn(rt, L, nargs, how, NULL);
 }
 
-void asio_sched_spawn_counted(struct asio_rt *rt, lua_State *L, int nargs, struct asio_tally *tally)
+void asio_sched_spawn_counted(struct asio_rt *rt, lua_State *L, int nargs, struct asio_counter *counter)
 {
-    spawn(rt, L, nargs, ASIO_SPAWN_OWNER, tally);
+    spawn(rt, L, nargs, ASIO_SPAWN_OWNER, counter);
 }
 
 /* ---- parking ------------------------------------------------------------------------------ */
@@ -292,21 +293,21 @@ static bool is_base(lua_State *L, const struct asio_rt *rt)
 static void forget_above(lua_State *L, struct asio_rt *rt)
 {
     struct asio_wait *w = rt->self;
-    struct asio_nested *n = w->nested;
+    struct asio_user_coroutine *n = w->user_coroutine;
     while (n && n->co != L)
         n = n->outer;
     if (!n && !is_base(L, rt))
         return; /* a coroutine that is not known */
-    while (w->nested != n)
-        asio_scope_pop_nested(w);
+    while (w->user_coroutine != n)
+        asio_scope_pop_user_coroutine(w);
 }
 
 bool asio_sched_owns(lua_State *L, struct asio_rt *rt)
 {
     const struct asio_wait *w = rt->self;
-    if (w->nested && w->nested->co != L)
+    if (w->user_coroutine && w->user_coroutine->co != L)
         forget_above(L, rt);
-    return w->nested ? w->nested->co == L : is_base(L, rt);
+    return w->user_coroutine ? w->user_coroutine->co == L : is_base(L, rt);
 }
 
 const struct asio_wait_op asio_yield_op = { .name = "yield" };
@@ -315,7 +316,7 @@ static const char cannot_suspend[] = "inside a call from C that cannot be suspen
                                      "string.gsub, a finalizer, require)";
 
 /* Why a call from L cannot wait; NULL: it can. */
-static const char *obstacle(lua_State *L, struct asio_rt *rt)
+static const char *sched_obstacle(lua_State *L, struct asio_rt *rt)
 {
     struct asio_wait *w = rt->self;
     if (rt->closed)
@@ -326,7 +327,7 @@ static const char *obstacle(lua_State *L, struct asio_rt *rt)
     if (w->state != ASIO_WAIT_IDLE)
         return "the light thread waits already";
     if (rt->current)
-        return lua_isyieldable(L) && !(w->nested && w->nested->stuck) ? NULL : cannot_suspend;
+        return lua_isyieldable(L) && !(w->user_coroutine && w->user_coroutine->stuck) ? NULL : cannot_suspend;
     if (rt->looping)
         return "the event loop is already running";
     if (asio_rt_in_finalizer(rt))
@@ -336,18 +337,18 @@ static const char *obstacle(lua_State *L, struct asio_rt *rt)
 
 bool asio_sched_can_wait(lua_State *L, struct asio_rt *rt)
 {
-    return obstacle(L, rt) == NULL;
+    return sched_obstacle(L, rt) == NULL;
 }
 
 struct asio_wait *asio_sched_claim(lua_State *L, struct asio_rt *rt)
 {
-    const char *why = obstacle(L, rt);
+    const char *why = sched_obstacle(L, rt);
     if (why)
         asio_error_misuse(L, "cannot wait here: %s", why);
     return rt->self;
 }
 
-static void settle(struct asio_wait *w, int status)
+static void sched_settle(struct asio_wait *w, int status)
 {
     asio_timer_clear(&w->timer);
     w->rt->alive -= w->counted;
@@ -366,30 +367,30 @@ bool asio_sched_ready(struct asio_wait *w, int status)
 {
     if (!is_parked(w))
         return false;
-    if (w->relay) {
+    if (w->callback) {
         w->state = ASIO_WAIT_DONE;
         w->status = status;
-        w->relay(w);
+        w->callback(w);
         return true;
     }
-    settle(w, status);
+    sched_settle(w, status);
     if (w->main) { /* at once: its source may be gone by the end of the turn */
         w->rt->main_results = results_to(w, w->rt->main_L);
         w->rt->attention = true;
     } else {
-        list_add(w->op == &asio_yield_op ? &w->rt->yielded : &w->rt->ready, thread_of(w));
+        sched_list_add(w->op == &asio_yield_op ? &w->rt->yielded : &w->rt->ready, sched_thread_of(w));
     }
     return true;
 }
 
 bool asio_sched_wake(struct asio_wait *w, int status)
 {
-    if (w->main || w->relay || w->rt->depth > 0)
+    if (w->main || w->callback || w->rt->depth > 0)
         return asio_sched_ready(w, status);
     if (!is_parked(w))
         return false;
-    settle(w, status);
-    resume(thread_of(w), results_to(w, thread_of(w)->co));
+    sched_settle(w, status);
+    resume(sched_thread_of(w), results_to(w, sched_thread_of(w)->co));
     return true;
 }
 
@@ -428,7 +429,7 @@ void asio_sched_interrupt(struct asio_wait *w)
     asio_sched_wake(w, w->status);
 }
 
-static bool is_over(const void *arg)
+static bool sched_is_over(const void *arg)
 {
     return ((const struct asio_wait *)arg)->state != ASIO_WAIT_PARKED;
 }
@@ -441,8 +442,8 @@ static int drive(lua_State *L, struct asio_wait *w)
     luaL_checkstack(L, ASIO_WAIT_RESULTS, "too many results");
     rt->main_L = L;
     rt->stop = false;
-    asio_sched_loop(rt, true, is_over, w);
-    bool ended = is_over(w);
+    asio_sched_loop(rt, true, sched_is_over, w);
+    bool ended = sched_is_over(w);
     asio_sched_abort(w, UV_ECANCELED); /* unless it has */
     w->state = ASIO_WAIT_IDLE;
     if (ended || (rt->stop && !rt->interrupted))
@@ -503,7 +504,7 @@ static void keep_cancelled(lua_State *L, struct asio_rt *rt)
 }
 
 /* The messages of running out of memory, made while there is some. */
-static void keep_no_memory(lua_State *L, struct asio_rt *rt)
+static void sched_keep_no_memory(lua_State *L, struct asio_rt *rt)
 {
     lua_createtable(L, 2, 0);
     asio_error_push(L, UV_ENOMEM);
@@ -515,8 +516,8 @@ static void keep_no_memory(lua_State *L, struct asio_rt *rt)
 
 static void drop_scopes(struct asio_wait *w)
 {
-    while (w->nested)
-        asio_scope_pop_nested(w);
+    while (w->user_coroutine)
+        asio_scope_pop_user_coroutine(w);
     asio_scope_drop(w, NULL);
 }
 
@@ -540,10 +541,10 @@ void asio_sched_open(lua_State *L, struct asio_rt *rt)
         return;
     lua_createtable(L, 4 * ASIO_SLOT_KEYS, 0); /* an array from the start, see asio_slot_set */
     lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_threads);
-    keep_no_memory(L, rt);
+    sched_keep_no_memory(L, rt);
     keep_cancelled(L, rt);
     struct asio_wait *w = lua_newuserdata(L, sizeof *w);
-    asio_wait_init(w, rt, on_deadline);
+    asio_wait_init(w, rt, sched_on_deadline);
     w->main = true;
     lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_main_wait);
     rt->main_wait = rt->self = w;

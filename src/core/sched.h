@@ -40,7 +40,7 @@ struct asio_thread {
     uint32_t born;            /* uv_now() when it was spawned */
     struct asio_thread *next; /* ready list or failed list */
     struct asio_wait_list joiners;
-    struct asio_tally *tally; /* counts it until it has ended, or NULL */
+    struct asio_counter *counter; /* counts it until it has ended, or NULL */
 };
 
 enum asio_spawn {
@@ -55,7 +55,7 @@ enum asio_spawn {
 void asio_sched_spawn(struct asio_rt *rt, lua_State *L, int nargs, enum asio_spawn how);
 
 /* The same, as ASIO_SPAWN_OWNER, for a light thread that is counted. */
-void asio_sched_spawn_counted(struct asio_rt *rt, lua_State *L, int nargs, struct asio_tally *tally);
+void asio_sched_spawn_counted(struct asio_rt *rt, lua_State *L, int nargs, struct asio_counter *counter);
 
 /* The running light thread has an interrupt pending. Every waiting function asks after checking
  * its arguments and before its fast path, so that a busy peer cannot outrun a cancel, and then
@@ -117,7 +117,7 @@ void asio_sched_push_owned(lua_State *L, struct asio_thread *t);
 /* Lets go of a failed thread once reported. */
 void asio_sched_forget(struct asio_thread *t);
 
-/* ---- sched_turn.c ---- */
+/* ---- turn.c ---- */
 
 /* Runs turns until over(arg), asio.stop, Ctrl-C, or nothing is left; without `over` exactly one. A
  * turn: ready threads, flush, libuv (waiting for an event only if nobody is ready), deadlines, the

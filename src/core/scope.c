@@ -5,7 +5,7 @@
 
 enum { SPARE_MAX = 64 };
 
-static struct asio_scope *take(struct asio_rt *rt)
+static struct asio_scope *scope_take(struct asio_rt *rt)
 {
     struct asio_scope *s = rt->spare_scopes;
     if (s) {
@@ -19,7 +19,7 @@ static struct asio_scope *take(struct asio_rt *rt)
     return s;
 }
 
-static void give_back(struct asio_rt *rt, struct asio_scope *s)
+static void scope_give_back(struct asio_rt *rt, struct asio_scope *s)
 {
     if (s->holder)
         *s->holder = NULL;
@@ -39,7 +39,7 @@ static void give_back(struct asio_rt *rt, struct asio_scope *s)
 struct asio_scope *asio_scope_enter(
     struct asio_wait *w, uint64_t at, bool shield, void (*fire)(struct asio_timer *t))
 {
-    struct asio_scope *s = take(w->rt);
+    struct asio_scope *s = scope_take(w->rt);
     if (!s)
         return NULL;
     s->wait = w;
@@ -50,7 +50,7 @@ struct asio_scope *asio_scope_enter(
     s->tripped = false;
     s->timer.fire = fire;
     if (at != ASIO_NEVER && asio_timer_set(&w->rt->timers, &s->timer, at) < 0) {
-        give_back(w->rt, s);
+        scope_give_back(w->rt, s);
         return NULL;
     }
     s->outer = w->scope;
@@ -62,7 +62,7 @@ void asio_scope_free(struct asio_rt *rt, struct asio_scope *s)
 {
     while (s) {
         struct asio_scope *outer = s->outer;
-        give_back(rt, s);
+        scope_give_back(rt, s);
         s = outer;
     }
 }
@@ -72,7 +72,7 @@ void asio_scope_drop(struct asio_wait *w, struct asio_scope *outer)
     while (w->scope != outer) {
         struct asio_scope *s = w->scope;
         w->scope = s->outer;
-        give_back(w->rt, s);
+        scope_give_back(w->rt, s);
     }
 }
 
@@ -106,10 +106,10 @@ void asio_scope_resume(struct asio_wait *w, struct asio_scope *innermost)
     w->scope = innermost;
 }
 
-void asio_scope_pop_nested(struct asio_wait *w)
+void asio_scope_pop_user_coroutine(struct asio_wait *w)
 {
-    struct asio_nested *n = w->nested;
-    w->nested = n->outer;
+    struct asio_user_coroutine *n = w->user_coroutine;
+    w->user_coroutine = n->outer;
     n->suspended = asio_scope_suspend(w, n->mark);
     n->wait = NULL;
 }

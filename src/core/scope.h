@@ -21,7 +21,7 @@ void asio_scope_resume(struct asio_wait *w, struct asio_scope *innermost);
 
 /* Takes the innermost user's coroutine off a record, with the scopes it is in: it has yielded to its
  * resumer, has ended, or will never go on. */
-void asio_scope_pop_nested(struct asio_wait *w);
+void asio_scope_pop_user_coroutine(struct asio_wait *w);
 
 /* Frees suspended scopes. */
 void asio_scope_free(struct asio_rt *rt, struct asio_scope *innermost);

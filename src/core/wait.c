@@ -13,13 +13,13 @@ void asio_wait_init(struct asio_wait *w, struct asio_rt *rt, void (*fire)(struct
     asio_timer_init(&w->timer, fire);
 }
 
-void asio_relay_init(struct asio_wait *w, struct asio_rt *rt, const struct asio_wait_op *op, void *source,
-    void (*relay)(struct asio_wait *w))
+void asio_wait_init_callback(struct asio_wait *w, struct asio_rt *rt, const struct asio_wait_op *op,
+    void *source, void (*callback)(struct asio_wait *w))
 {
     asio_wait_init(w, rt, NULL);
     w->op = op;
     w->source = source;
-    w->relay = relay;
+    w->callback = callback;
     w->state = ASIO_WAIT_PARKED;
 }
 

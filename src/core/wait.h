@@ -24,7 +24,7 @@ struct asio_wait;
 
 /* A stretch of a light thread's run (asio.timeout, asio.shield, a group's function).
  * Created by entering it; owned by the record it is entered on, or, while a user's own coroutine is
- * suspended inside of it, by that coroutine's struct asio_nested; freed by leaving it, at the end
+ * suspended inside of it, by that coroutine's struct asio_user_coroutine; freed by leaving it, at the end
  * of the light thread, or with the coroutine; if the state closes first, with the record. */
 struct asio_scope {
     struct asio_timer timer; /* its deadline */
@@ -37,14 +37,14 @@ struct asio_scope {
     bool tripped;               /* the deadline has passed, or somebody has tripped it */
 };
 
-/* A user's own coroutine that asio.coroutine resumes, see nested.c. */
-struct asio_nested {
+/* A user's own coroutine that asio.coroutine resumes, see user_coroutine.c. */
+struct asio_user_coroutine {
     lua_State *co;
-    struct asio_wait *wait;       /* on whose behalf it runs; NULL: it does not */
-    struct asio_nested *outer;    /* the one that resumed it */
-    struct asio_scope *mark;      /* the scope its resumer was in */
-    struct asio_scope *suspended; /* innermost of the scopes it was in when it yielded */
-    bool stuck;                   /* a call that cannot be suspended lies below it */
+    struct asio_wait *wait;            /* on whose behalf it runs; NULL: it does not */
+    struct asio_user_coroutine *outer; /* the one that resumed it */
+    struct asio_scope *mark;           /* the scope its resumer was in */
+    struct asio_scope *suspended;      /* innermost of the scopes it was in when it yielded */
+    bool stuck;                        /* a call that cannot be suspended lies below it */
 };
 
 struct asio_wait_op {
@@ -82,23 +82,25 @@ struct asio_wait {
             int events;
         } fd;
     } u;
-    /* Nobody is parked on this record: its end is passed on (a branch of a select, a child of a group). */
-    void (*relay)(struct asio_wait *w);
-    struct asio_scope *scope;   /* innermost */
-    struct asio_nested *nested; /* innermost user's coroutine; NULL: the light thread itself runs */
-    int status;                 /* 0 or a libuv error, once done */
-    int slot;                   /* of its light thread, see coroutine.h; 0: the main chunk's */
-    uint32_t since;             /* uv_now() when it parked */
-    uint8_t state;              /* enum asio_wait_state */
-    bool main;                  /* the main chunk's: its results are put on its own stack at once */
-    bool counted;               /* in rt->alive */
-    bool cancelled;             /* interrupted for good: every wait raises from now on */
+    /* Called at its end, for a record that no light thread is parked on (a branch of a select, a child of a
+     * group); else NULL. */
+    void (*callback)(struct asio_wait *w);
+    struct asio_scope *scope; /* innermost */
+    struct asio_user_coroutine
+        *user_coroutine; /* innermost user's coroutine; NULL: the light thread itself runs */
+    int status;          /* 0 or a libuv error, once done */
+    int slot;            /* of its light thread, see coroutine.h; 0: the main chunk's */
+    uint32_t since;      /* uv_now() when it parked */
+    uint8_t state;       /* enum asio_wait_state */
+    bool main;           /* the main chunk's: its results are put on its own stack at once */
+    bool counted;        /* in rt->alive */
+    bool cancelled;      /* interrupted for good: every wait raises from now on */
 };
 
-/* A record with nothing on it; with `relay` one that nobody parks on, and that can be ended at once. */
+/* A record with nothing on it; with `callback` one that no light thread parks on, and that can be ended at once. */
 void asio_wait_init(struct asio_wait *w, struct asio_rt *rt, void (*fire)(struct asio_timer *t));
-void asio_relay_init(struct asio_wait *w, struct asio_rt *rt, const struct asio_wait_op *op, void *source,
-    void (*relay)(struct asio_wait *w));
+void asio_wait_init_callback(struct asio_wait *w, struct asio_rt *rt, const struct asio_wait_op *op,
+    void *source, void (*callback)(struct asio_wait *w));
 
 static inline void asio_push_ok(lua_State *L, const struct asio_rt *rt)
 {

@@ -46,7 +46,7 @@ struct resolver {
     int references, helpers;
 };
 
-static void list_add(struct list *list, struct request *r)
+static void getaddrinfo_list_add(struct list *list, struct request *r)
 {
     r->next = NULL;
     if (list->last)
@@ -114,7 +114,7 @@ static int translate(int error)
     }
 }
 
-static void look_up(struct request *r)
+static void getaddrinfo_look_up(struct request *r)
 {
     struct addrinfo hints;
     memset(&hints, 0, sizeof hints);
@@ -126,7 +126,7 @@ static void look_up(struct request *r)
 }
 
 /* Drops a reference; the lock is held and given up. */
-static void release(struct resolver *v)
+static void getaddrinfo_release(struct resolver *v)
 {
     bool last = --v->references == 0;
     uv_mutex_unlock(&v->lock);
@@ -137,24 +137,24 @@ static void release(struct resolver *v)
 }
 
 /* The loop is woken under the lock: the runtime cannot close the handle meanwhile. */
-static void helper_main(void *arg)
+static void getaddrinfo_helper_main(void *arg)
 {
     struct resolver *v = arg;
     struct request *r;
     uv_mutex_lock(&v->lock);
     while ((r = list_take(&v->queue)) != NULL) {
         uv_mutex_unlock(&v->lock);
-        look_up(r);
+        getaddrinfo_look_up(r);
         uv_mutex_lock(&v->lock);
         if (v->wakeup) {
-            list_add(&v->done, r);
+            getaddrinfo_list_add(&v->done, r);
             uv_async_send(&v->wakeup->async);
         } else {
             request_free(r);
         }
     }
     v->helpers--;
-    release(v);
+    getaddrinfo_release(v);
 }
 
 /* ---- the loop thread ---------------------------------------------------------------------- */
@@ -164,7 +164,7 @@ static bool usable(const struct addrinfo *a)
     return a->ai_addr && (a->ai_family == AF_INET || a->ai_family == AF_INET6);
 }
 
-static void set_address(struct asio_record *record, char *bytes, const struct addrinfo *a)
+static void getaddrinfo_set_address(struct asio_record *record, char *bytes, const struct addrinfo *a)
 {
     record->bytes = bytes;
     if (a->ai_family == AF_INET) {
@@ -184,7 +184,7 @@ static void set_address(struct asio_record *record, char *bytes, const struct ad
 }
 
 /* The order is the system's, which knows its routes. */
-static int make_answer(const struct addrinfo *list, struct asio_answer **answer)
+static int getaddrinfo_make_answer(const struct addrinfo *list, struct asio_answer **answer)
 {
     enum { ADDRESS = 16 };
     unsigned count = 0;
@@ -199,7 +199,7 @@ static int make_answer(const struct addrinfo *list, struct asio_answer **answer)
     struct asio_record *record = (*answer)->records;
     for (const struct addrinfo *a = list; a; a = a->ai_next, bytes += ADDRESS)
         if (usable(a))
-            set_address(record++, bytes, a);
+            getaddrinfo_set_address(record++, bytes, a);
     return 0;
 }
 
@@ -215,26 +215,26 @@ static void on_done(uv_async_t *async)
         struct asio_names_query *q = r->query;
         if (q) {
             q->parts[0].flight = NULL;
-            q->status = r->status < 0 ? r->status : make_answer(r->result, &q->answers[0]);
+            q->status = r->status < 0 ? r->status : getaddrinfo_make_answer(r->result, &q->answers[0]);
         }
         request_free(r);
         if (q)
-            asio_core_api.names_done(q);
+            asio_plugin.names_done(q);
     }
 }
 
-static void on_close(uv_handle_t *handle)
+static void getaddrinfo_on_close(uv_handle_t *handle)
 {
     asio_mem.free(ASIO_CONTAINER(handle, struct wakeup, async));
 }
 
-static void teardown(void *owner)
+static void getaddrinfo_teardown(void *owner)
 {
     struct wakeup *wakeup = owner;
-    uv_close((uv_handle_t *)&wakeup->async, on_close);
+    uv_close((uv_handle_t *)&wakeup->async, getaddrinfo_on_close);
 }
 
-static const struct asio_handle_ops wakeup_ops = { teardown };
+static const struct asio_handle_ops wakeup_ops = { getaddrinfo_teardown };
 
 /* The runtime goes: whoever is still in the system's resolver frees its own. */
 static void resolver_close(void *self)
@@ -245,10 +245,10 @@ static void resolver_close(void *self)
     v->wakeup = NULL;
     while ((r = list_take(&v->queue)) != NULL || (r = list_take(&v->done)) != NULL)
         request_free(r);
-    release(v);
+    getaddrinfo_release(v);
 }
 
-static void *resolver_open(const struct asio_core_api *core, struct asio_rt *rt, int *result)
+static void *resolver_open(const struct asio_plugin *core, struct asio_rt *rt, int *result)
 {
     struct resolver *v = asio_mem.malloc(sizeof *v);
     struct wakeup *wakeup = asio_mem.malloc(sizeof *wakeup);
@@ -275,12 +275,12 @@ static void *resolver_open(const struct asio_core_api *core, struct asio_rt *rt,
 static int submit(struct resolver *v, struct request *r)
 {
     uv_mutex_lock(&v->lock);
-    list_add(&v->queue, r);
+    getaddrinfo_list_add(&v->queue, r);
     int status = 0;
     if (v->helpers < HELPERS_MAX) {
         v->helpers++;
         v->references++;
-        status = asio_sys_thread(helper_main, v);
+        status = asio_sys_thread(getaddrinfo_helper_main, v);
         if (status < 0) {
             v->helpers--;
             v->references--;
@@ -294,7 +294,7 @@ static int submit(struct resolver *v, struct request *r)
     return status;
 }
 
-static int family_of(const struct asio_names_query *q)
+static int getaddrinfo_family_of(const struct asio_names_query *q)
 {
     switch (q->type) {
     case ASIO_NAMES_BOTH:
@@ -311,14 +311,14 @@ static int family_of(const struct asio_names_query *q)
 static int resolver_start(void *self, struct asio_names_query *q)
 {
     size_t length = strlen(q->host);
-    if (family_of(q) < 0 || q->servers_count > 0)
+    if (getaddrinfo_family_of(q) < 0 || q->servers_count > 0)
         return UV_ENOTSUP;
     struct request *r = asio_mem.malloc(sizeof *r + length + 1);
     if (!r)
         return UV_ENOMEM;
     r->query = q;
     r->result = NULL;
-    r->family = family_of(q);
+    r->family = getaddrinfo_family_of(q);
     memcpy(r->host, q->host, length + 1);
     int status = submit(self, r);
     if (status < 0) {
@@ -345,7 +345,7 @@ static void resolver_cancel(void *self, struct asio_names_query *q)
 }
 
 const struct asio_names_backend asio_names_getaddrinfo = {
-    .version = ASIO_CORE_API_VERSION,
+    .version = ASIO_PLUGIN_VERSION,
     .name = "getaddrinfo",
     .open = resolver_open,
     .close = resolver_close,

@@ -149,7 +149,7 @@ static unsigned check_servers(
 }
 
 /* The options that resolve and connect have in common; `index` is a table or nil. */
-static void check_options(lua_State *L, int index, int arg, const char *fname, struct options *o)
+static void resolve_check_options(lua_State *L, int index, int arg, const char *fname, struct options *o)
 {
     memset(&o->query, 0, sizeof o->query);
     o->port = 0;
@@ -214,13 +214,13 @@ static void record_address(const struct asio_record *r, int port, struct sockadd
     }
 }
 
-static void set_number(lua_State *L, const char *field, lua_Number value)
+static void resolve_set_number(lua_State *L, const char *field, lua_Number value)
 {
     lua_pushnumber(L, value);
     lua_setfield(L, -2, field);
 }
 
-static void set_address(lua_State *L, const struct sockaddr_storage *addr)
+static void resolve_set_address(lua_State *L, const struct sockaddr_storage *addr)
 {
     asio_address_push(L, addr);
     lua_pop(L, 1); /* the port */
@@ -241,13 +241,13 @@ static void set_fields(lua_State *L, const struct asio_record *r)
         lua_setfield(L, -2, text);
     } else {
         record_address(r, 0, &addr);
-        set_address(L, &addr);
+        resolve_set_address(L, &addr);
     }
     if (r->type == ASIO_NAMES_SRV || r->type == ASIO_NAMES_MX)
-        set_number(L, "priority", r->priority);
+        resolve_set_number(L, "priority", r->priority);
     if (r->type == ASIO_NAMES_SRV) {
-        set_number(L, "port", r->port);
-        set_number(L, "weight", r->weight);
+        resolve_set_number(L, "port", r->port);
+        resolve_set_number(L, "weight", r->weight);
     }
 }
 
@@ -262,7 +262,7 @@ static void append_records(lua_State *L, const struct asio_answer *a)
         lua_createtable(L, 0, 3);
         set_fields(L, r);
         if (r->ttl >= 0)
-            set_number(L, "ttl", r->ttl > age ? r->ttl - age : 0);
+            resolve_set_number(L, "ttl", r->ttl > age ? r->ttl - age : 0);
         lua_rawseti(L, -2, (int)lua_objlen(L, -2) + 1);
     }
 }
@@ -302,7 +302,7 @@ static int push_raw(lua_State *L, const struct asio_names_query *q, int port)
     return 4;
 }
 
-static int push_found(lua_State *L, struct asio_rt *rt, const struct lookup *k)
+static int resolve_push_found(lua_State *L, struct asio_rt *rt, const struct lookup *k)
 {
     asio_push_ok(L, rt);
     lua_newtable(L);
@@ -330,7 +330,7 @@ static void abort_lookup(struct asio_wait *w)
 
 static int push_answered(lua_State *L, struct asio_wait *w)
 {
-    return w->status < 0 ? asio_push_fail(L, w->status) : push_found(L, w->rt, w->source);
+    return w->status < 0 ? asio_push_fail(L, w->status) : resolve_push_found(L, w->rt, w->source);
 }
 
 static const struct asio_wait_op look_up_op = { "resolve", true, abort_lookup, push_answered };
@@ -342,7 +342,7 @@ static int ready(struct asio_rt *rt)
     if (!n->backend)
         n->backend = &asio_names_getaddrinfo;
     if (!n->state)
-        n->state = n->backend->open(&asio_core_api, rt, &status);
+        n->state = n->backend->open(&asio_plugin, rt, &status);
     return n->state ? 0 : status;
 }
 
@@ -362,7 +362,8 @@ static struct lookup *lookup_new(const char *host, size_t length, const struct o
     return k;
 }
 
-static int look_up(lua_State *L, struct asio_rt *rt, const char *host, size_t length, const struct options *o)
+static int resolve_look_up(
+    lua_State *L, struct asio_rt *rt, const char *host, size_t length, const struct options *o)
 {
     struct asio_wait *w = asio_sched_claim(L, rt);
     int status = ready(rt);
@@ -379,7 +380,7 @@ static int look_up(lua_State *L, struct asio_rt *rt, const char *host, size_t le
     if (status == ASIO_NAMES_ANSWERED) {
         lookup_free(n->held);
         n->held = k;
-        return push_found(L, rt, k);
+        return resolve_push_found(L, rt, k);
     }
     link_lookup(n, k);
     k->wait = w;
@@ -397,7 +398,7 @@ static int push_numeric(lua_State *L, struct asio_rt *rt, const struct sockaddr_
     asio_push_ok(L, rt);
     lua_createtable(L, 1, 0);
     lua_createtable(L, 0, 2);
-    set_address(L, addr);
+    resolve_set_address(L, addr);
     lua_rawseti(L, -2, 1);
     return 2;
 }
@@ -413,7 +414,7 @@ static int l_resolve(lua_State *L)
         asio_error_type(L, 1, 1, "resolve", "host name");
     if (!lua_isnil(L, 2) && !lua_istable(L, 2))
         asio_error_type(L, 2, 2, "resolve", "table");
-    check_options(L, 2, 2, "resolve", &o);
+    resolve_check_options(L, 2, 2, "resolve", &o);
     if (lua_istable(L, 2)) {
         lua_getfield(L, 2, "type");
         o.query.type = check_type(L, -1, 2, "resolve");
@@ -432,7 +433,7 @@ static int l_resolve(lua_State *L)
     if (!is_name(host, length, addresses) && !numeric)
         return asio_push_fail(L, UV_EAI_NONAME);
     o.query.numeric = numeric && type == ASIO_NAMES_PTR;
-    return look_up(L, rt, host, length, &o);
+    return resolve_look_up(L, rt, host, length, &o);
 }
 
 /* core.lookup(host, port, timeout, opts, type) -> IPv6 addresses, IPv4 addresses, whether the first is
@@ -444,7 +445,7 @@ static int l_lookup(lua_State *L)
     size_t length;
     const char *host = lua_tolstring(L, 1, &length);
     double timeout = asio_check_timeout(L, 3, 3, "connect");
-    check_options(L, 4, 3, "connect", &o);
+    resolve_check_options(L, 4, 3, "connect", &o);
     o.timeout = timeout;
     o.port = (int)lua_tointeger(L, 2);
     o.query.type = type_by_name(lua_tostring(L, 5));
@@ -453,7 +454,7 @@ static int l_lookup(lua_State *L)
         return asio_push_interrupt(L, rt);
     if (!is_name(host, length, true))
         return asio_push_fail(L, UV_EAI_NONAME);
-    return look_up(L, rt, host, length, &o);
+    return resolve_look_up(L, rt, host, length, &o);
 }
 
 /* core.claim(opts): raises for bad options of a look-up, and where nothing can wait. */
@@ -461,7 +462,7 @@ static int l_claim(lua_State *L)
 {
     struct asio_rt *rt = asio_rt_of(L);
     struct options o;
-    check_options(L, 1, 3, "connect", &o);
+    resolve_check_options(L, 1, 3, "connect", &o);
     if (asio_sched_interrupted(rt))
         return asio_push_interrupt(L, rt);
     asio_sched_claim(L, rt);
@@ -480,14 +481,14 @@ static void init_load_lock(void)
     load_lock_status = uv_mutex_init(&load_lock);
 }
 
-static int load(const struct asio_names_backend *backend)
+static int resolve_load(const struct asio_names_backend *backend)
 {
     uv_once(&once, init_load_lock);
     if (load_lock_status < 0)
         return load_lock_status;
     uv_mutex_lock(&load_lock);
     asio_sys_pin(backend);
-    int status = backend->load ? backend->load(&asio_core_api) : 0;
+    int status = backend->load ? backend->load(&asio_plugin) : 0;
     uv_mutex_unlock(&load_lock);
     return status;
 }
@@ -500,7 +501,7 @@ static int l_names_use(lua_State *L)
     const struct asio_names_backend *backend = lua_touserdata(L, 1);
     if (!backend)
         backend = &asio_names_getaddrinfo;
-    if (n && !n->state && backend->version == ASIO_CORE_API_VERSION && load(backend) == 0)
+    if (n && !n->state && backend->version == ASIO_PLUGIN_VERSION && resolve_load(backend) == 0)
         n->backend = backend;
     if (!n || n->backend != backend)
         return 0;
@@ -512,13 +513,13 @@ static int l_names_use(lua_State *L)
 static int l_names_beside(lua_State *L)
 {
     char path[1024];
-    if (asio_sys_module_path(&asio_core_api, path, sizeof path) < 0)
+    if (asio_sys_module_path(&asio_plugin, path, sizeof path) < 0)
         return 0;
     lua_pushstring(L, path);
     return 1;
 }
 
-static int l_clear(lua_State *L)
+static int l_resolve_clear(lua_State *L)
 {
     struct asio_names *n = asio_rt_of(L)->names;
     if (n && n->state && n->backend->clear)
@@ -545,9 +546,9 @@ void asio_names_open(lua_State *L, struct asio_rt *rt)
 {
     static const luaL_Reg core[] = { { "resolve", l_resolve }, { "lookup", l_lookup }, { "claim", l_claim },
         { "names_use", l_names_use }, { "names_beside", l_names_beside }, { NULL, NULL } };
-    static const luaL_Reg module[] = { { "resolve_cache_clear", l_clear }, { NULL, NULL } };
-    asio_api_functions(L, rt, "core", core);
-    asio_api_functions(L, rt, "asio", module);
+    static const luaL_Reg module[] = { { "resolve_cache_clear", l_resolve_clear }, { NULL, NULL } };
+    asio_bind_functions(L, rt, "core", core);
+    asio_bind_functions(L, rt, "asio", module);
     if (rt->names) /* of a require that failed later on */
         return;
     rt->names = asio_mem.malloc(sizeof *rt->names);

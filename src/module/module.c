@@ -8,11 +8,11 @@
 static void set_tokens(lua_State *L, struct asio_rt *rt)
 {
     lua_pushnumber(L, rt->token_ok);
-    lua_setfield(L, ASIO_API_CORE, "OK");
+    lua_setfield(L, ASIO_BIND_CORE, "OK");
     lua_pushnumber(L, rt->token_fail);
-    lua_setfield(L, ASIO_API_CORE, "FAIL");
+    lua_setfield(L, ASIO_BIND_CORE, "FAIL");
     lua_pushnumber(L, rt->token_interrupt);
-    lua_setfield(L, ASIO_API_CORE, "INTERRUPT");
+    lua_setfield(L, ASIO_BIND_CORE, "INTERRUPT");
 }
 
 /* Runs one embedded part as chunk(core). shims.lua runs first; the other parts
@@ -21,7 +21,7 @@ static void run_embedded(lua_State *L, const struct asio_embedded *part)
 {
     if (luaL_loadbuffer(L, part->source, part->length, ASIO_CHUNK_NAME) != 0)
         lua_error(L);
-    lua_pushvalue(L, ASIO_API_CORE);
+    lua_pushvalue(L, ASIO_BIND_CORE);
     lua_call(L, 1, 0);
 }
 
@@ -36,21 +36,21 @@ static int open_parts(lua_State *L)
     asio_report_open(L, rt);
     asio_run_open(L, rt);
     asio_timeout_open(L, rt);
-    asio_nested_open(L, rt);
+    asio_user_coroutine_open(L, rt);
     asio_channel_open(L, rt);
-    asio_lock_open(L, rt);
+    asio_sync_open(L, rt);
     asio_select_open(L, rt);
     asio_group_open(L, rt);
     asio_ticker_open(L, rt);
     asio_inspect_open(L, rt);
     asio_watchdog_open(L, rt);
     asio_signal_open(L, rt);
-    asio_poll_open(L, rt);
+    asio_wait_fd_open(L, rt);
     asio_address_open(L, rt);
     asio_conn_open(L, rt);
     asio_tcp_open(L, rt);
-    asio_pipe_open(L, rt);
-    asio_passing_open(L, rt);
+    asio_unix_open(L, rt);
+    asio_fd_passing_open(L, rt);
     asio_splice_open(L, rt);
     asio_relay_open(L, rt);
     asio_stdio_open(L, rt);
@@ -59,7 +59,7 @@ static int open_parts(lua_State *L)
     asio_udp_open(L, rt);
     for (const struct asio_embedded *part = asio_embedded; part->name; part++)
         run_embedded(L, part);
-    lua_getfield(L, ASIO_API_CORE, "asio");
+    lua_getfield(L, ASIO_BIND_CORE, "asio");
     return 1;
 }
 

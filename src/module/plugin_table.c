@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The table of functions for the shared objects beside asio.so; see core_api.h. Watches of their
+ * The table of functions for the shared objects beside asio.so; see plugin.h. Watches of their
  * descriptors live here: libuv's handle stays on this side. */
 #include "plugin/plugin.h"
 
@@ -11,7 +11,7 @@
 
 #include <string.h>
 
-/* Lifetime: see core_api.h; freed by libuv's close callback. */
+/* Lifetime: see plugin.h; freed by libuv's close callback. */
 struct asio_watch {
     const struct asio_handle_ops *ops; /* first: see runtime.h */
     uv_poll_t handle;
@@ -21,7 +21,7 @@ struct asio_watch {
     bool closed;
 };
 
-static void on_close(uv_handle_t *handle)
+static void watch_on_close(uv_handle_t *handle)
 {
     asio_mem.free(handle->data);
 }
@@ -44,24 +44,24 @@ static void watch_close(struct asio_watch *w)
 {
     want(w, 0);
     w->closed = true;
-    uv_close((uv_handle_t *)&w->handle, on_close);
+    uv_close((uv_handle_t *)&w->handle, watch_on_close);
 }
 
-static void teardown(void *owner)
+static void watch_teardown(void *owner)
 {
     watch_close(owner);
 }
 
-static const struct asio_handle_ops watch_ops = { teardown };
+static const struct asio_handle_ops watch_ops = { watch_teardown };
 
 /* libuv stops watching at an error condition (a datagram that was refused), which is the owner's to
  * fetch: told as whatever is wanted. If the owner goes on with the descriptor, so does the watch. */
-static void on_poll(uv_poll_t *handle, int status, int events)
+static void watch_on_poll(uv_poll_t *handle, int status, int events)
 {
     struct asio_watch *w = handle->data;
     w->fn(w->arg, status < 0 ? w->wanted : events);
     if (status < 0 && !w->closed && w->wanted) /* nothing frees it before libuv's callback returns */
-        uv_poll_start(handle, w->wanted, on_poll);
+        uv_poll_start(handle, w->wanted, watch_on_poll);
 }
 
 static struct asio_watch *watch_open(
@@ -87,7 +87,7 @@ static struct asio_watch *watch_open(
 static int watch_set(struct asio_watch *w, int events)
 {
     want(w, events);
-    return events ? uv_poll_start(&w->handle, events, on_poll) : uv_poll_stop(&w->handle);
+    return events ? uv_poll_start(&w->handle, events, watch_on_poll) : uv_poll_stop(&w->handle);
 }
 
 static int timer_set(struct asio_rt *rt, struct asio_timer *t, uint64_t at)
@@ -112,8 +112,8 @@ static uint64_t file_stamp(const char *path)
     return status < 0 ? 0 : stamp | 1;
 }
 
-const struct asio_core_api asio_core_api = {
-    .version = ASIO_CORE_API_VERSION,
+const struct asio_plugin asio_plugin = {
+    .version = ASIO_PLUGIN_VERSION,
     .mem = &asio_mem,
     .now = uv_hrtime,
     .timer_init = asio_timer_init,

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * Passing connections to other processes; see passing.h. libuv's pipe writes, closes and so on as it does
+ * Passing connections to other processes; see fd_passing.h. libuv's pipe writes, closes and so on as it does
  * for others. Reading is our own, since what libuv says of descriptors that came along does not tell
  * which byte they rode on, nor that some were lost: a poller on a duplicate of the socket (libuv takes a
  * descriptor only once) says when to read, and when a descriptor can be sent.
  *
- * Lifetime of struct asio_passing: made with the pipe, and owned by it; its poller and the
+ * Lifetime of struct asio_fd_passing: made with the pipe, and owned by it; its poller and the
  * duplicate come with the socket and go with the pipe's handle, its memory in the poller's close callback; if the state
  * closes first, the same. Descriptors in the queue are its own: closed when nobody has taken them. */
 #include "net/fd_passing.h"
@@ -23,9 +23,9 @@ enum {
 };
 static const uv_os_sock_t lost = (uv_os_sock_t)-1; /* one there was no room for in this process */
 
-struct asio_passing {
+struct asio_fd_passing {
     const struct asio_handle_ops *ops; /* first: see runtime.h */
-    struct asio_pipe *pipe;
+    struct asio_unix *pipe;
     uv_poll_t poll;
     uv_os_sock_t fd;                   /* the duplicate */
     struct asio_wait *receiver;        /* in recv_handle */
@@ -36,14 +36,14 @@ struct asio_passing {
     bool begun; /* there is a poller, and the duplicate */
 };
 
-static struct asio_passing *passing_of(struct asio_stream *s)
+static struct asio_fd_passing *fd_passing_of(struct asio_stream *s)
 {
-    return ((struct asio_pipe *)(void *)s)->passing;
+    return ((struct asio_unix *)(void *)s)->passing;
 }
 
 /* ---- the queue ---------------------------------------------------------------------------- */
 
-static void close_queue(struct asio_passing *p)
+static void close_queue(struct asio_fd_passing *p)
 {
     for (unsigned i = 0; i < p->count; i++)
         if (p->queue[i] != lost)
@@ -51,7 +51,7 @@ static void close_queue(struct asio_passing *p)
     p->count = 0;
 }
 
-static void enqueue(struct asio_passing *p, const struct asio_sys_arrival *a)
+static void enqueue(struct asio_fd_passing *p, const struct asio_sys_arrival *a)
 {
     for (unsigned i = 0; i < a->count; i++)
         p->queue[p->count++] = a->handles[i];
@@ -61,7 +61,7 @@ static void enqueue(struct asio_passing *p, const struct asio_sys_arrival *a)
         close_queue(p);
 }
 
-static void dequeue(struct asio_passing *p)
+static void dequeue(struct asio_fd_passing *p)
 {
     p->count--;
     memmove(p->queue, p->queue + 1, p->count * sizeof *p->queue);
@@ -69,9 +69,9 @@ static void dequeue(struct asio_passing *p)
 
 /* ---- polling ------------------------------------------------------------------------------ */
 
-static void on_poll(uv_poll_t *handle, int status, int events);
+static void fd_passing_on_poll(uv_poll_t *handle, int status, int events);
 
-static void update(struct asio_passing *p)
+static void fd_passing_update(struct asio_fd_passing *p)
 {
     int events = p->senders.first ? UV_WRITABLE : 0;
     if (uv_is_closing((uv_handle_t *)&p->poll))
@@ -79,19 +79,19 @@ static void update(struct asio_passing *p)
     if (p->reading && p->count < QUEUE_MAX)
         events |= UV_READABLE;
     if (events)
-        uv_poll_start(&p->poll, events, on_poll);
+        uv_poll_start(&p->poll, events, fd_passing_on_poll);
     else
         uv_poll_stop(&p->poll);
 }
 
-static void wake_receiver(struct asio_passing *p, int status)
+static void wake_receiver(struct asio_fd_passing *p, int status)
 {
     struct asio_wait *w = p->receiver;
     p->receiver = NULL;
     asio_sched_wake(w, status);
 }
 
-static void ended(struct asio_passing *p, int status)
+static void fd_passing_ended(struct asio_fd_passing *p, int status)
 {
     p->reading = false;
     asio_stream_ended(&p->pipe->stream, status);
@@ -100,7 +100,7 @@ static void ended(struct asio_passing *p, int status)
 }
 
 /* Bytes that nobody reads hold up what comes behind them. */
-static void received(struct asio_passing *p, const struct asio_sys_arrival *a)
+static void received(struct asio_fd_passing *p, const struct asio_sys_arrival *a)
 {
     enqueue(p, a);
     if (a->n > 0)
@@ -110,7 +110,7 @@ static void received(struct asio_passing *p, const struct asio_sys_arrival *a)
 }
 
 /* User code runs in between: it may stop reading, and close. */
-static void receive(struct asio_passing *p)
+static void fd_passing_receive(struct asio_fd_passing *p)
 {
     for (int i = 0; i < READS && p->reading && p->count < QUEUE_MAX; i++) {
         struct asio_sys_arrival a;
@@ -119,14 +119,14 @@ static void receive(struct asio_passing *p)
         if (n == UV_EAGAIN)
             return;
         if (n <= 0) {
-            ended(p, n == 0 ? UV_EOF : (int)n);
+            fd_passing_ended(p, n == 0 ? UV_EOF : (int)n);
             return;
         }
         received(p, &a);
     }
 }
 
-static void wake_senders(struct asio_passing *p)
+static void wake_senders(struct asio_fd_passing *p)
 {
     while (p->senders.first) {
         struct asio_wait *w = p->senders.first;
@@ -136,40 +136,40 @@ static void wake_senders(struct asio_passing *p)
 }
 
 /* An error shows in what is tried then. */
-static void on_poll(uv_poll_t *handle, int status, int events)
+static void fd_passing_on_poll(uv_poll_t *handle, int status, int events)
 {
-    struct asio_passing *p = handle->data;
+    struct asio_fd_passing *p = handle->data;
     if (status < 0 || (events & UV_READABLE))
-        receive(p);
+        fd_passing_receive(p);
     if (status < 0 || (events & UV_WRITABLE))
         wake_senders(p);
-    update(p);
+    fd_passing_update(p);
 }
 
 /* ---- transport ---------------------------------------------------------------------------- */
 
-static int read_start(struct asio_stream *s)
+static int fd_passing_read_start(struct asio_stream *s)
 {
-    passing_of(s)->reading = true;
-    update(passing_of(s));
+    fd_passing_of(s)->reading = true;
+    fd_passing_update(fd_passing_of(s));
     return 0;
 }
 
-static void read_stop(struct asio_stream *s)
+static void fd_passing_read_stop(struct asio_stream *s)
 {
-    passing_of(s)->reading = false;
-    update(passing_of(s));
+    fd_passing_of(s)->reading = false;
+    fd_passing_update(fd_passing_of(s));
 }
 
-static void abort_waits(struct asio_stream *s, int status)
+static void fd_passing_abort_waits(struct asio_stream *s, int status)
 {
-    struct asio_passing *p = passing_of(s);
+    struct asio_fd_passing *p = fd_passing_of(s);
     if (p->receiver)
         asio_sched_abort(p->receiver, status);
     while (p->senders.first)
         asio_sched_abort(p->senders.first, status);
     close_queue(p);
-    update(p); /* it was full: what still comes is read and discarded */
+    fd_passing_update(p); /* it was full: what still comes is read and discarded */
 }
 
 static void on_poll_close(uv_handle_t *handle)
@@ -179,7 +179,7 @@ static void on_poll_close(uv_handle_t *handle)
 
 static void close_both(struct asio_stream *s)
 {
-    struct asio_passing *p = passing_of(s);
+    struct asio_fd_passing *p = fd_passing_of(s);
     p->reading = false;
     close_queue(p);
     if (p->begun) {
@@ -191,17 +191,17 @@ static void close_both(struct asio_stream *s)
     asio_uvstream_close(s);
 }
 
-static int name_of(struct asio_stream *s, struct sockaddr_storage *addr, bool peer)
+static int fd_passing_name_of(struct asio_stream *s, struct sockaddr_storage *addr, bool peer)
 {
     (void)s, (void)addr, (void)peer;
     return UV_EAFNOSUPPORT;
 }
 
-const struct asio_transport asio_passing_transport = {
+const struct asio_transport asio_fd_passing_transport = {
     .handle = { asio_stream_teardown },
     .name = "unix",
-    .read_start = read_start,
-    .read_stop = read_stop,
+    .read_start = fd_passing_read_start,
+    .read_stop = fd_passing_read_stop,
     .try_write = asio_uvstream_try_write,
     .write = asio_uvstream_write,
     .shutdown = asio_uvstream_shutdown,
@@ -209,33 +209,33 @@ const struct asio_transport asio_passing_transport = {
     .unread = asio_uvstream_unread,
     .close = close_both,
     .fd = asio_uvstream_fd,
-    .name_of = name_of,
-    .path_of = asio_pipe_path_of,
-    .abort_waits = abort_waits,
+    .name_of = fd_passing_name_of,
+    .path_of = asio_unix_path_of,
+    .abort_waits = fd_passing_abort_waits,
 };
 
-static void teardown(void *owner)
+static void fd_passing_teardown(void *owner)
 {
-    asio_stream_teardown(&((struct asio_passing *)owner)->pipe->stream);
+    asio_stream_teardown(&((struct asio_fd_passing *)owner)->pipe->stream);
 }
 
-static const struct asio_handle_ops passing_ops = { teardown };
+static const struct asio_handle_ops fd_passing_ops = { fd_passing_teardown };
 
-bool asio_passing_make(struct asio_pipe *pipe)
+bool asio_fd_passing_make(struct asio_unix *pipe)
 {
-    struct asio_passing *p = asio_mem.malloc(sizeof *p);
+    struct asio_fd_passing *p = asio_mem.malloc(sizeof *p);
     pipe->passing = p;
     if (!p)
         return false;
     memset(p, 0, sizeof *p);
-    p->ops = &passing_ops;
+    p->ops = &fd_passing_ops;
     p->pipe = pipe;
     return true;
 }
 
-int asio_passing_begin(struct asio_pipe *pipe)
+int asio_fd_passing_begin(struct asio_unix *pipe)
 {
-    struct asio_passing *p = pipe->passing;
+    struct asio_fd_passing *p = pipe->passing;
     uv_os_fd_t fd;
     int status = asio_uvstream_fd(&pipe->stream, &fd);
     if (status == 0)
@@ -252,11 +252,11 @@ int asio_passing_begin(struct asio_pipe *pipe)
 
 /* ---- sending ------------------------------------------------------------------------------ */
 
-static void abort_send(struct asio_wait *w)
+static void fd_passing_abort_send(struct asio_wait *w)
 {
-    struct asio_passing *p = w->source;
+    struct asio_fd_passing *p = w->source;
     asio_wait_list_remove(&p->senders, w);
-    update(p);
+    fd_passing_update(p);
 }
 
 /* The shim tries again: until then the connection to be passed is still the script's. */
@@ -269,11 +269,11 @@ static int push_again(lua_State *L, struct asio_wait *w)
     return 2;
 }
 
-static const struct asio_wait_op send_op = { "send_handle", true, abort_send, push_again };
+static const struct asio_wait_op send_op = { "send_handle", true, fd_passing_abort_send, push_again };
 
 /* Why a connection cannot change its owner now; NULL: it can. What the other process would lack is
  * what has come here already, or has not left yet. */
-static const char *obstacle(struct asio_stream *o)
+static const char *fd_passing_obstacle(struct asio_stream *o)
 {
     if (asio_inbuf_length(&o->in) > 0)
         return "bytes that nobody has read are buffered in the connection to be passed";
@@ -288,7 +288,7 @@ static const char *obstacle(struct asio_stream *o)
 static struct asio_stream *check_carrier(lua_State *L, const char *fname)
 {
     struct asio_stream *s = asio_conn_check(L, fname)->stream;
-    if (s && s->transport != &asio_passing_transport)
+    if (s && s->transport != &asio_fd_passing_transport)
         asio_error_misuse(L, "%s: this connection was not made with { handles = true }", fname);
     return s;
 }
@@ -306,7 +306,7 @@ static struct asio_stream *check_passed(lua_State *L, const struct asio_stream *
     return o;
 }
 
-static int refuse(lua_State *L, int status, const char *why)
+static int fd_passing_refuse(lua_State *L, int status, const char *why)
 {
     asio_error_push_text(L, status, "%s", why);
     return asio_push_failed(L);
@@ -336,15 +336,15 @@ static int send_now(lua_State *L, struct asio_stream *s, struct asio_stream *o)
     if (status != UV_EAGAIN)
         return asio_push_fail(L, status);
     struct asio_wait *w = asio_sched_claim(L, s->rt);
-    struct asio_passing *p = passing_of(s);
+    struct asio_fd_passing *p = fd_passing_of(s);
     w->source = p;
     asio_wait_list_add(&p->senders, w);
-    update(p);
+    fd_passing_update(p);
     return asio_sched_park(L, w, &send_op, time_left(L, s));
 }
 
 /* core.send_handle(conn, passed, since): true; or false, then what is queued has to be flushed first. */
-static int l_send(lua_State *L)
+static int l_fd_passing_send(lua_State *L)
 {
     struct asio_rt *rt = asio_rt_of(L);
     struct asio_stream *s = check_carrier(L, "send_handle");
@@ -354,10 +354,10 @@ static int l_send(lua_State *L)
     if (!s)
         return asio_push_fail(L, UV_EBADF);
     if (!o)
-        return refuse(L, UV_EBADF, "the connection to be passed is closed");
-    const char *why = obstacle(o);
+        return fd_passing_refuse(L, UV_EBADF, "the connection to be passed is closed");
+    const char *why = fd_passing_obstacle(o);
     if (why)
-        return refuse(L, UV_EBUSY, why);
+        return fd_passing_refuse(L, UV_EBUSY, why);
     asio_stream_flush(s);
     if (s->write_status < 0)
         return asio_push_fail(L, s->write_status);
@@ -372,33 +372,33 @@ static int l_send(lua_State *L)
 
 /* ---- receiving ---------------------------------------------------------------------------- */
 
-static void abort_receive(struct asio_wait *w)
+static void fd_passing_abort_receive(struct asio_wait *w)
 {
-    struct asio_passing *p = w->source;
+    struct asio_fd_passing *p = w->source;
     p->receiver = NULL;
 }
 
-static const struct asio_carrier *carrier_of(uv_os_sock_t fd)
+static const struct asio_socket_family *fd_passing_family_of(uv_os_sock_t fd)
 {
     enum asio_sys_kind kind;
     bool listening;
     if (asio_sys_socket_kind(fd, &kind, &listening) < 0 || listening || kind == ASIO_SYS_OTHER)
         return NULL;
-    return kind == ASIO_SYS_TCP ? &asio_tcp_carrier : &asio_pipe_carrier;
+    return kind == ASIO_SYS_TCP ? &asio_tcp_family : &asio_unix_family;
 }
 
-static int open_handle(lua_State *L, struct asio_passing *p, struct asio_conn *conn)
+static int fd_passing_open_handle(lua_State *L, struct asio_fd_passing *p, struct asio_conn *conn)
 {
     struct asio_rt *rt = p->pipe->stream.rt;
     struct asio_options options = asio_options_default();
-    const struct asio_carrier *carrier = carrier_of(p->queue[0]);
-    struct asio_uvstream *u = carrier ? carrier->make(rt, &options) : NULL;
-    if (carrier && !u)
+    const struct asio_socket_family *family = fd_passing_family_of(p->queue[0]);
+    struct asio_uvstream *u = family ? family->make(rt, &options) : NULL;
+    if (family && !u)
         return asio_push_fail(L, UV_ENOMEM); /* it stays in the queue */
     uv_os_sock_t fd = p->queue[0];
     dequeue(p);
-    update(p);
-    int status = u ? carrier->open(&u->handle, fd) : UV_ENOTSUP;
+    fd_passing_update(p);
+    int status = u ? family->open(&u->handle, fd) : UV_ENOTSUP;
     if (status == 0) {
         asio_stream_attach(&u->stream, conn);
         asio_push_ok(L, rt);
@@ -407,54 +407,56 @@ static int open_handle(lua_State *L, struct asio_passing *p, struct asio_conn *c
     }
     asio_sys_close(fd);
     if (!u)
-        return refuse(L, status, "what was passed is not a connection");
+        return fd_passing_refuse(L, status, "what was passed is not a connection");
     asio_uvstream_discard(u);
     return asio_push_fail(L, status);
 }
 
 /* Somebody else may have taken it by now. Making the userdata may run finalizers, which may do that too, or
  * close. */
-static int push_first(lua_State *L, struct asio_passing *p)
+static int fd_passing_push_first(lua_State *L, struct asio_fd_passing *p)
 {
     struct asio_stream *s = &p->pipe->stream;
     struct asio_conn *conn = p->count > 0 ? asio_conn_push(L, s->rt) : NULL;
     if (p->count == 0)
         return asio_push_fail(L, s->closing ? UV_ECANCELED : UV_EBUSY);
     if (p->queue[0] != lost)
-        return open_handle(L, p, conn);
+        return fd_passing_open_handle(L, p, conn);
     dequeue(p);
-    update(p);
-    return refuse(L, UV_EMFILE, "a connection was passed for which this process had no descriptor left");
+    fd_passing_update(p);
+    return fd_passing_refuse(
+        L, UV_EMFILE, "a connection was passed for which this process had no descriptor left");
 }
 
 static int push_failure(lua_State *L, int status)
 {
     if (status == UV_ENOBUFS)
-        return refuse(L, status, "too many bytes that nobody has read are in front of it");
+        return fd_passing_refuse(L, status, "too many bytes that nobody has read are in front of it");
     return asio_push_fail(L, status);
 }
 
-static int push_received(lua_State *L, struct asio_wait *w)
+static int fd_passing_push_received(lua_State *L, struct asio_wait *w)
 {
-    return w->status < 0 ? push_failure(L, w->status) : push_first(L, w->source);
+    return w->status < 0 ? push_failure(L, w->status) : fd_passing_push_first(L, w->source);
 }
 
-static const struct asio_wait_op receive_op = { "recv_handle", true, abort_receive, push_received };
+static const struct asio_wait_op receive_op = { "recv_handle", true, fd_passing_abort_receive,
+    fd_passing_push_received };
 
 /* core.recv_handle(conn) */
-static int l_receive(lua_State *L)
+static int l_fd_passing_receive(lua_State *L)
 {
     struct asio_rt *rt = asio_rt_of(L);
     struct asio_stream *s = check_carrier(L, "recv_handle");
     if (asio_sched_interrupted(rt))
         return asio_push_interrupt(L, rt);
-    struct asio_passing *p = s ? passing_of(s) : NULL;
+    struct asio_fd_passing *p = s ? fd_passing_of(s) : NULL;
     if (!p)
         return asio_push_fail(L, UV_EBADF);
     if (p->receiver)
         return asio_push_fail(L, UV_EBUSY);
     if (p->count > 0)
-        return push_first(L, p);
+        return fd_passing_push_first(L, p);
     if (s->read_status < 0)
         return asio_push_fail(L, s->read_status);
     if (asio_inbuf_length(&s->in) > ASIO_READ_AHEAD)
@@ -467,9 +469,9 @@ static int l_receive(lua_State *L)
     return asio_sched_park(L, w, &receive_op, s->read_timeout);
 }
 
-void asio_passing_open(lua_State *L, struct asio_rt *rt)
+void asio_fd_passing_open(lua_State *L, struct asio_rt *rt)
 {
-    static const luaL_Reg core[] = { { "send_handle", l_send }, { "recv_handle", l_receive },
-        { NULL, NULL } };
-    asio_api_functions(L, rt, "core", core);
+    static const luaL_Reg core[] = { { "send_handle", l_fd_passing_send },
+        { "recv_handle", l_fd_passing_receive }, { NULL, NULL } };
+    asio_bind_functions(L, rt, "core", core);
 }

@@ -20,7 +20,7 @@ enum { ACCEPTS_A_TURN = 64 };
 static const double backoff_min = 0.005, backoff_max = 1, report_every = 60; /* seconds */
 
 static void on_connection(uv_stream_t *handle, int status);
-static void on_timer(struct asio_timer *timer);
+static void listener_on_timer(struct asio_timer *timer);
 
 /* ---- opening and closing ------------------------------------------------------------------ */
 
@@ -30,7 +30,7 @@ static void free_listener(struct asio_listener *l)
     asio_mem.free(l);
 }
 
-static void on_close(uv_handle_t *handle)
+static void listener_on_close(uv_handle_t *handle)
 {
     struct asio_listener *l = handle->data;
     l->state = ASIO_LISTENER_CLOSED;
@@ -46,7 +46,7 @@ static void close_handle(struct asio_listener *l)
     if (l->state != ASIO_LISTENER_OPEN)
         return;
     l->state = ASIO_LISTENER_CLOSING;
-    uv_close(&l->handle.any, on_close);
+    uv_close(&l->handle.any, listener_on_close);
 }
 
 /* The file goes first: while the socket is open nobody else's can be taken for it. */
@@ -60,11 +60,11 @@ void asio_listener_close(struct asio_listener *l)
     while (l->accepters.first) /* may run finalizers: they find a server that is closed */
         asio_sched_abort(l->accepters.first, UV_ECANCELED);
     while (l->incomplete.first)
-        asio_proxied_give_up(l->incomplete.first->source);
+        asio_proxy_accept_give_up(l->incomplete.first->source);
     while (l->complete.first)
-        asio_proxied_give_up(l->complete.first->source);
-    l->crew->listener = NULL;
-    asio_crew_free(l->crew);
+        asio_proxy_accept_give_up(l->complete.first->source);
+    l->drain->listener = NULL;
+    asio_drain_free(l->drain);
     l->rt->alive--;
     asio_timer_remove(&l->rt->timers, &l->timer);
     asio_sys_unix_remove(&l->file);
@@ -76,12 +76,12 @@ void asio_listener_close(struct asio_listener *l)
         close_handle(l);
 }
 
-static void teardown(void *owner)
+static void listener_teardown(void *owner)
 {
     asio_listener_close(owner);
 }
 
-static const struct asio_handle_ops listener_ops = { teardown };
+static const struct asio_handle_ops listener_ops = { listener_teardown };
 
 /* The spare comes before listening: a server that could not pause would be at the mercy of the first
  * fault. Where the system needs none there is none. */
@@ -105,7 +105,7 @@ static int open_given(struct asio_listener *l, uv_os_sock_t fd)
     int status = asio_sys_dup((uv_os_fd_t)fd, &copy);
     if (status < 0)
         return status;
-    status = l->carrier->open(&l->handle.stream, copy);
+    status = l->family->open(&l->handle.stream, copy);
     if (status < 0)
         asio_sys_close(copy);
     return status;
@@ -119,7 +119,7 @@ static int open_pipe(struct asio_listener *l, const char *name, size_t n)
         return l->options.handles ? status : uv_pipe_bind(&l->handle.pipe, name);
     if (status < 0)
         return status;
-    status = l->carrier->open(&l->handle.stream, fd);
+    status = l->family->open(&l->handle.stream, fd);
     if (status < 0)
         asio_sys_close(fd);
     return status;
@@ -148,13 +148,13 @@ static int learn_path(struct asio_listener *l)
 static int learn_name(struct asio_listener *l)
 {
     int length = sizeof l->address;
-    if (l->carrier == &asio_pipe_carrier)
+    if (l->family == &asio_unix_family)
         return learn_path(l);
     return uv_tcp_getsockname(&l->handle.tcp, (struct sockaddr *)&l->address, &length);
 }
 
 static struct asio_listener *new_listener(
-    struct asio_rt *rt, const struct asio_carrier *carrier, const struct asio_options *options)
+    struct asio_rt *rt, const struct asio_socket_family *family, const struct asio_options *options)
 {
     struct asio_listener *l = asio_mem.malloc(sizeof *l);
     if (!l)
@@ -162,13 +162,13 @@ static struct asio_listener *new_listener(
     memset(l, 0, sizeof *l);
     l->ops = &listener_ops;
     l->rt = rt;
-    l->carrier = carrier;
+    l->family = family;
     l->options = *options;
     l->backoff = backoff_min;
     l->spare = ASIO_NO_SOCKET;
-    asio_timer_init(&l->timer, on_timer);
-    l->crew = asio_crew_new(rt);
-    if (l->crew)
+    asio_timer_init(&l->timer, listener_on_timer);
+    l->drain = asio_drain_new(rt);
+    if (l->drain)
         return l;
     asio_mem.free(l);
     return NULL;
@@ -177,11 +177,11 @@ static struct asio_listener *new_listener(
 static int init_handle(struct asio_listener *l, const struct asio_endpoint *where)
 {
     if (where->path || where->fd != ASIO_NO_SOCKET)
-        return l->carrier->init(&l->rt->loop, &l->handle.stream);
+        return l->family->init(&l->rt->loop, &l->handle.stream);
     return asio_tcp_init(&l->rt->loop, &l->handle.tcp, where->address.ss_family, &l->options);
 }
 
-static int open_handle(struct asio_listener *l, const struct asio_endpoint *where)
+static int listener_open_handle(struct asio_listener *l, const struct asio_endpoint *where)
 {
     if (where->fd != ASIO_NO_SOCKET)
         return open_given(l, where->fd);
@@ -193,22 +193,22 @@ static int open_handle(struct asio_listener *l, const struct asio_endpoint *wher
 int asio_listener_open(struct asio_rt *rt, struct asio_server *server, const struct asio_endpoint *where,
     const struct asio_options *options)
 {
-    struct asio_listener *l = new_listener(rt, where->carrier, options);
+    struct asio_listener *l = new_listener(rt, where->family, options);
     int status = l ? init_handle(l, where) : UV_ENOMEM;
     if (status < 0) {
         if (l)
-            asio_mem.free(l->crew);
+            asio_mem.free(l->drain);
         asio_mem.free(l);
         return status;
     }
     l->handle.any.data = l;
     l->server = server;
-    l->crew->listener = l;
-    l->crew->held = true;
+    l->drain->listener = l;
+    l->drain->held = true;
     server->listener = l;
-    server->crew = l->crew;
+    server->drain = l->drain;
     rt->alive++;
-    status = open_handle(l, where);
+    status = listener_open_handle(l, where);
     if (status == 0)
         status = start_listening(l);
     if (status == 0)
@@ -234,7 +234,7 @@ int asio_listener_push_address(lua_State *L, const struct asio_listener *l)
 /* ---- faults ------------------------------------------------------------------------------- */
 
 /* Once per trouble, not once per connection: at most every minute while it lasts. */
-static void report(struct asio_listener *l, const char *what)
+static void listener_report(struct asio_listener *l, const char *what)
 {
     char name[ASIO_ADDRESS_MAX] = "?";
     int length = ASIO_ADDRESS_MAX;
@@ -250,7 +250,7 @@ static void report(struct asio_listener *l, const char *what)
     fflush(stderr);
 }
 
-static void retry_later(struct asio_listener *l, double seconds)
+static void listener_retry_later(struct asio_listener *l, double seconds)
 {
     l->paused = true;
     if (asio_timer_set(&l->rt->timers, &l->timer, asio_rt_deadline(seconds)) == 0)
@@ -261,7 +261,7 @@ static void retry_later(struct asio_listener *l, double seconds)
 
 static void back_off(struct asio_listener *l)
 {
-    retry_later(l, l->backoff);
+    listener_retry_later(l, l->backoff);
     l->backoff = l->backoff * 2 < backoff_max ? l->backoff * 2 : backoff_max;
 }
 
@@ -269,7 +269,7 @@ static void report_status(struct asio_listener *l, int status)
 {
     char text[128];
     asio_error_message(status, text, sizeof text);
-    report(l, text);
+    listener_report(l, text);
 }
 
 /* Accept fails, and would go on failing. */
@@ -301,7 +301,7 @@ static void files_short(struct asio_listener *l)
     asio_rt_collect(l->rt);
     if (!l->server || !still_short(l)) /* the listener may have been collected */
         return;
-    report(l, "too many open files");
+    listener_report(l, "too many open files");
     back_off(l);
 }
 
@@ -319,24 +319,24 @@ struct accept {
 };
 
 /* Takes the connection from libuv, once all that can run out of memory is there. */
-static int take(lua_State *L, struct accept *a)
+static int listener_take(lua_State *L, struct accept *a)
 {
     struct asio_listener *l = a->listener;
     struct asio_conn *conn = asio_conn_push(L, l->rt);
-    struct asio_uvstream *u = l->carrier->make(l->rt, &l->options);
+    struct asio_uvstream *u = l->family->make(l->rt, &l->options);
     if (!u)
         return UV_ENOMEM;
     int status = uv_accept(&l->handle.stream, &u->handle);
     if (status == 0) {
-        status = l->carrier->connected(u, &l->options);
+        status = l->family->connected(u, &l->options);
         a->lost = status < 0;
     }
     if (status < 0) {
         asio_uvstream_discard(u);
         return status;
     }
-    u->stream.tally = &l->crew->connections;
-    l->crew->connections.count++;
+    u->stream.counter = &l->drain->connections;
+    l->drain->connections.count++;
     asio_stream_attach(&u->stream, conn);
     a->stream = u;
     a->ref = asio_rt_anchor(l->rt, L, -1);
@@ -344,7 +344,7 @@ static int take(lua_State *L, struct accept *a)
 }
 
 /* To whoever waits in server:accept, if it still does. */
-static void hand_over(lua_State *L, struct accept *a)
+static void listener_hand_over(lua_State *L, struct accept *a)
 {
     struct asio_wait *w = a->listener->accepters.first;
     if (!w)
@@ -357,10 +357,10 @@ static void hand_over(lua_State *L, struct accept *a)
 }
 
 /* It comes through a proxy, if that is one we know. */
-static void begin(struct accept *a)
+static void listener_begin(struct accept *a)
 {
     struct asio_stream *s = &a->stream->stream;
-    if (asio_proxied_begin(a->listener, s, a->ref) < 0) {
+    if (asio_proxy_accept_begin(a->listener, s, a->ref) < 0) {
         asio_stream_drop(s);
         return;
     }
@@ -374,18 +374,18 @@ static void accept_body(lua_State *L, void *arg)
     struct accept *a = arg;
     struct asio_listener *l = a->listener;
     if (!a->stream && !a->lost)
-        a->status = take(L, a);
+        a->status = listener_take(L, a);
     if (a->status < 0)
         return;
     if (l->trust && !a->complete) {
-        begin(a);
+        listener_begin(a);
         return;
     }
     if (!l->handled) {
-        hand_over(L, a);
+        listener_hand_over(L, a);
         return;
     }
-    asio_rt_holder_push(L, l->rt, l);
+    asio_rt_wrapper_push(L, l->rt, l);
     if (lua_isnil(L, -1))
         return;
     asio_rt_push_anchored(L, l->rt, a->ref);
@@ -394,7 +394,7 @@ static void accept_body(lua_State *L, void *arg)
     lua_remove(L, -2);
     lua_pushvalue(L, -2);
     a->spawned = true;
-    asio_sched_spawn_counted(l->rt, L, 1, &l->crew->handlers);
+    asio_sched_spawn_counted(l->rt, L, 1, &l->drain->handlers);
 }
 
 static void after_accept(struct asio_listener *l, const struct accept *a)
@@ -451,13 +451,13 @@ void asio_listener_complete(struct asio_listener *l, struct asio_stream *s)
 {
     if (!wanted(l))
         return;
-    struct accept a = { l, (struct asio_uvstream *)(void *)s, asio_proxied_end(s), .complete = true };
+    struct accept a = { l, (struct asio_uvstream *)(void *)s, asio_proxy_accept_end(s), .complete = true };
     hand_out(&a);
 }
 
 static bool is_full(const struct asio_listener *l)
 {
-    return l->options.max_connections && l->crew->connections.count >= l->options.max_connections;
+    return l->options.max_connections && l->drain->connections.count >= l->options.max_connections;
 }
 
 /* Somebody waits for room. Connections that nobody refers to any more make some once they are collected,
@@ -497,7 +497,7 @@ static void on_connection(uv_stream_t *handle, int status)
     if (is_full(l))
         look_for_room(l);
     else if (l->accepted >= ACCEPTS_A_TURN)
-        retry_later(l, 0);
+        listener_retry_later(l, 0);
     else
         accept_one(l);
 }
@@ -509,11 +509,11 @@ static int reopen(struct asio_listener *l)
     int status = asio_sys_dup((uv_os_fd_t)fd, &spare);
     if (status < 0)
         return status;
-    l->carrier->init(&l->rt->loop, &l->handle.stream);
+    l->family->init(&l->rt->loop, &l->handle.stream);
     l->handle.any.data = l;
     l->state = ASIO_LISTENER_OPEN;
     l->spare = spare;
-    status = l->carrier->open(&l->handle.stream, fd);
+    status = l->family->open(&l->handle.stream, fd);
     if (status < 0)
         asio_sys_close(fd);
     else
@@ -523,7 +523,7 @@ static int reopen(struct asio_listener *l)
     return status;
 }
 
-static void on_timer(struct asio_timer *timer)
+static void listener_on_timer(struct asio_timer *timer)
 {
     struct asio_listener *l = ASIO_CONTAINER(timer, struct asio_listener, timer);
     if (!l->paused) {
@@ -532,7 +532,7 @@ static void on_timer(struct asio_timer *timer)
         return;
     }
     if (l->state == ASIO_LISTENER_CLOSING) {
-        retry_later(l, backoff_min);
+        listener_retry_later(l, backoff_min);
         return;
     }
     bool burst = l->accepted >= ACCEPTS_A_TURN && l->state == ASIO_LISTENER_OPEN;
@@ -558,7 +558,7 @@ static void on_timer(struct asio_timer *timer)
 /* One that came through a proxy. */
 static void take_complete(lua_State *L, struct asio_listener *l)
 {
-    int ref = asio_proxied_end(l->complete.first->source);
+    int ref = asio_proxy_accept_end(l->complete.first->source);
     asio_push_ok(L, l->rt);
     asio_rt_push_anchored(L, l->rt, ref);
     asio_rt_release(l->rt, ref);
@@ -582,7 +582,7 @@ bool asio_listener_take(lua_State *L, struct asio_listener *l)
         return false;
     }
     asio_push_ok(L, l->rt);
-    a.status = take(L, &a);
+    a.status = listener_take(L, &a);
     l->pending = false;
     if (a.ref != LUA_NOREF)
         asio_rt_release(l->rt, a.ref);
@@ -596,5 +596,5 @@ bool asio_listener_take(lua_State *L, struct asio_listener *l)
 void asio_listener_accept_soon(struct asio_listener *l)
 {
     if (l->pending && !l->paused && !is_full(l))
-        retry_later(l, 0);
+        listener_retry_later(l, 0);
 }

@@ -14,16 +14,16 @@
 
 struct asio_server {                /* the userdata */
     struct asio_listener *listener; /* NULL: closed */
-    struct asio_crew *crew;
+    struct asio_drain *drain;
 };
 
 /* Who works for a server: its handlers, and the connections that came to it.
  * Created with the listener; referred to by the userdata, the listener, and what it counts; freed with the
  * last of them (light threads do not count any more once the state is being closed). */
-struct asio_crew {
+struct asio_drain {
     struct asio_rt *rt;
     struct asio_listener *listener; /* NULL: closed */
-    struct asio_tally handlers, connections;
+    struct asio_counter handlers, connections;
     struct asio_wait_list waiters; /* in server:shutdown */
     bool held;                     /* by the userdata */
 };
@@ -38,8 +38,8 @@ struct asio_listener {
     const struct asio_handle_ops *ops; /* first: see runtime.h */
     struct asio_rt *rt;
     struct asio_server *server; /* NULL: closed, or collected */
-    struct asio_crew *crew;
-    const struct asio_carrier *carrier;
+    struct asio_drain *drain;
+    const struct asio_socket_family *family;
     union {
         uv_handle_t any;
         uv_stream_t stream;
@@ -53,9 +53,9 @@ struct asio_listener {
     size_t path_length;
     struct asio_sys_file file; /* that it made */
     struct asio_options options;
-    const struct asio_trust *trust;  /* connections come through a proxy; the holder's; or NULL */
-    struct asio_wait_list accepters; /* light threads in server:accept */
-    /* Connections through a proxy, see proxied.h: their header is waited for; it is there and nobody is. */
+    const struct asio_trusted_proxies *trust; /* connections come through a proxy; the holder's; or NULL */
+    struct asio_wait_list accepters;          /* light threads in server:accept */
+    /* Connections through a proxy, see proxy_accept.h: their header is waited for; it is there and nobody is. */
     struct asio_wait_list incomplete, complete;
     uint8_t state;     /* enum asio_listener_state */
     bool handled;      /* there is a handler */
@@ -70,7 +70,7 @@ struct asio_listener {
 
 /* Where to listen: an address; a pipe's name; or a socket that somebody else has made. */
 struct asio_endpoint {
-    const struct asio_carrier *carrier;
+    const struct asio_socket_family *family;
     struct sockaddr_storage address;
     const char *path; /* or NULL */
     size_t path_length;
@@ -96,20 +96,20 @@ void asio_listener_accept_soon(struct asio_listener *l);
 /* Pushes its address as server:address() returns it; returns how many values. */
 int asio_listener_push_address(lua_State *L, const struct asio_listener *l);
 
-/* ---- crew.c ---- */
+/* ---- drain.c ---- */
 
-struct asio_crew *asio_crew_new(struct asio_rt *rt); /* NULL: out of memory */
+struct asio_drain *asio_drain_new(struct asio_rt *rt); /* NULL: out of memory */
 
 /* Frees it if nobody refers to it any more. */
-void asio_crew_free(struct asio_crew *crew);
+void asio_drain_free(struct asio_drain *drain);
 
 /* The userdata is being collected. */
-void asio_crew_let_go(struct asio_crew *crew);
+void asio_drain_let_go(struct asio_drain *drain);
 
 /* Light threads that shutdown waits for: not those that wait in it themselves. */
-size_t asio_crew_at_work(const struct asio_crew *crew);
+size_t asio_drain_at_work(const struct asio_drain *drain);
 
 /* A record of one of its handlers. */
-bool asio_crew_has(const struct asio_crew *crew, const struct asio_wait *w);
+bool asio_drain_has(const struct asio_drain *drain, const struct asio_wait *w);
 
 #endif

@@ -29,7 +29,7 @@ static void bad(const struct reading *r, const char *expected)
         luaL_typename(L, r->index));
 }
 
-static double number(const struct reading *r, double min, double max, const char *expected)
+static double options_number(const struct reading *r, double min, double max, const char *expected)
 {
     double n = lua_tonumber(r->L, r->index);
     if (lua_type(r->L, r->index) != LUA_TNUMBER || !(n >= min && n <= max)) /* NaN fails */
@@ -39,7 +39,7 @@ static double number(const struct reading *r, double min, double max, const char
 
 static int whole(const struct reading *r, int max, const char *expected)
 {
-    double n = number(r, 1, max, expected);
+    double n = options_number(r, 1, max, expected);
     if (n != (double)(int)n)
         bad(r, expected);
     return (int)n;
@@ -55,7 +55,7 @@ static bool flag(const struct reading *r)
 static void read_linger(const struct reading *r)
 {
     enum { FOREVER = 1000000000 };
-    double n = number(r, 0, HUGE_VAL, "seconds, not negative,");
+    double n = options_number(r, 0, HUGE_VAL, "seconds, not negative,");
     r->to->linger = n < FOREVER ? n : FOREVER;
 }
 
@@ -66,7 +66,7 @@ static void read_keepalive(const struct reading *r)
         r->to->keepalive = lua_toboolean(r->L, r->index) ? KEEPALIVE : 0;
         return;
     }
-    double n = number(r, 1, KEEPALIVE_MAX, "true, false or 1 to 32767 seconds");
+    double n = options_number(r, 1, KEEPALIVE_MAX, "true, false or 1 to 32767 seconds");
     r->to->keepalive = (int)n + (n > (double)(int)n);
 }
 
@@ -130,7 +130,7 @@ static void read_proxy_protocol(const struct reading *r)
 {
     r->to->proxied = lua_toboolean(r->L, r->index);
     if (r->to->proxied)
-        asio_trust_read(r->L, r->index, r->arg, r->fname, NULL);
+        asio_trusted_proxies_read(r->L, r->index, r->arg, r->fname, NULL);
 }
 
 /* Whoever asks for encryption must not get a connection without. */
@@ -150,7 +150,7 @@ static const struct option {
     void (*read)(const struct reading *r);
 } known[] = {
     { "timeout", read_elsewhere }, /* lua/asio/connect.lua */
-    { "servers", read_elsewhere }, /* names.c, and the next */
+    { "servers", read_elsewhere }, /* resolve.c, and the next */
     { "cache", read_elsewhere },
     { "linger", read_linger },
     { "nodelay", read_nodelay },
@@ -167,7 +167,7 @@ static const struct option {
     { "threads", read_missing },
 };
 
-static void read_option(struct reading *r)
+static void options_read_option(struct reading *r)
 {
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         if (strcmp(r->name, known[i].name) != 0)
@@ -197,7 +197,7 @@ struct asio_options asio_options_check(lua_State *L, int index, int arg, const c
         if (lua_type(L, value - 1) != LUA_TSTRING)
             asio_error_arg(L, arg, fname, "names of options are strings");
         struct reading r = { L, &options, lua_tostring(L, value - 1), fname, value, arg };
-        read_option(&r);
+        options_read_option(&r);
         lua_settop(L, value - 1);
     }
     return options;

@@ -17,7 +17,7 @@ struct asio_options {
     bool reuseport, ipv6only;
     bool handles;      /* Unix sockets: connections may be passed over it */
     bool unlink_stale; /* Unix sockets: a file that no server listens on any more gives way */
-    bool proxied;      /* server: connections come through a proxy, see trust.h */
+    bool proxied;      /* server: connections come through a proxy, see trusted_proxies.h */
     bool bound;        /* connect: from `bind` */
     struct sockaddr_storage bind;
 };

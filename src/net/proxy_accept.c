@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Connections that come through a proxy; see proxied.h. The header is waited for by a record on which nobody is
+ * Connections that come through a proxy; see proxy_accept.h. The header is waited for by a record on which nobody is
  * parked, which is the stream's reader: so what is behind the header stays for the script, and other
  * connections are accepted meanwhile. */
 #include "net/proxy_accept.h"
@@ -8,21 +8,21 @@
 
 #include <string.h>
 
-static struct asio_proxied *of(struct asio_stream *s)
+static struct asio_proxy_accept *proxy_accept_of(struct asio_stream *s)
 {
-    return (struct asio_proxied *)(void *)s->proxied;
+    return (struct asio_proxy_accept *)(void *)s->proxied;
 }
 
-static void unlink_it(struct asio_proxied *p)
+static void unlink_it(struct asio_proxy_accept *p)
 {
     struct asio_listener *l = p->listener;
     asio_wait_list_remove(p->complete ? &l->complete : &l->incomplete, &p->wait);
     asio_timer_remove(&l->rt->timers, &p->timer);
 }
 
-int asio_proxied_end(struct asio_stream *s)
+int asio_proxy_accept_end(struct asio_stream *s)
 {
-    struct asio_proxied *p = of(s);
+    struct asio_proxy_accept *p = proxy_accept_of(s);
     int ref = p->ref, family = p->names.source.any.sa_family;
     unlink_it(p);
     if (family == AF_UNSPEC) {
@@ -37,9 +37,9 @@ int asio_proxied_end(struct asio_stream *s)
     return ref;
 }
 
-void asio_proxied_give_up(struct asio_stream *s)
+void asio_proxy_accept_give_up(struct asio_stream *s)
 {
-    struct asio_proxied *p = of(s);
+    struct asio_proxy_accept *p = proxy_accept_of(s);
     unlink_it(p);
     if (s->reader == &p->wait)
         s->reader = NULL;
@@ -49,10 +49,10 @@ void asio_proxied_give_up(struct asio_stream *s)
 
 static void on_late(struct asio_timer *timer)
 {
-    asio_proxied_give_up(ASIO_CONTAINER(timer, struct asio_proxied, timer)->wait.source);
+    asio_proxy_accept_give_up(ASIO_CONTAINER(timer, struct asio_proxy_accept, timer)->wait.source);
 }
 
-static void await(struct asio_proxied *p, size_t need)
+static void await(struct asio_proxy_accept *p, size_t need)
 {
     struct asio_stream *s = p->wait.source;
     p->wait.state = ASIO_WAIT_PARKED;
@@ -60,7 +60,7 @@ static void await(struct asio_proxied *p, size_t need)
     s->reader = &p->wait;
 }
 
-static void complete(struct asio_proxied *p, size_t length)
+static void complete(struct asio_proxy_accept *p, size_t length)
 {
     struct asio_stream *s = p->wait.source;
     asio_inbuf_skip(&s->in, length);
@@ -73,14 +73,14 @@ static void complete(struct asio_proxied *p, size_t length)
 /* As many bytes are there as were waited for; or it has ended. */
 static void on_bytes(struct asio_wait *w)
 {
-    struct asio_proxied *p = ASIO_CONTAINER(w, struct asio_proxied, wait);
+    struct asio_proxy_accept *p = ASIO_CONTAINER(w, struct asio_proxy_accept, wait);
     struct asio_stream *s = w->source;
     size_t need;
     int length = w->status;
     if (length == 0)
         length = asio_proxy_parse(asio_inbuf_bytes(&s->in), asio_inbuf_length(&s->in), &p->names, &need);
     if (length < 0)
-        asio_proxied_give_up(s);
+        asio_proxy_accept_give_up(s);
     else if (length == 0)
         await(p, need);
     else
@@ -94,16 +94,16 @@ static void abort_header(struct asio_wait *w)
 
 static const struct asio_wait_op header_op = { "proxy header", true, abort_header, NULL };
 
-int asio_proxied_begin(struct asio_listener *l, struct asio_stream *s, int ref)
+int asio_proxy_accept_begin(struct asio_listener *l, struct asio_stream *s, int ref)
 {
-    if (!asio_trust_has(l->trust, s))
+    if (!asio_trusted_proxies_has(l->trust, s))
         return UV_EACCES;
-    struct asio_proxied *p = asio_mem.malloc(sizeof *p);
+    struct asio_proxy_accept *p = asio_mem.malloc(sizeof *p);
     if (!p)
         return UV_ENOMEM;
     memset(p, 0, sizeof *p);
     s->proxied = &p->names;
-    asio_relay_init(&p->wait, l->rt, &header_op, s, on_bytes);
+    asio_wait_init_callback(&p->wait, l->rt, &header_op, s, on_bytes);
     asio_timer_init(&p->timer, on_late);
     p->listener = l;
     p->ref = ref;

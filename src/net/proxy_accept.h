@@ -3,18 +3,18 @@
  * Connections that come through a proxy: what happens between accepting such a connection and handing it out, which
  * is when its header is there.
  *
- * Lifetime of struct asio_proxied: made at accept, owned by the stream, and freed with it; of a connection that is
+ * Lifetime of struct asio_proxy_accept: made at accept, owned by the stream, and freed with it; of a connection that is
  * handed out only the names stay. Until then it is in one of two lists of the listener, which gives it up when
  * it closes, also if the state does. */
-#ifndef ASIO_PROXIED_H
-#define ASIO_PROXIED_H
+#ifndef ASIO_PROXY_ACCEPT_H
+#define ASIO_PROXY_ACCEPT_H
 
 #include "net/proxy_protocol.h"
 #include "stream/stream.h"
 
 struct asio_listener;
 
-struct asio_proxied {
+struct asio_proxy_accept {
     struct asio_proxy_names names; /* first */
     struct asio_wait wait;         /* for its header; its links are those of the list */
     struct asio_timer timer;
@@ -25,12 +25,12 @@ struct asio_proxied {
 
 /* Takes over a connection that was accepted, with its anchor, until its header is there. An error: it is not trusted,
  * or memory is out; the anchor is then the caller's. */
-int asio_proxied_begin(struct asio_listener *l, struct asio_stream *s, int ref);
+int asio_proxy_accept_begin(struct asio_listener *l, struct asio_stream *s, int ref);
 
 /* Takes a connection that is complete out of the listener's hands. Returns its anchor, the caller's then. */
-int asio_proxied_end(struct asio_stream *s);
+int asio_proxy_accept_end(struct asio_stream *s);
 
 /* Closes one that was not handed out. */
-void asio_proxied_give_up(struct asio_stream *s);
+void asio_proxy_accept_give_up(struct asio_stream *s);
 
 #endif

@@ -9,7 +9,8 @@ static unsigned number16(const char *p)
     return (unsigned)(unsigned char)p[0] << 8 | (unsigned char)p[1];
 }
 
-static void set_address(union asio_sockaddr *addr, int family, const char *bytes, unsigned port)
+static void proxy_protocol_set_address(
+    union asio_sockaddr *addr, int family, const char *bytes, unsigned port)
 {
     if (family == AF_INET) {
         addr->v4.sin_family = AF_INET;
@@ -36,7 +37,7 @@ static const char *next_word(const char **p, char separator, char word[64])
     return word;
 }
 
-static bool read_address(const char **p, int family, char bytes[16])
+static bool proxy_protocol_read_address(const char **p, int family, char bytes[16])
 {
     char word[64];
     return next_word(p, ' ', word) && !strchr(word, '%') && uv_inet_pton(family, word, bytes) == 0;
@@ -67,11 +68,12 @@ static bool read_line(const char *p, struct asio_proxy_names *names)
     if (family == AF_INET6 && strncmp(p, "TCP6 ", 5) != 0)
         return false;
     p += 5;
-    if (!read_address(&p, family, source) || !read_address(&p, family, target) ||
-        !read_port(&p, ' ', &source_port) || !read_port(&p, '\r', &target_port) || *p)
+    if (!proxy_protocol_read_address(&p, family, source) ||
+        !proxy_protocol_read_address(&p, family, target) || !read_port(&p, ' ', &source_port) ||
+        !read_port(&p, '\r', &target_port) || *p)
         return false;
-    set_address(&names->source, family, source, source_port);
-    set_address(&names->target, family, target, target_port);
+    proxy_protocol_set_address(&names->source, family, source, source_port);
+    proxy_protocol_set_address(&names->target, family, target, target_port);
     return true;
 }
 
@@ -116,8 +118,9 @@ static int read_binary(const char *p, size_t length, struct asio_proxy_names *na
     }
     size_t size = family == 1 ? 4 : 16;
     const char *ports = addresses + 2 * size;
-    set_address(&names->source, family == 1 ? AF_INET : AF_INET6, addresses, number16(ports));
-    set_address(&names->target, family == 1 ? AF_INET : AF_INET6, addresses + size, number16(ports + 2));
+    proxy_protocol_set_address(&names->source, family == 1 ? AF_INET : AF_INET6, addresses, number16(ports));
+    proxy_protocol_set_address(
+        &names->target, family == 1 ? AF_INET : AF_INET6, addresses + size, number16(ports + 2));
     return 0;
 }
 

@@ -20,7 +20,7 @@ struct request {
     bool keep;   /* the descriptor stays open beside ours */
 };
 
-static int refuse(lua_State *L, int status, const char *why)
+static int server_refuse(lua_State *L, int status, const char *why)
 {
     return asio_error_push_text(L, status, "%s", why);
 }
@@ -32,14 +32,14 @@ static int inspect(lua_State *L, struct request *r)
     bool listening;
     int status = asio_sys_socket_kind(r->where.fd, &kind, &listening);
     if (status == UV_EBADF)
-        return refuse(L, status, "there is no open descriptor of this number");
+        return server_refuse(L, status, "there is no open descriptor of this number");
     if (status == UV_ENOTSOCK)
-        return refuse(L, status, "this descriptor is not a socket");
+        return server_refuse(L, status, "this descriptor is not a socket");
     if (status < 0)
         return asio_error_push(L, status);
     if (kind == ASIO_SYS_OTHER)
-        return refuse(L, UV_EPROTOTYPE, "this descriptor is not a stream socket");
-    r->where.carrier = kind == ASIO_SYS_TCP ? &asio_tcp_carrier : &asio_pipe_carrier;
+        return server_refuse(L, UV_EPROTOTYPE, "this descriptor is not a stream socket");
+    r->where.family = kind == ASIO_SYS_TCP ? &asio_tcp_family : &asio_unix_family;
     return 0;
 }
 
@@ -51,14 +51,14 @@ static int find_passed(lua_State *L, struct request *r)
     size_t n;
     const char *name = lua_tolstring(L, 1, &n) + sizeof prefix - 1;
     r->keep = true;
-    r->where.fd = asio_activation_find(name, n - (sizeof prefix - 1), &why);
-    return why ? refuse(L, UV_ENOENT, why) : inspect(L, r);
+    r->where.fd = asio_systemd_find(name, n - (sizeof prefix - 1), &why);
+    return why ? server_refuse(L, UV_ENOENT, why) : inspect(L, r);
 }
 
-static int read_address(lua_State *L, struct request *r, int port)
+static int server_read_address(lua_State *L, struct request *r, int port)
 {
     int status = asio_address_parse(L, 1, port, &r->where.address);
-    r->where.carrier = &asio_tcp_carrier;
+    r->where.family = &asio_tcp_family;
     return status < 0 ? asio_error_push(L, status) : 0;
 }
 
@@ -75,7 +75,7 @@ static int check_where(lua_State *L, struct request *r)
         r->given = (int)asio_check_integer(L, 1, 1, "server", 0, 0x7fffffff);
         return 0;
     }
-    r->where.path = asio_pipe_name(L, 1, &r->where.path_length);
+    r->where.path = asio_unix_name(L, 1, &r->where.path_length);
     if (r->where.path || is_activation(L))
         return 0;
     if (lua_type(L, 1) != LUA_TSTRING)
@@ -94,8 +94,8 @@ static int find_where(lua_State *L, struct request *r, int port)
     if (is_activation(L))
         return find_passed(L, r);
     if (r->handler == 3)
-        return read_address(L, r, port);
-    r->where.carrier = &asio_pipe_carrier;
+        return server_read_address(L, r, port);
+    r->where.family = &asio_unix_family;
     return 0;
 }
 
@@ -118,12 +118,12 @@ static struct asio_server *push_holder(lua_State *L, struct asio_rt *rt, int han
 }
 
 /* Pushes it, or nil. */
-static struct asio_trust *push_trust(lua_State *L, int index, const struct asio_options *options)
+static struct asio_trusted_proxies *push_trust(lua_State *L, int index, const struct asio_options *options)
 {
     if (options->proxied) {
         lua_pushliteral(L, "proxy_protocol");
         lua_rawget(L, index);
-        return asio_trust_push(L, lua_gettop(L), index, "server");
+        return asio_trusted_proxies_push(L, lua_gettop(L), index, "server");
     }
     lua_pushnil(L);
     return NULL;
@@ -131,7 +131,7 @@ static struct asio_trust *push_trust(lua_State *L, int index, const struct asio_
 
 static int push_open_failure(lua_State *L, const struct request *r, int status)
 {
-    return r->where.path ? asio_pipe_push_failure(L, status) : asio_error_push(L, status);
+    return r->where.path ? asio_unix_push_failure(L, status) : asio_error_push(L, status);
 }
 
 /* asio.server(ip, port, handler[, opts]); asio.server('unix:...' or 'systemd:...' or fd, handler[, opts]) */
@@ -152,9 +152,9 @@ static int l_server(lua_State *L)
     int results = find_where(L, &r, port);
     if (results)
         return results;
-    if (options.handles && r.where.carrier != &asio_pipe_carrier)
+    if (options.handles && r.where.family != &asio_unix_family)
         asio_error_arg(L, handler + 1, "server", "option 'handles' is for Unix sockets alone");
-    struct asio_trust *trust = push_trust(L, handler + 1, &options);
+    struct asio_trusted_proxies *trust = push_trust(L, handler + 1, &options);
     struct asio_server *server = push_holder(L, rt, handler, lua_gettop(L));
     int status = asio_listener_open(rt, server, &r.where, &options);
     if (status < 0)
@@ -163,13 +163,13 @@ static int l_server(lua_State *L)
         asio_sys_close(r.where.fd); /* the server has its own */
     server->listener->handled = !lua_isnil(L, handler);
     server->listener->trust = trust;
-    asio_rt_holder_add(L, rt, server->listener); /* out of memory: the holder is collected, and closes */
+    asio_rt_wrapper_add(L, rt, server->listener); /* out of memory: the holder is collected, and closes */
     return 1;
 }
 
 static struct asio_server *check_server(lua_State *L, const char *fname)
 {
-    return asio_api_check(L, 1, asio_rt_of(L)->ref_server_mt, fname, "server");
+    return asio_bind_check(L, 1, asio_rt_of(L)->ref_server_mt, fname, "server");
 }
 
 /* ---- accepting by hand -------------------------------------------------------------------- */
@@ -216,67 +216,67 @@ static int l_accept(lua_State *L)
 
 static void abort_shutdown(struct asio_wait *w)
 {
-    asio_wait_list_remove(&((struct asio_crew *)w->source)->waiters, w);
+    asio_wait_list_remove(&((struct asio_drain *)w->source)->waiters, w);
 }
 
 static const struct asio_wait_op shutdown_op = { .name = "shutdown", .abort = abort_shutdown };
 
 /* core.shutdown(server, timeout): stops accepting, waits for the handlers. One that calls it itself is not
  * waited for. */
-static int l_shutdown(lua_State *L)
+static int l_server_shutdown(lua_State *L)
 {
     struct asio_rt *rt = asio_rt_of(L);
     struct asio_server *server = check_server(L, "shutdown");
-    struct asio_crew *crew = server->crew;
+    struct asio_drain *drain = server->drain;
     double timeout = asio_check_timeout(L, 2, 1, "shutdown");
     if (asio_sched_interrupted(rt))
         return asio_push_interrupt(L, rt);
-    if (rt->closed || !crew)
+    if (rt->closed || !drain)
         return asio_push_fail(L, UV_EBADF);
-    bool alone = asio_crew_at_work(crew) == asio_crew_has(crew, rt->self);
+    bool alone = asio_drain_at_work(drain) == asio_drain_has(drain, rt->self);
     struct asio_wait *w = alone ? NULL : asio_sched_claim(L, rt);
     if (server->listener)
         asio_listener_close(server->listener);
     if (alone)
         return asio_push_true(L);
-    w->source = crew;
-    asio_wait_list_add(&crew->waiters, w);
+    w->source = drain;
+    asio_wait_list_add(&drain->waiters, w);
     return asio_sched_park(L, w, &shutdown_op, timeout);
 }
 
 /* core.cancel_handlers(server): all but the one that calls it. */
 static int l_cancel_handlers(lua_State *L)
 {
-    struct asio_crew *crew = check_server(L, "shutdown")->crew;
-    if (crew)
-        asio_thread_cancel_counted(L, asio_rt_of(L), &crew->handlers);
+    struct asio_drain *drain = check_server(L, "shutdown")->drain;
+    if (drain)
+        asio_thread_cancel_counted(L, asio_rt_of(L), &drain->handlers);
     return 0;
 }
 
 /* Whoever waits for the handlers is told; these go on. */
-static int l_close(lua_State *L)
+static int l_server_close(lua_State *L)
 {
     struct asio_server *server = check_server(L, "close");
     if (server->listener)
         asio_listener_close(server->listener);
-    while (server->crew && server->crew->waiters.first && !server->crew->rt->closed)
-        asio_sched_abort(server->crew->waiters.first, UV_ECANCELED);
+    while (server->drain && server->drain->waiters.first && !server->drain->rt->closed)
+        asio_sched_abort(server->drain->waiters.first, UV_ECANCELED);
     return 0;
 }
 
-static int l_gc(lua_State *L)
+static int l_server_gc(lua_State *L)
 {
-    struct asio_server *server = asio_api_to(L, 1, asio_rt_of(L)->ref_server_mt);
+    struct asio_server *server = asio_bind_to(L, 1, asio_rt_of(L)->ref_server_mt);
     if (server && server->listener)
         asio_listener_close(server->listener);
-    if (server && server->crew)
-        asio_crew_let_go(server->crew);
+    if (server && server->drain)
+        asio_drain_let_go(server->drain);
     if (server)
-        server->crew = NULL;
+        server->drain = NULL;
     return 0;
 }
 
-static int l_address(lua_State *L)
+static int l_server_address(lua_State *L)
 {
     struct asio_server *server = check_server(L, "address");
     if (!server->listener)
@@ -284,7 +284,7 @@ static int l_address(lua_State *L)
     return asio_listener_push_address(L, server->listener);
 }
 
-static int l_tostring(lua_State *L)
+static int l_server_tostring(lua_State *L)
 {
     struct asio_listener *l = check_server(L, "tostring")->listener;
     char name[ASIO_ADDRESS_MAX];
@@ -300,13 +300,15 @@ static int l_tostring(lua_State *L)
 
 void asio_server_open(lua_State *L, struct asio_rt *rt)
 {
-    static const luaL_Reg module[] = { { "server", l_server }, { "destory_server", l_close },
+    static const luaL_Reg module[] = { { "server", l_server }, { "destory_server", l_server_close },
         { NULL, NULL } };
-    static const luaL_Reg core[] = { { "accept", l_accept }, { "shutdown_server", l_shutdown },
+    static const luaL_Reg core[] = { { "accept", l_accept }, { "shutdown_server", l_server_shutdown },
         { "cancel_handlers", l_cancel_handlers }, { NULL, NULL } };
-    static const luaL_Reg methods[] = { { "close", l_close }, { "address", l_address }, { NULL, NULL } };
-    static const luaL_Reg meta[] = { { "__gc", l_gc }, { "__tostring", l_tostring }, { NULL, NULL } };
-    asio_api_functions(L, rt, "asio", module);
-    asio_api_functions(L, rt, "core", core);
-    asio_api_class(L, rt, "server", methods, meta, rt->ref_server_mt);
+    static const luaL_Reg methods[] = { { "close", l_server_close }, { "address", l_server_address },
+        { NULL, NULL } };
+    static const luaL_Reg meta[] = { { "__gc", l_server_gc }, { "__tostring", l_server_tostring },
+        { NULL, NULL } };
+    asio_bind_functions(L, rt, "asio", module);
+    asio_bind_functions(L, rt, "core", core);
+    asio_bind_class(L, rt, "server", methods, meta, rt->ref_server_mt);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Socket activation; see activation.h. */
+ * Socket activation; see systemd.h. */
 #include "net/systemd.h"
 
 #include "sys/sys.h"
@@ -11,7 +11,7 @@ enum { FIRST = 3, MOST = 4096 };
 
 /* A whole number in the environment; 0: there is none. Children inherit the variables: they are for the
  * process alone that LISTEN_PID names. */
-static long number(const char *name)
+static long systemd_number(const char *name)
 {
     const char *text = getenv(name);
     char *end;
@@ -20,7 +20,7 @@ static long number(const char *name)
 }
 
 /* The index of a name in a list with colons between; without a list all are called "unknown". */
-static long find(const char *names, const char *name, size_t n, long count)
+static long systemd_find(const char *names, const char *name, size_t n, long count)
 {
     if (n == 0)
         return 0;
@@ -36,15 +36,15 @@ static long find(const char *names, const char *name, size_t n, long count)
     return -1;
 }
 
-uv_os_sock_t asio_activation_find(const char *name, size_t n, const char **why)
+uv_os_sock_t asio_systemd_find(const char *name, size_t n, const char **why)
 {
-    long count = number("LISTEN_FDS");
+    long count = systemd_number("LISTEN_FDS");
     *why = "this process was not started with sockets (LISTEN_PID, LISTEN_FDS)";
-    if (number("LISTEN_PID") != (long)uv_os_getpid() || count < 1 || count > MOST)
+    if (systemd_number("LISTEN_PID") != (long)uv_os_getpid() || count < 1 || count > MOST)
         return 0;
     for (long i = 0; i < count; i++)
         asio_sys_cloexec((uv_os_sock_t)(FIRST + i));
-    long index = find(getenv("LISTEN_FDNAMES"), name, n, count);
+    long index = systemd_find(getenv("LISTEN_FDNAMES"), name, n, count);
     *why = index < 0 ? "no socket of this name was passed (LISTEN_FDNAMES)" : NULL;
     return (uv_os_sock_t)(FIRST + index);
 }

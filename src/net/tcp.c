@@ -10,7 +10,7 @@
 
 ASIO_UVSTREAM_LAYOUT(struct asio_tcp);
 
-static int name_of(struct asio_stream *s, struct sockaddr_storage *addr, bool peer)
+static int tcp_name_of(struct asio_stream *s, struct sockaddr_storage *addr, bool peer)
 {
     int length = sizeof *addr;
     const uv_tcp_t *handle = &((struct asio_tcp *)(void *)s)->handle;
@@ -30,19 +30,19 @@ static const struct asio_transport tcp_transport = {
     .unread = asio_uvstream_unread,
     .close = asio_uvstream_close,
     .fd = asio_uvstream_fd,
-    .name_of = name_of,
+    .name_of = tcp_name_of,
     .passable = true,
     .bare = true,
 };
 
-/* ---- carrier ------------------------------------------------------------------------------ */
+/* ---- family ------------------------------------------------------------------------------ */
 
-static int init(uv_loop_t *loop, uv_stream_t *handle)
+static int tcp_init(uv_loop_t *loop, uv_stream_t *handle)
 {
     return uv_tcp_init(loop, (uv_tcp_t *)handle);
 }
 
-static int open_socket(uv_stream_t *handle, uv_os_sock_t fd)
+static int tcp_open_socket(uv_stream_t *handle, uv_os_sock_t fd)
 {
     return uv_tcp_open((uv_tcp_t *)handle, fd);
 }
@@ -67,14 +67,14 @@ static struct asio_uvstream *make_bound(
     return u;
 }
 
-static struct asio_uvstream *make(struct asio_rt *rt, const struct asio_options *options)
+static struct asio_uvstream *tcp_make(struct asio_rt *rt, const struct asio_options *options)
 {
     struct asio_options unbound = { .linger = options->linger };
     int status; /* can only be that of memory */
     return make_bound(rt, &unbound, AF_UNSPEC, &status);
 }
 
-static int connected(struct asio_uvstream *u, const struct asio_options *options)
+static int tcp_connected(struct asio_uvstream *u, const struct asio_options *options)
 {
     uv_tcp_t *handle = &((struct asio_tcp *)(void *)u)->handle;
     if (options->nodelay)
@@ -84,7 +84,8 @@ static int connected(struct asio_uvstream *u, const struct asio_options *options
     return 0;
 }
 
-const struct asio_carrier asio_tcp_carrier = { "tcp", init, open_socket, make, connected };
+const struct asio_socket_family asio_tcp_family = { "tcp", tcp_init, tcp_open_socket, tcp_make,
+    tcp_connected };
 
 int asio_tcp_bind(uv_tcp_t *handle, const struct sockaddr_storage *addr, const struct asio_options *options)
 {
@@ -115,7 +116,7 @@ static struct asio_connecting *start_connect(
     if (*status == 0)
         *status = uv_tcp_connect(&c->req, handle, (const struct sockaddr *)addr, asio_connecting_done);
     if (*status == 0) {
-        connected(u, options); /* there is a socket, if no connection yet */
+        tcp_connected(u, options); /* there is a socket, if no connection yet */
         return c;
     }
     asio_connecting_free(c);
@@ -124,7 +125,7 @@ static struct asio_connecting *start_connect(
 
 /* core.connect(ip, port, timeout, opts) or core.connect(raw, nil, timeout, opts): one numeric
  * address; false for what may be a name. Arguments were checked by the shim. */
-static int l_connect(lua_State *L)
+static int l_tcp_connect(lua_State *L)
 {
     struct asio_rt *rt = asio_rt_of(L);
     struct sockaddr_storage addr;
@@ -180,7 +181,7 @@ static int l_socketpair(lua_State *L)
     if (status < 0)
         return asio_error_push(L, status);
     for (int i = 0; i < 2; i++) {
-        struct asio_uvstream *u = asio_uvstream_adopt(rt, &asio_tcp_carrier, &options, fds[i], &status);
+        struct asio_uvstream *u = asio_uvstream_adopt(rt, &asio_tcp_family, &options, fds[i], &status);
         if (!u && i == 0)
             asio_sys_close(fds[1]);
         if (!u)
@@ -192,9 +193,9 @@ static int l_socketpair(lua_State *L)
 
 void asio_tcp_open(lua_State *L, struct asio_rt *rt)
 {
-    static const luaL_Reg core[] = { { "connect", l_connect }, { "check_port", l_check_port },
+    static const luaL_Reg core[] = { { "connect", l_tcp_connect }, { "check_port", l_check_port },
         { NULL, NULL } };
     static const luaL_Reg module[] = { { "socketpair", l_socketpair }, { NULL, NULL } };
-    asio_api_functions(L, rt, "core", core);
-    asio_api_functions(L, rt, "asio", module);
+    asio_bind_functions(L, rt, "core", core);
+    asio_bind_functions(L, rt, "asio", module);
 }

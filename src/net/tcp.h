@@ -10,7 +10,7 @@ struct asio_tcp {
     uv_tcp_t handle;           /* right behind it, see uvstream.h */
 };
 
-extern const struct asio_carrier asio_tcp_carrier;
+extern const struct asio_socket_family asio_tcp_family;
 
 /* A handle that can be bound to addresses of a family with these options. If it fails nothing is left. */
 int asio_tcp_init(uv_loop_t *loop, uv_tcp_t *handle, int family, const struct asio_options *options);

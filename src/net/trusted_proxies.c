@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Who may say whose a connection is; see trust.h. */
+ * Who may say whose a connection is; see trusted_proxies.h. */
 #include "net/trusted_proxies.h"
 
 #include "core/address.h"
@@ -10,7 +10,7 @@
 
 static const unsigned char mapped[12] = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff };
 
-static void map(const union asio_sockaddr *addr, unsigned char bytes[16])
+static void trusted_proxies_map(const union asio_sockaddr *addr, unsigned char bytes[16])
 {
     if (addr->any.sa_family == AF_INET) {
         memcpy(bytes, mapped, sizeof mapped);
@@ -30,7 +30,7 @@ static bool contains(const struct asio_network *n, const unsigned char bytes[16]
         (rest == 0 || (bytes[whole] ^ n->bytes[whole]) >> (8 - rest) == 0);
 }
 
-bool asio_trust_has(const struct asio_trust *trust, struct asio_stream *s)
+bool asio_trusted_proxies_has(const struct asio_trusted_proxies *trust, struct asio_stream *s)
 {
     struct sockaddr_storage addr;
     unsigned char bytes[16];
@@ -38,7 +38,7 @@ bool asio_trust_has(const struct asio_trust *trust, struct asio_stream *s)
     if (internet && s->transport->name_of(s, &addr, true) < 0)
         return false;
     if (internet)
-        map((const union asio_sockaddr *)&addr, bytes);
+        trusted_proxies_map((const union asio_sockaddr *)&addr, bytes);
     for (size_t i = 0; i < trust->count; i++)
         if (internet ? contains(&trust->networks[i], bytes) : trust->networks[i].prefix == ASIO_NETWORK_UNIX)
             return true;
@@ -62,7 +62,7 @@ static bool read_network(const char *text, size_t n, struct asio_network *to)
     ip[length] = '\0';
     if (asio_address_read(ip, length, 0, &addr) < 0)
         return false;
-    map(&addr, to->bytes);
+    trusted_proxies_map(&addr, to->bytes);
     unsigned bits = addr.any.sa_family == AF_INET ? 32 : 128, prefix = length < n ? 0 : bits;
     if (length + 1 == n || n - length > 4)
         return false;
@@ -80,7 +80,7 @@ struct list {
     lua_State *L;
     int arg;
     const char *fname;
-    struct asio_trust *to;
+    struct asio_trusted_proxies *to;
     size_t count;
 };
 
@@ -124,7 +124,8 @@ static void read_from(struct list *l, int index)
     }
 }
 
-size_t asio_trust_read(lua_State *L, int index, int arg, const char *fname, struct asio_trust *to)
+size_t asio_trusted_proxies_read(
+    lua_State *L, int index, int arg, const char *fname, struct asio_trusted_proxies *to)
 {
     struct list l = { L, arg, fname, to, 0 };
     double timeout = 5;
@@ -148,12 +149,12 @@ size_t asio_trust_read(lua_State *L, int index, int arg, const char *fname, stru
     return l.count;
 }
 
-struct asio_trust *asio_trust_push(lua_State *L, int index, int arg, const char *fname)
+struct asio_trusted_proxies *asio_trusted_proxies_push(lua_State *L, int index, int arg, const char *fname)
 {
-    size_t n = asio_trust_read(L, index, arg, fname, NULL);
-    struct asio_trust *trust = lua_newuserdata(L, sizeof *trust + n * sizeof *trust->networks);
+    size_t n = asio_trusted_proxies_read(L, index, arg, fname, NULL);
+    struct asio_trusted_proxies *trust = lua_newuserdata(L, sizeof *trust + n * sizeof *trust->networks);
     trust->count = 0;
     trust->room = n;
-    asio_trust_read(L, index, arg, fname, trust);
+    asio_trusted_proxies_read(L, index, arg, fname, trust);
     return trust;
 }

@@ -2,9 +2,9 @@
  *
  * Who may say on a connection whose it is: the option `proxy_protocol` of servers.
  *
- * Lifetime of struct asio_trust: a userdata, anchored in the environment table of the server. */
-#ifndef ASIO_TRUST_H
-#define ASIO_TRUST_H
+ * Lifetime of struct asio_trusted_proxies: a userdata, anchored in the environment table of the server. */
+#ifndef ASIO_TRUSTED_PROXIES_H
+#define ASIO_TRUSTED_PROXIES_H
 
 #include "base/asio.h"
 
@@ -16,7 +16,7 @@ struct asio_network {
 };
 enum { ASIO_NETWORK_UNIX = 255 };
 
-struct asio_trust {
+struct asio_trusted_proxies {
     double timeout; /* seconds until the header has to be there */
     size_t count, room;
     struct asio_network networks[];
@@ -24,12 +24,13 @@ struct asio_trust {
 
 /* Reads the option's value at `index` into `to` (NULL: only looks at it). Raises for what makes no sense. Returns how
  * many networks there are. */
-size_t asio_trust_read(lua_State *L, int index, int arg, const char *fname, struct asio_trust *to);
+size_t asio_trusted_proxies_read(
+    lua_State *L, int index, int arg, const char *fname, struct asio_trusted_proxies *to);
 
 /* Pushes it as a userdata; the same arguments. */
-struct asio_trust *asio_trust_push(lua_State *L, int index, int arg, const char *fname);
+struct asio_trusted_proxies *asio_trusted_proxies_push(lua_State *L, int index, int arg, const char *fname);
 
 /* The peer of a connection is among them. */
-bool asio_trust_has(const struct asio_trust *trust, struct asio_stream *s);
+bool asio_trusted_proxies_has(const struct asio_trusted_proxies *trust, struct asio_stream *s);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The transport of Unix sockets over uv_pipe_t; see pipe.h. Where the system has Unix sockets they are
+ * The transport of Unix sockets over uv_pipe_t; see unix.h. Where the system has Unix sockets they are
  * made by ourselves (sys.h says why) and handed to libuv; else libuv's pipes do it all. */
 #include "net/unix.h"
 
@@ -11,16 +11,16 @@
 
 #include <string.h>
 
-ASIO_UVSTREAM_LAYOUT(struct asio_pipe);
+ASIO_UVSTREAM_LAYOUT(struct asio_unix);
 
-static struct asio_pipe *pipe_of(struct asio_stream *s)
+static struct asio_unix *pipe_of(struct asio_stream *s)
 {
-    return (struct asio_pipe *)(void *)s;
+    return (struct asio_unix *)(void *)s;
 }
 
 /* ---- transport ---------------------------------------------------------------------------- */
 
-int asio_pipe_path_of(struct asio_stream *s, char *path, size_t *size, bool peer)
+int asio_unix_path_of(struct asio_stream *s, char *path, size_t *size, bool peer)
 {
     uv_os_fd_t fd;
     const uv_pipe_t *handle = &pipe_of(s)->handle;
@@ -32,7 +32,7 @@ int asio_pipe_path_of(struct asio_stream *s, char *path, size_t *size, bool peer
     return peer ? uv_pipe_getpeername(handle, path, size) : uv_pipe_getsockname(handle, path, size);
 }
 
-static int name_of(struct asio_stream *s, struct sockaddr_storage *addr, bool peer)
+static int unix_name_of(struct asio_stream *s, struct sockaddr_storage *addr, bool peer)
 {
     (void)s, (void)addr, (void)peer;
     return UV_EAFNOSUPPORT;
@@ -50,54 +50,55 @@ static const struct asio_transport pipe_transport = {
     .unread = asio_uvstream_unread,
     .close = asio_uvstream_close,
     .fd = asio_uvstream_fd,
-    .name_of = name_of,
-    .path_of = asio_pipe_path_of,
+    .name_of = unix_name_of,
+    .path_of = asio_unix_path_of,
     .passable = true,
     .bare = true,
 };
 
-/* ---- carrier ------------------------------------------------------------------------------ */
+/* ---- family ------------------------------------------------------------------------------ */
 
-static int init(uv_loop_t *loop, uv_stream_t *handle)
+static int unix_init(uv_loop_t *loop, uv_stream_t *handle)
 {
     return uv_pipe_init(loop, (uv_pipe_t *)handle, 0);
 }
 
-static int open_socket(uv_stream_t *handle, uv_os_sock_t fd)
+static int unix_open_socket(uv_stream_t *handle, uv_os_sock_t fd)
 {
     return uv_pipe_open((uv_pipe_t *)handle, (uv_file)fd);
 }
 
-static struct asio_uvstream *make(struct asio_rt *rt, const struct asio_options *options)
+static struct asio_uvstream *unix_make(struct asio_rt *rt, const struct asio_options *options)
 {
-    const struct asio_transport *transport = options->handles ? &asio_passing_transport : &pipe_transport;
-    struct asio_uvstream *u = asio_uvstream_new(rt, sizeof(struct asio_pipe), transport);
+    const struct asio_transport *transport = options->handles ? &asio_fd_passing_transport : &pipe_transport;
+    struct asio_uvstream *u = asio_uvstream_new(rt, sizeof(struct asio_unix), transport);
     if (!u)
         return NULL;
     if (!options->handles)
         pipe_of(&u->stream)->passing = NULL;
-    else if (!asio_passing_make(pipe_of(&u->stream))) {
+    else if (!asio_fd_passing_make(pipe_of(&u->stream))) {
         asio_mem.free(u);
         return NULL;
     }
-    init(&rt->loop, &u->handle); /* cannot fail */
+    unix_init(&rt->loop, &u->handle); /* cannot fail */
     u->stream.linger = (float)options->linger;
     u->handle.data = &u->stream;
     return u;
 }
 
-static int connected(struct asio_uvstream *u, const struct asio_options *options)
+static int unix_connected(struct asio_uvstream *u, const struct asio_options *options)
 {
-    return options->handles ? asio_passing_begin(pipe_of(&u->stream)) : 0;
+    return options->handles ? asio_fd_passing_begin(pipe_of(&u->stream)) : 0;
 }
 
-const struct asio_carrier asio_pipe_carrier = { "unix", init, open_socket, make, connected };
+const struct asio_socket_family asio_unix_family = { "unix", unix_init, unix_open_socket, unix_make,
+    unix_connected };
 
 /* ---- connecting --------------------------------------------------------------------------- */
 
 static const char prefix[] = "unix:";
 
-const char *asio_pipe_name(lua_State *L, int index, size_t *n)
+const char *asio_unix_name(lua_State *L, int index, size_t *n)
 {
     enum { PREFIX = sizeof prefix - 1 };
     if (lua_type(L, index) != LUA_TSTRING)
@@ -109,7 +110,7 @@ const char *asio_pipe_name(lua_State *L, int index, size_t *n)
     return text + PREFIX;
 }
 
-int asio_pipe_push_failure(lua_State *L, int status)
+int asio_unix_push_failure(lua_State *L, int status)
 {
     if (status == UV_ENOTSOCK)
         return asio_error_push_text(L, status, "there is a file of this name that is not a socket");
@@ -123,7 +124,7 @@ static int connect_named(
     if (options->handles)
         return asio_push_fail(L, UV_ENOTSUP);
     struct asio_wait *w = asio_sched_claim(L, rt);
-    struct asio_uvstream *u = make(rt, options);
+    struct asio_uvstream *u = unix_make(rt, options);
     struct asio_connecting *c = u ? asio_connecting_new(u) : NULL;
     if (!c)
         return asio_push_fail(L, UV_ENOMEM);
@@ -133,12 +134,12 @@ static int connect_named(
 
 /* core.connect_pipe(name, timeout, opts). EAGAIN: the backlog is full, which the system has no event for.
  * The userdata exists before the socket does: nothing is left over when memory runs out. */
-static int l_connect(lua_State *L)
+static int l_unix_connect(lua_State *L)
 {
     struct asio_rt *rt = asio_rt_of(L);
     size_t n;
     uv_os_sock_t fd;
-    const char *name = asio_pipe_name(L, 1, &n);
+    const char *name = asio_unix_name(L, 1, &n);
     double timeout = asio_check_timeout(L, 2, 2, "connect");
     struct asio_options options = asio_options_check(L, 3, 2, "connect");
     if (options.bound)
@@ -155,9 +156,9 @@ static int l_connect(lua_State *L)
         return connect_named(L, rt, name, &options, timeout);
     struct asio_uvstream *u = NULL;
     if (status == 0)
-        u = asio_uvstream_adopt(rt, &asio_pipe_carrier, &options, fd, &status);
+        u = asio_uvstream_adopt(rt, &asio_unix_family, &options, fd, &status);
     if (!u) {
-        asio_pipe_push_failure(L, status);
+        asio_unix_push_failure(L, status);
         return asio_push_failed(L);
     }
     asio_stream_attach(&u->stream, conn);
@@ -189,10 +190,10 @@ static int l_credentials(lua_State *L)
     return 1;
 }
 
-void asio_pipe_open(lua_State *L, struct asio_rt *rt)
+void asio_unix_open(lua_State *L, struct asio_rt *rt)
 {
-    static const luaL_Reg core[] = { { "connect_pipe", l_connect }, { NULL, NULL } };
+    static const luaL_Reg core[] = { { "connect_pipe", l_unix_connect }, { NULL, NULL } };
     static const luaL_Reg methods[] = { { "credentials", l_credentials }, { NULL, NULL } };
-    asio_api_functions(L, rt, "core", core);
-    asio_api_functions(L, rt, "conn", methods);
+    asio_bind_functions(L, rt, "core", core);
+    asio_bind_functions(L, rt, "conn", methods);
 }

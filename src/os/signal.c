@@ -57,7 +57,7 @@ struct watch {
     struct asio_wait_list waiters;
 };
 
-static void on_close(uv_handle_t *handle)
+static void signal_on_close(uv_handle_t *handle)
 {
     asio_mem.free(handle->data);
 }
@@ -72,21 +72,21 @@ static void close_watch(struct watch *w)
     while (w->waiters.first)
         asio_sched_abort(w->waiters.first, UV_ECANCELED);
     w->rt->sigint_watchers -= w->number == SIGINT;
-    uv_close((uv_handle_t *)&w->handle, on_close);
+    uv_close((uv_handle_t *)&w->handle, signal_on_close);
     asio_sys_signal_leave(w->number);
 }
 
-static void teardown(void *owner)
+static void signal_teardown(void *owner)
 {
     close_watch(owner);
 }
 
-static const struct asio_handle_ops watch_ops = { teardown };
+static const struct asio_handle_ops watch_ops = { signal_teardown };
 
 static void call_function(lua_State *L, void *arg)
 {
     struct watch *w = arg;
-    asio_rt_holder_push(L, w->rt, w);
+    asio_rt_wrapper_push(L, w->rt, w);
     if (!lua_isuserdata(L, -1))
         return;
     lua_getfenv(L, -1);
@@ -164,27 +164,29 @@ static int l_signal(lua_State *L)
     int status = open_watch(rt, s, number);
     if (status < 0)
         return asio_error_push(L, status);
-    asio_rt_holder_add(L, rt, s->watch); /* out of memory: it is collected, and closes */
+    asio_rt_wrapper_add(L, rt, s->watch); /* out of memory: it is collected, and closes */
     return 1;
 }
 
-static struct signal *check(lua_State *L, const char *fname)
+static struct signal *signal_check(lua_State *L, const char *fname)
 {
-    return asio_api_check(L, 1, asio_rt_of(L)->ref_signal_mt, fname, "signal");
+    return asio_bind_check(L, 1, asio_rt_of(L)->ref_signal_mt, fname, "signal");
 }
 
-static void abort_wait(struct asio_wait *w)
+static void signal_abort_wait(struct asio_wait *w)
 {
     asio_wait_list_remove(&((struct watch *)w->source)->waiters, w);
 }
 
-static const struct asio_wait_op signal_op = { .name = "signal", .outside = true, .abort = abort_wait };
+static const struct asio_wait_op signal_op = {
+    .name = "signal", .outside = true, .abort = signal_abort_wait
+};
 
 /* signal:wait([timeout]) */
-static int l_wait(lua_State *L)
+static int l_signal_wait(lua_State *L)
 {
     struct asio_rt *rt = asio_rt_of(L);
-    struct watch *watch = check(L, "wait")->watch;
+    struct watch *watch = signal_check(L, "wait")->watch;
     double timeout = asio_check_timeout(L, 2, 1, "wait");
     if (asio_sched_interrupted(rt))
         return asio_push_interrupt(L, rt);
@@ -200,25 +202,25 @@ static int l_wait(lua_State *L)
     return asio_sched_park(L, w, &signal_op, timeout);
 }
 
-static int l_close(lua_State *L)
+static int l_signal_close(lua_State *L)
 {
-    struct signal *s = check(L, "close");
+    struct signal *s = signal_check(L, "close");
     if (s->watch)
         close_watch(s->watch);
     return 0;
 }
 
-static int l_gc(lua_State *L)
+static int l_signal_gc(lua_State *L)
 {
-    struct signal *s = asio_api_to(L, 1, asio_rt_of(L)->ref_signal_mt);
+    struct signal *s = asio_bind_to(L, 1, asio_rt_of(L)->ref_signal_mt);
     if (s && s->watch)
         close_watch(s->watch);
     return 0;
 }
 
-static int l_tostring(lua_State *L)
+static int l_signal_tostring(lua_State *L)
 {
-    struct signal *s = check(L, "tostring");
+    struct signal *s = signal_check(L, "tostring");
     const char *name = "closed";
     for (size_t i = 0; s->watch && i < sizeof names / sizeof *names; i++)
         if (names[i].number == s->watch->number)
@@ -229,9 +231,11 @@ static int l_tostring(lua_State *L)
 
 void asio_signal_open(lua_State *L, struct asio_rt *rt)
 {
-    static const luaL_Reg core[] = { { "new_signal", l_signal }, { "wait_signal", l_wait }, { NULL, NULL } };
-    static const luaL_Reg methods[] = { { "close", l_close }, { NULL, NULL } };
-    static const luaL_Reg meta[] = { { "__gc", l_gc }, { "__tostring", l_tostring }, { NULL, NULL } };
-    asio_api_functions(L, rt, "core", core);
-    asio_api_class(L, rt, "signal", methods, meta, rt->ref_signal_mt);
+    static const luaL_Reg core[] = { { "new_signal", l_signal }, { "wait_signal", l_signal_wait },
+        { NULL, NULL } };
+    static const luaL_Reg methods[] = { { "close", l_signal_close }, { NULL, NULL } };
+    static const luaL_Reg meta[] = { { "__gc", l_signal_gc }, { "__tostring", l_signal_tostring },
+        { NULL, NULL } };
+    asio_bind_functions(L, rt, "core", core);
+    asio_bind_class(L, rt, "signal", methods, meta, rt->ref_signal_mt);
 }

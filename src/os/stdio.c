@@ -25,7 +25,7 @@ struct asio_stdio {
     union {
         uv_handle_t any;
         uv_poll_t poll;
-        uv_idle_t idle; /* of a file: never active, it only stands for it in the loop */
+        uv_idle_t idle; /* stdio_of a file: never active, it only stands for it in the loop */
     } handle;
     uv_os_sock_t fd, watch; /* ours; or none */
     uv_file file, number;
@@ -36,7 +36,7 @@ struct asio_stdio {
     uv_fs_t read_req, write_req;
 };
 
-static struct asio_stdio *of(struct asio_stream *s)
+static struct asio_stdio *stdio_of(struct asio_stream *s)
 {
     return (struct asio_stdio *)(void *)s;
 }
@@ -48,7 +48,7 @@ static bool is_file(const struct asio_stdio *p)
 
 /* ---- the end ------------------------------------------------------------------------------ */
 
-static void on_close(uv_handle_t *handle)
+static void stdio_on_close(uv_handle_t *handle)
 {
     struct asio_stream *s = handle->data;
     if (s->sending)
@@ -65,11 +65,11 @@ static void close_fd(uv_os_sock_t *fd)
 }
 
 /* Threads at work have the descriptor: the last of them gives it back. */
-static void release(struct asio_stdio *p)
+static void stdio_release(struct asio_stdio *p)
 {
     if (is_file(p) && (p->reading || p->writing))
         return;
-    uv_close(&p->handle.any, on_close);
+    uv_close(&p->handle.any, stdio_on_close);
     close_fd(&p->watch);
     close_fd(&p->fd);
 }
@@ -79,8 +79,8 @@ static void release(struct asio_stdio *p)
 static void close_stream(struct asio_stream *s)
 {
     if (!s->collected && !s->rt->closed)
-        asio_sys_stdio_discard(of(s)->number);
-    release(of(s));
+        asio_sys_stdio_discard(stdio_of(s)->number);
+    stdio_release(stdio_of(s));
 }
 
 /* ---- files -------------------------------------------------------------------------------- */
@@ -125,7 +125,7 @@ static void on_file_read(uv_fs_t *req)
     uv_fs_req_cleanup(req);
     p->reading = false;
     if (p->stream.gone)
-        release(p);
+        stdio_release(p);
     else
         serve(p, bytes, n);
     asio_mem.free(bytes);
@@ -144,7 +144,7 @@ static void on_file_written(uv_fs_t *req)
     if (p->drains)
         drain(p);
     if (gone)
-        release(p);
+        stdio_release(p);
 }
 
 static ssize_t write_file(struct asio_stdio *p, const uv_buf_t *bufs, unsigned count)
@@ -157,18 +157,18 @@ static ssize_t write_file(struct asio_stdio *p, const uv_buf_t *bufs, unsigned c
 
 /* ---- what can be polled ------------------------------------------------------------------- */
 
-static void on_poll(uv_poll_t *handle, int status, int events);
+static void stdio_on_poll(uv_poll_t *handle, int status, int events);
 
-static int update(struct asio_stdio *p)
+static int stdio_update(struct asio_stdio *p)
 {
     if (uv_is_closing(&p->handle.any))
         return 0;
     int events = (p->reading ? UV_READABLE : 0) | (p->writing ? UV_WRITABLE : 0);
     events = asio_sys_stdio_poll(p->watch, p->fd, events);
-    return events ? uv_poll_start(&p->handle.poll, events, on_poll) : uv_poll_stop(&p->handle.poll);
+    return events ? uv_poll_start(&p->handle.poll, events, stdio_on_poll) : uv_poll_stop(&p->handle.poll);
 }
 
-static void receive(struct asio_stdio *p)
+static void stdio_receive(struct asio_stdio *p)
 {
     struct asio_stream *s = &p->stream;
     p->reading = s->reading = asio_stream_is_read(s);
@@ -183,52 +183,52 @@ static void receive(struct asio_stdio *p)
 }
 
 /* Which of the events has come is not known everywhere: tried is what is wanted. */
-static void on_poll(uv_poll_t *handle, int status, int events)
+static void stdio_on_poll(uv_poll_t *handle, int status, int events)
 {
     struct asio_stdio *p = handle->data;
     (void)status, (void)events;
     if (p->reading)
-        receive(p);
+        stdio_receive(p);
     if (p->writing && !p->stream.gone) {
         p->writing = false;
         asio_stream_sent(&p->stream, 0, 0); /* which tries again */
     }
-    update(p);
+    stdio_update(p);
 }
 
 /* ---- transport ---------------------------------------------------------------------------- */
 
-static int read_start(struct asio_stream *s)
+static int stdio_read_start(struct asio_stream *s)
 {
-    struct asio_stdio *p = of(s);
+    struct asio_stdio *p = stdio_of(s);
     if (s->closing) /* what comes is for others */
         return s->half_closed ? UV_EOF : 0;
     if (is_file(p))
         return read_file(p);
     p->reading = true;
-    return update(p);
+    return stdio_update(p);
 }
 
-static void read_stop(struct asio_stream *s)
+static void stdio_read_stop(struct asio_stream *s)
 {
-    if (is_file(of(s)))
+    if (is_file(stdio_of(s)))
         return; /* a thread that is at it finishes */
-    of(s)->reading = false;
-    update(of(s));
+    stdio_of(s)->reading = false;
+    stdio_update(stdio_of(s));
 }
 
 /* It is being closed: nobody reads what comes, also where we are called from. */
-static void abort_waits(struct asio_stream *s, int status)
+static void stdio_abort_waits(struct asio_stream *s, int status)
 {
     (void)status;
-    read_stop(s);
+    stdio_read_stop(s);
     s->reading = false;
 }
 
 /* What was printed comes before. While no loop runs nobody is held up by a file. */
 static ssize_t try_write(struct asio_stream *s, const uv_buf_t *bufs, unsigned count)
 {
-    struct asio_stdio *p = of(s);
+    struct asio_stdio *p = stdio_of(s);
     if (p->number == 1)
         fflush(stdout);
     if (!is_file(p))
@@ -238,18 +238,18 @@ static ssize_t try_write(struct asio_stream *s, const uv_buf_t *bufs, unsigned c
 
 static int write_later(struct asio_stream *s, const uv_buf_t *bufs, unsigned count, size_t bytes)
 {
-    struct asio_stdio *p = of(s);
+    struct asio_stdio *p = stdio_of(s);
     (void)bytes;
     p->writing = true;
     if (!is_file(p))
-        return update(p); /* they are gathered again */
+        return stdio_update(p); /* they are gathered again */
     return uv_fs_write(&s->rt->loop, &p->write_req, p->file, bufs, count, -1, on_file_written);
 }
 
 /* What is no socket ends with that. Closing alone ends no connection: others have it too. */
-static int half_close(struct asio_stream *s)
+static int stdio_half_close(struct asio_stream *s)
 {
-    struct asio_stdio *p = of(s);
+    struct asio_stdio *p = stdio_of(s);
     bool socket = p->how == ASIO_SYS_STDIO_SOCKET;
     if (!s->shut || (!socket && p->number == 0))
         return UV_ENOTSUP;
@@ -270,13 +270,13 @@ static size_t nothing(struct asio_stream *s)
 
 static int fd_of(struct asio_stream *s, uv_os_fd_t *fd)
 {
-    *fd = (uv_os_fd_t)(intptr_t)of(s)->number;
+    *fd = (uv_os_fd_t)(intptr_t)stdio_of(s)->number;
     return 0;
 }
 
-static int name_of(struct asio_stream *s, struct sockaddr_storage *addr, bool peer)
+static int stdio_name_of(struct asio_stream *s, struct sockaddr_storage *addr, bool peer)
 {
-    return asio_sys_socket_name(of(s)->fd, addr, peer);
+    return asio_sys_socket_name(stdio_of(s)->fd, addr, peer);
 }
 
 /* The state is being closed: nobody is held up any more. What a thread is at must not be written twice. */
@@ -299,9 +299,9 @@ static void drain(struct asio_stdio *p)
     }
 }
 
-static void teardown(void *owner)
+static void stdio_teardown(void *owner)
 {
-    struct asio_stdio *p = of(owner);
+    struct asio_stdio *p = stdio_of(owner);
     if (p->stream.gone)
         return; /* a thread is still at it */
     p->drains = is_file(p) && p->writing;
@@ -311,19 +311,19 @@ static void teardown(void *owner)
 }
 
 static const struct asio_transport stdio_transport = {
-    .handle = { teardown },
+    .handle = { stdio_teardown },
     .name = "stdio",
-    .read_start = read_start,
-    .read_stop = read_stop,
+    .read_start = stdio_read_start,
+    .read_stop = stdio_read_stop,
     .try_write = try_write,
     .write = write_later,
-    .shutdown = half_close,
+    .shutdown = stdio_half_close,
     .unsent = nothing,
     .unread = nothing,
     .close = close_stream,
     .fd = fd_of,
-    .name_of = name_of,
-    .abort_waits = abort_waits,
+    .name_of = stdio_name_of,
+    .abort_waits = stdio_abort_waits,
 };
 
 /* ---- where libuv's streams do it ---------------------------------------------------------- */
@@ -398,7 +398,7 @@ static int open_libuv(struct asio_rt *rt, int number, struct asio_stream **strea
 /* ---- opening ------------------------------------------------------------------------------ */
 
 /* libuv makes what it polls non-blocking: that is our own, or put right at once. */
-static int open_handle(struct asio_stdio *p)
+static int stdio_open_handle(struct asio_stdio *p)
 {
     uv_loop_t *loop = &p->stream.rt->loop;
     int status = is_file(p) ? UV_EPERM : asio_sys_stdio_watch(p->fd, &p->watch);
@@ -432,7 +432,7 @@ static int open_stream(struct asio_rt *rt, int number, int how, uv_os_sock_t fd,
     p->fd = fd;
     p->watch = none;
     *stream = &p->stream;
-    int status = open_handle(p);
+    int status = stdio_open_handle(p);
     if (status == 0)
         return 0;
     close_fd(&p->watch);
@@ -465,5 +465,5 @@ static int l_open(lua_State *L)
 void asio_stdio_open(lua_State *L, struct asio_rt *rt)
 {
     static const luaL_Reg core[] = { { "open_stdio", l_open }, { NULL, NULL } };
-    asio_api_functions(L, rt, "core", core);
+    asio_bind_functions(L, rt, "core", core);
 }

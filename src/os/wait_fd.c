@@ -21,42 +21,42 @@ struct poller {
     struct asio_wait_list waiters;
 };
 
-static struct poller **bucket(struct asio_rt *rt, uv_os_sock_t fd)
+static struct poller **wait_fd_bucket(struct asio_rt *rt, uv_os_sock_t fd)
 {
     return (struct poller **)&rt->pollers[(uintptr_t)fd % ASIO_POLLER_BUCKETS];
 }
 
-static void on_close(uv_handle_t *handle)
+static void wait_fd_on_close(uv_handle_t *handle)
 {
     asio_mem.free(handle->data);
 }
 
 static void close_poller(struct poller *p)
 {
-    struct poller **link = bucket(p->rt, p->fd);
+    struct poller **link = wait_fd_bucket(p->rt, p->fd);
     while (*link != p)
         link = &(*link)->next;
     *link = p->next;
-    uv_close((uv_handle_t *)&p->handle, on_close);
+    uv_close((uv_handle_t *)&p->handle, wait_fd_on_close);
 }
 
-static void teardown(void *owner)
+static void wait_fd_teardown(void *owner)
 {
     close_poller(owner);
 }
 
-static const struct asio_handle_ops poller_ops = { teardown };
+static const struct asio_handle_ops poller_ops = { wait_fd_teardown };
 
-static void on_poll(uv_poll_t *handle, int status, int events);
+static void wait_fd_on_poll(uv_poll_t *handle, int status, int events);
 
 /* Asks libuv for what those who wait want; closes when nobody does. */
-static int update(struct poller *p)
+static int wait_fd_update(struct poller *p)
 {
     int events = 0;
     for (struct asio_wait *w = p->waiters.first; w; w = w->next)
         events |= w->u.fd.events;
     if (events)
-        return uv_poll_start(&p->handle, events, on_poll);
+        return uv_poll_start(&p->handle, events, wait_fd_on_poll);
     close_poller(p);
     return 0;
 }
@@ -64,7 +64,7 @@ static int update(struct poller *p)
 /* Those who are served run in the next turn: whoever waits again at once waits for new events.
  * libuv says EBADF for every error condition (a connection refused, a pipe without readers). That is
  * for the owner to find out, who has to be told that there is something. */
-static void on_poll(uv_poll_t *handle, int status, int events)
+static void wait_fd_on_poll(uv_poll_t *handle, int status, int events)
 {
     struct poller *p = handle->data;
     if (status == UV_EBADF && asio_sys_file_flags(p->fd) >= 0) {
@@ -83,14 +83,14 @@ static void on_poll(uv_poll_t *handle, int status, int events)
         w = p->waiters.first; /* making the main chunk's results may have run finalizers */
     }
     if (!uv_is_closing((uv_handle_t *)handle))
-        update(p);
+        wait_fd_update(p);
 }
 
 static void abort_poll(struct asio_wait *w)
 {
     struct poller *p = w->source;
     asio_wait_list_remove(&p->waiters, w);
-    update(p);
+    wait_fd_update(p);
 }
 
 static int push_events(lua_State *L, struct asio_wait *w)
@@ -105,9 +105,9 @@ static int push_events(lua_State *L, struct asio_wait *w)
 
 static const struct asio_wait_op poll_op = { "wait_fd", true, abort_poll, push_events };
 
-static struct poller *find(struct asio_rt *rt, uv_os_sock_t fd)
+static struct poller *wait_fd_find(struct asio_rt *rt, uv_os_sock_t fd)
 {
-    struct poller *p = *bucket(rt, fd);
+    struct poller *p = *wait_fd_bucket(rt, fd);
     while (p && p->fd != fd)
         p = p->next;
     return p;
@@ -157,8 +157,8 @@ static struct poller *open_poller(struct asio_rt *rt, uv_os_sock_t fd, int *stat
         return NULL;
     }
     p->handle.data = p;
-    p->next = *bucket(rt, fd);
-    *bucket(rt, fd) = p;
+    p->next = *wait_fd_bucket(rt, fd);
+    *wait_fd_bucket(rt, fd) = p;
     return p;
 }
 
@@ -184,7 +184,7 @@ static int l_wait_fd(lua_State *L)
     if (asio_sched_interrupted(rt))
         return asio_push_interrupt(L, rt);
     struct asio_wait *w = asio_sched_claim(L, rt);
-    struct poller *p = find(rt, fd);
+    struct poller *p = wait_fd_find(rt, fd);
     if (!p)
         p = open_poller(rt, fd, &status);
     if (!p)
@@ -192,7 +192,7 @@ static int l_wait_fd(lua_State *L)
     w->source = p;
     w->u.fd.events = events;
     asio_wait_list_add(&p->waiters, w);
-    status = update(p);
+    status = wait_fd_update(p);
     if (status < 0) {
         abort_poll(w);
         return asio_push_fail(L, status);
@@ -200,8 +200,8 @@ static int l_wait_fd(lua_State *L)
     return asio_sched_park(L, w, &poll_op, timeout);
 }
 
-void asio_poll_open(lua_State *L, struct asio_rt *rt)
+void asio_wait_fd_open(lua_State *L, struct asio_rt *rt)
 {
     static const luaL_Reg core[] = { { "wait_fd", l_wait_fd }, { NULL, NULL } };
-    asio_api_functions(L, rt, "core", core);
+    asio_bind_functions(L, rt, "core", core);
 }

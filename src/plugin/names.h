@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * Names: what names.c, which knows Lua and waits, and whoever does the looking up say to each other. There
- * are two who do: resolver.c (the system's getaddrinfo on helper threads) and asio/ares.so (c-ares, src/ares/).
+ * Names: what resolve.c, which knows Lua and waits, and whoever does the looking up say to each other. There
+ * are two who do: getaddrinfo.c (the system's getaddrinfo on helper threads) and asio/ares.so (c-ares, src/plugins/ares/).
  *
- * Lifetime of struct asio_names_query: made by names.c; between `start`, which said that it goes on, and `done`
- * or `cancel` the resolver may link it; freed by names.c, also if the state closes first.
+ * Lifetime of struct asio_names_query: made by resolve.c; between `start`, which said that it goes on, and `done`
+ * or `cancel` the resolver may link it; freed by resolve.c, also if the state closes first.
  * Lifetime of struct asio_answer: made by a resolver, shared by references (one thread at a time), never
  * changed once made; freed with the last. */
 #ifndef ASIO_NAMES_H
@@ -94,12 +94,12 @@ struct asio_names_query {
 enum { ASIO_NAMES_ANSWERED = 0, ASIO_NAMES_PENDING = 1 };
 
 struct asio_names_backend {
-    unsigned version; /* ASIO_CORE_API_VERSION it was built with */
+    unsigned version; /* ASIO_PLUGIN_VERSION it was built with */
     const char *name;
     /* Once in the process, before all else. 0 or an error. */
-    int (*load)(const struct asio_core_api *core);
+    int (*load)(const struct asio_plugin *core);
     /* Its state in one runtime; NULL: *status says why. */
-    void *(*open)(const struct asio_core_api *core, struct asio_rt *rt, int *status);
+    void *(*open)(const struct asio_plugin *core, struct asio_rt *rt, int *status);
     /* The state closes: gives everything back, queries are forgotten. */
     void (*close)(void *self);
     /* ASIO_NAMES_ANSWERED at once, ASIO_NAMES_PENDING, or an error: not begun. */
@@ -110,8 +110,8 @@ struct asio_names_backend {
     void (*clear)(void *self);
 };
 
-extern const struct asio_names_backend asio_names_getaddrinfo; /* resolver.c */
+extern const struct asio_names_backend asio_names_getaddrinfo; /* getaddrinfo.c */
 
-void asio_names_done(struct asio_names_query *q); /* see struct asio_core_api */
+void asio_names_done(struct asio_names_query *q); /* see struct asio_plugin */
 
 #endif

@@ -6,25 +6,25 @@
  *
  * Lifetime: one constant table. A watch: made by watch_open, closed by watch_close; if the state
  * closes first, its owner's `close` must have closed it. */
-#ifndef ASIO_CORE_API_H
-#define ASIO_CORE_API_H
+#ifndef ASIO_PLUGIN_H
+#define ASIO_PLUGIN_H
 
 #include "base/asio.h"
 #include "base/timer_heap.h"
 
 /* To be raised with every change of this table, or of a struct that goes through it. */
-enum { ASIO_CORE_API_VERSION = 1 };
+enum { ASIO_PLUGIN_VERSION = 1 };
 
 struct asio_rt;
 struct asio_watch;
 struct asio_names_query;
 
-struct asio_core_api {
+struct asio_plugin {
     unsigned version;
     const struct asio_allocator *mem;
     uint64_t (*now)(void); /* nanoseconds, the clock of the deadlines */
 
-    /* A deadline of the runtime's heap; see timer.h. */
+    /* A deadline of the runtime's heap; see timer_heap.h. */
     void (*timer_init)(struct asio_timer *t, void (*fire)(struct asio_timer *t));
     int (*timer_set)(struct asio_rt *rt, struct asio_timer *t, uint64_t at);
     void (*timer_remove)(struct asio_rt *rt, struct asio_timer *t);
@@ -45,6 +45,6 @@ struct asio_core_api {
     void (*names_done)(struct asio_names_query *q);
 };
 
-extern const struct asio_core_api asio_core_api;
+extern const struct asio_plugin asio_plugin;
 
 #endif

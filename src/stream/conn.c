@@ -277,7 +277,7 @@ static int l_write(lua_State *L)
     return s ? asio_stream_write_end(L, s) : asio_push_fail(L, UV_EBADF);
 }
 
-static int l_flush(lua_State *L)
+static int l_conn_flush(lua_State *L)
 {
     struct asio_stream *s = check_conn(L, "flush")->stream;
     return may_wait(s) ? asio_stream_flush_wait(L, s) : not_now(L);
@@ -285,7 +285,7 @@ static int l_flush(lua_State *L)
 
 /* ---- the rest, which never waits ---------------------------------------------------------- */
 
-static int l_close(lua_State *L)
+static int l_conn_close(lua_State *L)
 {
     struct asio_conn *c = check_conn(L, "close");
     if (c->stream)
@@ -301,7 +301,7 @@ static int l_abort(lua_State *L)
     return 0;
 }
 
-static int l_shutdown(lua_State *L)
+static int l_conn_shutdown(lua_State *L)
 {
     struct asio_stream *s = check_conn(L, "shutdown")->stream;
     int status = s && s->tap ? UV_EBUSY : s ? asio_stream_shutdown(s) : UV_EBADF;
@@ -313,7 +313,7 @@ static int l_shutdown(lua_State *L)
 
 /* A finalizer: must not raise, nor touch anything after the runtime has gone (the stream has then
  * let go of us). */
-static int l_gc(lua_State *L)
+static int l_conn_gc(lua_State *L)
 {
     struct asio_conn *c = to_conn(L, 1);
     if (c && c->stream)
@@ -321,7 +321,7 @@ static int l_gc(lua_State *L)
     return 0;
 }
 
-static int l_set_timeout(lua_State *L)
+static int l_conn_set_timeout(lua_State *L)
 {
     struct asio_stream *s = check_conn(L, "set_timeout")->stream;
     double read = asio_check_timeout(L, 2, 1, "set_timeout");
@@ -340,7 +340,7 @@ static bool has_path(const struct asio_stream *s)
     return s->proxied ? s->proxied->source.any.sa_family == AF_UNIX : s->transport->path_of != NULL;
 }
 
-static int name_of(struct asio_stream *s, struct sockaddr_storage *addr, bool peer)
+static int conn_name_of(struct asio_stream *s, struct sockaddr_storage *addr, bool peer)
 {
     if (!s->proxied)
         return s->transport->name_of(s, addr, peer);
@@ -372,27 +372,27 @@ static int push_path(lua_State *L, struct asio_stream *s, bool peer)
     return 1;
 }
 
-static int push_name(lua_State *L, const char *fname, bool peer)
+static int conn_push_name(lua_State *L, const char *fname, bool peer)
 {
     struct asio_stream *s = check_conn(L, fname)->stream;
     struct sockaddr_storage addr;
     if (s && has_path(s))
         return push_path(L, s, peer);
-    int status = s ? name_of(s, &addr, peer) : UV_EBADF;
+    int status = s ? conn_name_of(s, &addr, peer) : UV_EBADF;
     return status < 0 ? asio_error_push(L, status) : asio_address_push(L, &addr);
 }
 
-static int l_peer(lua_State *L)
+static int l_conn_peer(lua_State *L)
 {
-    return push_name(L, "peer", true);
+    return conn_push_name(L, "peer", true);
 }
 
-static int l_address(lua_State *L)
+static int l_conn_address(lua_State *L)
 {
-    return push_name(L, "address", false);
+    return conn_push_name(L, "address", false);
 }
 
-static int l_fd(lua_State *L)
+static int l_conn_fd(lua_State *L)
 {
     struct asio_stream *s = check_conn(L, "fd")->stream;
     uv_os_fd_t fd;
@@ -404,7 +404,7 @@ static int l_fd(lua_State *L)
 }
 
 /* Bytes received and not yet read, bytes written and not yet taken by the kernel. */
-static int l_pending(lua_State *L)
+static int l_conn_pending(lua_State *L)
 {
     struct asio_stream *s = check_conn(L, "pending")->stream;
     if (!s)
@@ -436,7 +436,7 @@ static bool push_named(lua_State *L, struct asio_stream *s)
         (push_path(L, s, false) == 1 && lua_objlen(L, -1) > strlen("unix:"));
 }
 
-static int l_tostring(lua_State *L)
+static int l_conn_tostring(lua_State *L)
 {
     struct asio_stream *s = check_conn(L, "tostring")->stream; /* finalizers may close it on the way */
     struct sockaddr_storage addr;
@@ -445,7 +445,7 @@ static int l_tostring(lua_State *L)
         lua_pushliteral(L, "connection (closed)");
     else if (has_path(s) && push_named(L, s))
         lua_pushfstring(L, "connection (%s)", lua_tostring(L, -1));
-    else if (name_of(s, &addr, true) < 0 || asio_address_format(&addr, text) < 0)
+    else if (conn_name_of(s, &addr, true) < 0 || asio_address_format(&addr, text) < 0)
         lua_pushfstring(L, "connection (%s)", s->transport->name);
     else
         lua_pushfstring(L, "connection (%s %s)", s->transport->name, text);
@@ -456,12 +456,14 @@ void asio_conn_open(lua_State *L, struct asio_rt *rt)
 {
     static const luaL_Reg core[] = { { "read", l_read }, { "read_some", l_read_some },
         { "read_until", l_read_until }, { "read_line", l_read_line }, { "read_all", l_read_all },
-        { "check_lines", l_check_lines }, { "peek", l_peek }, { "write", l_write }, { "flush", l_flush },
+        { "check_lines", l_check_lines }, { "peek", l_peek }, { "write", l_write }, { "flush", l_conn_flush },
         { NULL, NULL } };
-    static const luaL_Reg methods[] = { { "close", l_close }, { "shutdown", l_shutdown },
-        { "abort", l_abort }, { "set_timeout", l_set_timeout }, { "peer", l_peer }, { "address", l_address },
-        { "fd", l_fd }, { "pending", l_pending }, { "get_original_dst", l_original_dst }, { NULL, NULL } };
-    static const luaL_Reg meta[] = { { "__gc", l_gc }, { "__tostring", l_tostring }, { NULL, NULL } };
-    asio_api_functions(L, rt, "core", core);
-    asio_api_class(L, rt, "conn", methods, meta, rt->ref_conn_mt);
+    static const luaL_Reg methods[] = { { "close", l_conn_close }, { "shutdown", l_conn_shutdown },
+        { "abort", l_abort }, { "set_timeout", l_conn_set_timeout }, { "peer", l_conn_peer },
+        { "address", l_conn_address }, { "fd", l_conn_fd }, { "pending", l_conn_pending },
+        { "get_original_dst", l_original_dst }, { NULL, NULL } };
+    static const luaL_Reg meta[] = { { "__gc", l_conn_gc }, { "__tostring", l_conn_tostring },
+        { NULL, NULL } };
+    asio_bind_functions(L, rt, "core", core);
+    asio_bind_class(L, rt, "conn", methods, meta, rt->ref_conn_mt);
 }

@@ -67,15 +67,15 @@ static int push_some(lua_State *L, struct asio_stream *s, size_t max)
 static void end_search(struct asio_stream *s)
 {
     if (s->delim.is_long)
-        asio_delim_free(&s->delim);
+        asio_delimiter_free(&s->delim);
 }
 
 /* What comes before the delimiter that ends at `end`, which is dropped with it. */
-static int push_found(lua_State *L, struct asio_stream *s, size_t end)
+static int stream_read_push_found(lua_State *L, struct asio_stream *s, size_t end)
 {
     if (asio_inbuf_length(&s->in) < end) /* somebody read between the wake and this */
         return asio_push_fail(L, UV_EBUSY);
-    int n = push_bytes(L, s, asio_delim_content(&s->delim, asio_inbuf_bytes(&s->in), end), end);
+    int n = push_bytes(L, s, asio_delimiter_content(&s->delim, asio_inbuf_bytes(&s->in), end), end);
     end_search(s);
     return n;
 }
@@ -108,7 +108,7 @@ static int push_until(lua_State *L, struct asio_wait *w)
 {
     if (w->status == UV_EOF)
         return push_unfinished(L, w->source, UV_EOF, w->u.in.max);
-    return w->status < 0 ? asio_push_fail(L, w->status) : push_found(L, w->source, w->u.in.need);
+    return w->status < 0 ? asio_push_fail(L, w->status) : stream_read_push_found(L, w->source, w->u.in.need);
 }
 
 static void abort_read(struct asio_wait *w)
@@ -129,31 +129,31 @@ static const struct asio_wait_op line_op = { "read_line", true, abort_read, push
 /* Looks for the delimiter in what has not been looked at. 0: found, *need is where it ends;
  * UV_EMSGSIZE: more than max come before it; UV_EAGAIN: not there, *need is one more than has
  * been looked at. */
-static int look(struct asio_stream *s, size_t *need, size_t max)
+static int stream_read_look(struct asio_stream *s, size_t *need, size_t max)
 {
     const char *bytes = asio_inbuf_bytes(&s->in);
     size_t n = asio_inbuf_length(&s->in);
-    size_t most = max + asio_delim_length(&s->delim); /* max is at most SIZE_MAX / 2 */
+    size_t most = max + asio_delimiter_length(&s->delim); /* max is at most SIZE_MAX / 2 */
     if (n > most)
         n = most; /* enough to tell */
     if (n < *need)
         return UV_EAGAIN;
-    if (asio_delim_find(&s->delim, bytes, n, *need - 1, need))
-        return asio_delim_content(&s->delim, bytes, *need) > max ? UV_EMSGSIZE : 0;
+    if (asio_delimiter_find(&s->delim, bytes, n, *need - 1, need))
+        return asio_delimiter_content(&s->delim, bytes, *need) > max ? UV_EMSGSIZE : 0;
     *need = n + 1;
-    return n > max && asio_delim_earliest(&s->delim, bytes, n) > max ? UV_EMSGSIZE : UV_EAGAIN;
+    return n > max && asio_delimiter_earliest(&s->delim, bytes, n) > max ? UV_EMSGSIZE : UV_EAGAIN;
 }
 
 /* So many bytes are there as the reader waits for: 0 if that is all it wants, UV_EAGAIN if it
  * waits for more, or its failure. */
-static int look_again(struct asio_stream *s, struct asio_wait *w)
+static int stream_read_look_again(struct asio_stream *s, struct asio_wait *w)
 {
     if (w->op == &until_op || w->op == &line_op)
-        return look(s, &w->u.in.need, w->u.in.max);
+        return stream_read_look(s, &w->u.in.need, w->u.in.max);
     return w->op == &all_op ? UV_EMSGSIZE : 0;
 }
 
-static void wake_reader(struct asio_stream *s, int status)
+static void stream_read_wake_reader(struct asio_stream *s, int status)
 {
     struct asio_wait *w = s->reader;
     s->reader = NULL;
@@ -166,9 +166,9 @@ static void serve_reader(struct asio_stream *s)
 {
     if (!s->reader || asio_inbuf_length(&s->in) < s->reader->u.in.need)
         return;
-    int status = look_again(s, s->reader);
+    int status = stream_read_look_again(s, s->reader);
     if (status != UV_EAGAIN)
-        wake_reader(s, status);
+        stream_read_wake_reader(s, status);
 }
 
 void asio_stream_received(struct asio_stream *s, char *bytes, size_t n)
@@ -228,12 +228,12 @@ void asio_stream_ended(struct asio_stream *s, int status)
     else if (s->tap)
         s->tap->changed(s->tap);
     else if (s->reader)
-        wake_reader(s, s->read_status);
+        stream_read_wake_reader(s, s->read_status);
 }
 
 /* ---- reading ------------------------------------------------------------------------------ */
 
-static int wait_for(
+static int stream_read_wait_for(
     lua_State *L, struct asio_stream *s, const struct asio_wait_op *op, size_t need, size_t max)
 {
     struct asio_wait *w = asio_sched_claim(L, s->rt);
@@ -254,7 +254,7 @@ int asio_stream_read(lua_State *L, struct asio_stream *s, size_t need, size_t ma
         return push_some(L, s, max);
     if (s->read_status < 0)
         return asio_push_fail(L, s->read_status);
-    return wait_for(L, s, &read_op, need, max);
+    return stream_read_wait_for(L, s, &read_op, need, max);
 }
 
 int asio_stream_peek(lua_State *L, struct asio_stream *s, size_t n)
@@ -265,7 +265,7 @@ int asio_stream_peek(lua_State *L, struct asio_stream *s, size_t n)
         return push_bytes(L, s, n, 0);
     if (s->read_status < 0)
         return asio_push_fail(L, s->read_status);
-    return wait_for(L, s, &peek_op, n, n);
+    return stream_read_wait_for(L, s, &peek_op, n, n);
 }
 
 int asio_stream_read_all(lua_State *L, struct asio_stream *s, size_t max)
@@ -278,17 +278,17 @@ int asio_stream_read_all(lua_State *L, struct asio_stream *s, size_t max)
         return push_some(L, s, SIZE_MAX);
     if (s->read_status < 0)
         return asio_push_fail(L, s->read_status);
-    return wait_for(L, s, &all_op, max + 1, max);
+    return stream_read_wait_for(L, s, &all_op, max + 1, max);
 }
 
 static int read_to_delim(lua_State *L, struct asio_stream *s, const struct asio_wait_op *op, size_t max)
 {
     size_t need = 1;
-    int status = look(s, &need, max);
+    int status = stream_read_look(s, &need, max);
     if (status == 0)
-        return push_found(L, s, need);
+        return stream_read_push_found(L, s, need);
     if (status == UV_EAGAIN && s->read_status == 0)
-        return wait_for(L, s, op, need, max);
+        return stream_read_wait_for(L, s, op, need, max);
     end_search(s);
     return push_unfinished(L, s, status == UV_EAGAIN ? s->read_status : status, max);
 }
@@ -304,7 +304,7 @@ int asio_stream_read_line(lua_State *L, struct asio_stream *s, size_t max)
         content = (size_t)(newline - bytes);
         return push_bytes(L, s, content - (content > 0 && newline[-1] == '\r'), content + 1);
     }
-    asio_delim_set_line(&s->delim);
+    asio_delimiter_set_line(&s->delim);
     return read_to_delim(L, s, &line_op, max);
 }
 
@@ -312,7 +312,7 @@ int asio_stream_read_until(lua_State *L, struct asio_stream *s, const char *deli
 {
     if (asio_stream_is_read(s))
         return asio_push_fail(L, UV_EBUSY);
-    int status = asio_delim_set(&s->delim, delim, n);
+    int status = asio_delimiter_set(&s->delim, delim, n);
     return status < 0 ? asio_push_fail(L, status) : read_to_delim(L, s, &until_op, max);
 }
 

@@ -86,7 +86,7 @@ static void end_stream(struct asio_stream *s, int status)
 }
 
 /* Lets go of both streams, and closes them. That can run finalizers of the script, which find it busy. */
-static void release(struct relay *r, int status)
+static void relay_release(struct relay *r, int status)
 {
     r->busy = true;
     for (int i = 0; i < 2; i++) {
@@ -100,9 +100,9 @@ static void release(struct relay *r, int status)
     end_stream(r->ways[1].from, status);
 }
 
-static void finish(struct relay *r, int status)
+static void relay_finish(struct relay *r, int status)
 {
-    release(r, status);
+    relay_release(r, status);
     if (r->wait)
         asio_sched_ready(r->wait, status);
     asio_mem.free(r);
@@ -209,7 +209,7 @@ static bool is_fault_of_splice(ssize_t status)
 }
 
 /* What the system has goes into the pipe. */
-static bool load(struct way *w, uv_os_fd_t fd)
+static bool relay_load(struct way *w, uv_os_fd_t fd)
 {
     ssize_t n = asio_splice_in(w->pipe, fd, SPLICED);
     if (n > 0) {
@@ -241,7 +241,7 @@ static void splice(struct way *w)
         w->streak = -LATER; /* none now, or on this system */
         return;
     }
-    while (load(w, fd) && unload(w) && w->taken < until)
+    while (relay_load(w, fd) && unload(w) && w->taken < until)
         ;
     if (w->streak >= SMALL_READS)
         set_manner(w, false);
@@ -276,7 +276,7 @@ static int advance(struct way *w)
 }
 
 /* 0: done; UV_EAGAIN: it goes on; or it has failed. */
-static int look(struct relay *r)
+static int relay_look(struct relay *r)
 {
     int first, second;
     do {
@@ -289,7 +289,7 @@ static int look(struct relay *r)
 }
 
 /* False: its own code runs already, and will look. */
-static bool enter(struct relay *r)
+static bool relay_enter(struct relay *r)
 {
     r->again = r->busy;
     if (r->busy)
@@ -298,18 +298,18 @@ static bool enter(struct relay *r)
     return r->busy = true;
 }
 
-static void settle(struct relay *r)
+static void relay_settle(struct relay *r)
 {
-    int status = look(r);
+    int status = relay_look(r);
     if (status != UV_EAGAIN)
-        finish(r, status);
+        relay_finish(r, status);
 }
 
 static void on_received(struct asio_tap *t, const char *bytes, size_t n)
 {
     struct way *w = (struct way *)t;
     struct relay *r = w->relay;
-    bool outermost = enter(r);
+    bool outermost = relay_enter(r);
     if (bytes) {
         w->taken += n;
         if (n >= LARGE || w->streak > 0)
@@ -321,14 +321,14 @@ static void on_received(struct asio_tap *t, const char *bytes, size_t n)
         splice(w);
     }
     if (outermost)
-        settle(r);
+        relay_settle(r);
 }
 
 static void on_changed(struct asio_tap *t)
 {
     struct relay *r = ((struct way *)t)->relay;
-    if (enter(r))
-        settle(r);
+    if (relay_enter(r))
+        relay_settle(r);
 }
 
 /* The stream's memory is there until libuv calls back. If it is the state that closes, who waits is gone. */
@@ -339,7 +339,7 @@ static void on_closed(struct asio_tap *t)
         r->wait = NULL;
     r->canceled = r->again = true;
     if (!r->busy)
-        finish(r, UV_ECANCELED);
+        relay_finish(r, UV_ECANCELED);
 }
 
 static size_t unsent(struct asio_stream *s)
@@ -348,13 +348,13 @@ static size_t unsent(struct asio_stream *s)
 }
 
 /* A peer that takes bytes slowly moves them too. */
-static void on_timer(struct asio_timer *t)
+static void relay_on_timer(struct asio_timer *t)
 {
     struct relay *r = ASIO_CONTAINER(t, struct relay, timer);
     size_t before = r->unsent;
     r->unsent = unsent(r->ways[0].from) + unsent(r->ways[1].from);
     if (r->unsent == before)
-        finish(r, UV_ETIMEDOUT);
+        relay_finish(r, UV_ETIMEDOUT);
     else
         moved(r);
 }
@@ -367,7 +367,7 @@ static void abort_relay(struct asio_wait *w)
     bool busy = r->busy;
     r->canceled = r->again = true;
     if (!busy)
-        release(r, UV_ECANCELED); /* and notes what was sent */
+        relay_release(r, UV_ECANCELED); /* and notes what was sent */
     r->wait = NULL;
     if (!busy)
         asio_mem.free(r);
@@ -408,10 +408,10 @@ static void pass_buffered(struct way *w)
     asio_stream_flush(w->to);
 }
 
-static int begin(struct relay *r, struct asio_rt *rt, struct asio_wait *w, double timeout)
+static int relay_begin(struct relay *r, struct asio_rt *rt, struct asio_wait *w, double timeout)
 {
     *r = (struct relay){ .rt = rt, .wait = w, .timeout = timeout, .busy = true };
-    asio_timer_init(&r->timer, on_timer);
+    asio_timer_init(&r->timer, relay_on_timer);
     return timeout < 0 ? 0 : asio_timer_set(&rt->timers, &r->timer, asio_rt_deadline(timeout));
 }
 
@@ -422,24 +422,24 @@ static int run(lua_State *L, struct relay *r, struct asio_stream *a, struct asio
     begin_way(r, &r->ways[1], b, a);
     pass_buffered(&r->ways[0]);
     pass_buffered(&r->ways[1]);
-    w->status = look(r);
+    w->status = relay_look(r);
     if (w->status == UV_EAGAIN) {
         w->source = r;
         return asio_sched_park(L, w, &relay_op, -1);
     }
-    release(r, w->status);
+    relay_release(r, w->status);
     asio_mem.free(r);
     return push_relay(L, w);
 }
 
-static int start(lua_State *L, struct asio_stream *a, struct asio_stream *b, double timeout)
+static int relay_start(lua_State *L, struct asio_stream *a, struct asio_stream *b, double timeout)
 {
     struct asio_rt *rt = asio_rt_of(L);
     struct asio_wait *w = asio_sched_claim(L, rt);
     struct relay *r = asio_mem.malloc(sizeof *r);
     if (!r)
         return asio_push_fail(L, UV_ENOMEM);
-    int status = begin(r, rt, w, timeout);
+    int status = relay_begin(r, rt, w, timeout);
     if (status == 0 && !asio_splice_enter(rt))
         status = UV_ENOMEM;
     if (status == 0)
@@ -449,7 +449,7 @@ static int start(lua_State *L, struct asio_stream *a, struct asio_stream *b, dou
     return asio_push_fail(L, status);
 }
 
-static double check_options(lua_State *L)
+static double relay_check_options(lua_State *L)
 {
     if (lua_isnoneornil(L, 3))
         return -1;
@@ -480,7 +480,7 @@ static int l_relay(lua_State *L)
     }
     if (ends[0] == ends[1])
         asio_error_arg(L, 2, "relay", "two different connections expected");
-    double timeout = check_options(L);
+    double timeout = relay_check_options(L);
     if (asio_sched_interrupted(rt))
         return asio_push_interrupt(L, rt);
     struct asio_stream *a = ends[0]->stream, *b = ends[1]->stream;
@@ -488,11 +488,11 @@ static int l_relay(lua_State *L)
         return asio_push_fail(L, UV_EBADF);
     if (asio_stream_is_read(a) || asio_stream_is_read(b))
         return asio_push_fail(L, UV_EBUSY);
-    return start(L, a, b, timeout);
+    return relay_start(L, a, b, timeout);
 }
 
 void asio_relay_open(lua_State *L, struct asio_rt *rt)
 {
     static const luaL_Reg core[] = { { "relay", l_relay }, { NULL, NULL } };
-    asio_api_functions(L, rt, "core", core);
+    asio_bind_functions(L, rt, "core", core);
 }

@@ -70,7 +70,7 @@ void asio_splice_leave(struct asio_rt *rt)
         close_spare(s);
 }
 
-static struct asio_splice *make(void)
+static struct asio_splice *splice_make(void)
 {
     struct asio_splice *p = asio_mem.malloc(sizeof *p);
     if (!p)
@@ -92,7 +92,7 @@ struct asio_splice *asio_splice_take(struct asio_rt *rt)
     struct asio_splice *p = s->spare;
     s->used = true;
     if (!p)
-        return make();
+        return splice_make();
     s->spare = p->next;
     s->count--;
     return p;

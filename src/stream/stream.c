@@ -17,7 +17,7 @@ static void on_close_timer(struct asio_timer *timer)
     asio_stream_continue_close(ASIO_CONTAINER(timer, struct asio_stream, timer));
 }
 
-static void on_flush(struct asio_flush_node *node)
+static void stream_on_flush(struct asio_flush_node *node)
 {
     asio_stream_flush(ASIO_CONTAINER(node, struct asio_stream, flush));
 }
@@ -27,7 +27,7 @@ void asio_stream_init(struct asio_stream *s, struct asio_rt *rt, const struct as
     memset(s, 0, sizeof *s);
     s->transport = transport;
     s->rt = rt;
-    s->flush.flush = on_flush;
+    s->flush.flush = stream_on_flush;
     s->read_timeout = s->write_timeout = -1;
     s->linger = 30;
     asio_timer_init(&s->timer, on_close_timer);
@@ -42,7 +42,7 @@ void asio_stream_attach(struct asio_stream *s, struct asio_conn *conn)
     s->rt->stats.connections_open++;
 }
 
-static void detach(struct asio_stream *s)
+static void stream_detach(struct asio_stream *s)
 {
     if (s->conn)
         s->conn->stream = NULL;
@@ -50,7 +50,7 @@ static void detach(struct asio_stream *s)
 }
 
 /* Gives the handle back at once. */
-static void finish(struct asio_stream *s)
+static void stream_finish(struct asio_stream *s)
 {
     if (s->gone)
         return;
@@ -60,13 +60,13 @@ static void finish(struct asio_stream *s)
     s->transport->close(s);
 }
 
-static void look_again(struct asio_stream *s, double seconds)
+static void stream_look_again(struct asio_stream *s, double seconds)
 {
     uint64_t at = asio_rt_deadline(seconds);
     if (at > s->give_up)
         at = s->give_up;
     if (asio_timer_set(&s->rt->timers, &s->timer, at) < 0)
-        finish(s);
+        stream_finish(s);
 }
 
 /* Output is out and our side half-closed: wait for the peer's end, as long as it may still lack
@@ -75,13 +75,13 @@ static void await_peer(struct asio_stream *s)
 {
     bool delivered = s->transport->unsent(s) == 0;
     if (s->read_status < 0 || uv_hrtime() >= s->give_up || (delivered && s->discarded > DISCARD_MAX))
-        finish(s);
+        stream_finish(s);
     else if (s->timer.at != ASIO_NEVER)
         return; /* not time to decide yet */
     else if (delivered && s->finished)
-        finish(s); /* the grace is over */
+        stream_finish(s); /* the grace is over */
     else
-        look_again(s, grace);
+        stream_look_again(s, grace);
 }
 
 /* What comes in is read and discarded from the start: a peer that writes before it reads would
@@ -91,7 +91,7 @@ static void keep_reading(struct asio_stream *s)
     if (s->reading || s->read_status < 0)
         return;
     if (s->transport->read_start(s) < 0)
-        finish(s);
+        stream_finish(s);
     else
         s->reading = true;
 }
@@ -102,17 +102,17 @@ void asio_stream_continue_close(struct asio_stream *s)
         return;
     bool expired = s->timer.at == ASIO_NEVER;
     if (s->write_status < 0 || (expired && uv_hrtime() >= s->give_up)) {
-        finish(s);
+        stream_finish(s);
     } else if (s->out.length > 0) {
         if (expired)
-            look_again(s, s->linger);
+            stream_look_again(s, s->linger);
     } else if (!s->finished) {
         if (s->read_status < 0 || (!s->half_closed && s->transport->shutdown(s) < 0)) {
-            finish(s);
+            stream_finish(s);
             return;
         }
         s->finished = true;
-        look_again(s, grace);
+        stream_look_again(s, grace);
     } else {
         await_peer(s);
     }
@@ -146,7 +146,7 @@ static void untap(struct asio_stream *s)
 /* Nothing of the script's refers to it any more. */
 static void let_go(struct asio_stream *s)
 {
-    detach(s);
+    stream_detach(s);
     s->closing = true;
     untap(s);
     asio_inbuf_free(&s->in);
@@ -162,7 +162,7 @@ void asio_stream_drop(struct asio_stream *s)
     if (s->closing)
         return;
     let_go(s);
-    finish(s);
+    stream_finish(s);
 }
 
 void asio_stream_close(struct asio_stream *s, bool collected)
@@ -181,10 +181,10 @@ void asio_stream_close(struct asio_stream *s, bool collected)
     let_go(s);
     s->give_up = asio_rt_deadline(s->linger);
     if (collected && owes_nothing(s)) {
-        finish(s);
+        stream_finish(s);
         return;
     }
-    look_again(s, s->linger);
+    stream_look_again(s, s->linger);
     if (!s->gone)
         keep_reading(s);
     if (!s->gone)
@@ -203,7 +203,7 @@ void asio_stream_abort(struct asio_stream *s)
 void asio_stream_teardown(void *p)
 {
     struct asio_stream *s = p;
-    detach(s);
+    stream_detach(s);
     s->reader = NULL; /* dropped silently: their coroutines are going too */
     s->writers = (struct asio_wait_list){ 0 };
     if (!s->closing)
@@ -211,7 +211,7 @@ void asio_stream_teardown(void *p)
     s->closing = true;
     untap(s);
     asio_stream_flush(s);
-    finish(s);
+    stream_finish(s);
 }
 
 void asio_stream_free(struct asio_stream *s)
@@ -220,13 +220,13 @@ void asio_stream_free(struct asio_stream *s)
     asio_rt_flush_forget(s->rt, &s->flush);
     s->in.pinned = false; /* memory may have run out while it was */
     asio_inbuf_free(&s->in);
-    asio_delim_free(&s->delim);
+    asio_delimiter_free(&s->delim);
     asio_mem.free(s->proxied);
     asio_stream_drop_output(s);
     s->rt->stats.connections_open -= s->counted;
-    if (s->tally) {
-        s->tally->count--;
-        s->tally->gone(s->tally);
+    if (s->counter) {
+        s->counter->count--;
+        s->counter->gone(s->counter);
     }
     if (s->closing)
         s->rt->alive--;

@@ -71,12 +71,12 @@ struct asio_stream {
     struct asio_wait_list writers; /* parked writes and flushes */
     struct asio_tap *tap;
     struct asio_inbuf in;
-    struct asio_delim delim; /* what is looked for by the reader, or was by the last one */
+    struct asio_delimiter delim; /* what is looked for by the reader, or was by the last one */
     struct asio_outbuf out;
     uint64_t queued; /* bytes ever written into the queue; queued - out.length were sent */
     struct asio_flush_node flush;
-    struct asio_proxy_names *proxied;   /* what a proxy has said of it, see proxied.h; or NULL */
-    struct asio_tally *tally;           /* counts it until the handle is gone, or NULL */
+    struct asio_proxy_names *proxied;   /* what a proxy has said of it, see proxy_accept.h; or NULL */
+    struct asio_counter *counter;       /* counts it until the handle is gone, or NULL */
     struct asio_timer timer;            /* closing: when to look again, at last when to give up */
     double read_timeout, write_timeout; /* seconds, negative: none */
     uint64_t give_up;                   /* closing: uv_hrtime() after which nothing is waited for any more */
@@ -114,7 +114,7 @@ void asio_stream_free(
 void asio_stream_continue_close(struct asio_stream *s); /* something changed: closing may go on */
 void asio_stream_discard(struct asio_stream *s, size_t n);
 
-/* stream_read.c */
+/* read.c */
 void asio_stream_received(struct asio_stream *s, char *bytes, size_t n); /* bytes are borrowed */
 void asio_stream_ended(struct asio_stream *s, int status);
 /* Asks the transport to read on; false: the stream has ended, see read_status. */
@@ -138,7 +138,7 @@ int asio_stream_read_line(lua_State *L, struct asio_stream *s, size_t max);
 int asio_stream_read_until(lua_State *L, struct asio_stream *s, const char *delim, size_t n, size_t max);
 void asio_stream_read_abort(struct asio_stream *s, int status); /* wakes the reader, if any */
 
-/* stream_write.c */
+/* write.c */
 /* Queues n bytes of the string at stack index `index`, or fails with a status. */
 int asio_stream_queue(lua_State *L, struct asio_stream *s, int index, const char *bytes, size_t n);
 /* After queueing: parks if the queue is above the mark. Returns as a waiting function. */

@@ -20,15 +20,15 @@ struct asio_uvstream *asio_uvstream_new(
     return u;
 }
 
-struct asio_uvstream *asio_uvstream_adopt(struct asio_rt *rt, const struct asio_carrier *carrier,
+struct asio_uvstream *asio_uvstream_adopt(struct asio_rt *rt, const struct asio_socket_family *family,
     const struct asio_options *options, uv_os_sock_t fd, int *status)
 {
-    struct asio_uvstream *u = carrier->make(rt, options);
-    *status = u ? carrier->open(&u->handle, fd) : UV_ENOMEM;
+    struct asio_uvstream *u = family->make(rt, options);
+    *status = u ? family->open(&u->handle, fd) : UV_ENOMEM;
     if (*status < 0)
         asio_sys_close(fd);
     else
-        *status = carrier->connected(u, options);
+        *status = family->connected(u, options);
     if (*status == 0)
         return u;
     if (u)
@@ -45,7 +45,7 @@ static bool is_bare(const struct asio_stream *s)
     return s->tap && s->tap->bare;
 }
 
-static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
+static void uvstream_on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
 {
     (void)suggested;
     struct asio_stream *s = handle->data;
@@ -68,7 +68,7 @@ static void on_read(uv_stream_t *handle, ssize_t n, const uv_buf_t *buf)
 
 int asio_uvstream_read_start(struct asio_stream *s)
 {
-    return uv_read_start(handle_of(s), on_alloc, on_read);
+    return uv_read_start(handle_of(s), uvstream_on_alloc, on_read);
 }
 
 void asio_uvstream_read_stop(struct asio_stream *s)
@@ -158,7 +158,7 @@ size_t asio_uvstream_unread(struct asio_stream *s)
 
 /* ---- the end ------------------------------------------------------------------------------ */
 
-static void on_close(uv_handle_t *handle)
+static void uvstream_on_close(uv_handle_t *handle)
 {
     struct asio_stream *s = handle->data;
     asio_stream_free(s);
@@ -167,7 +167,7 @@ static void on_close(uv_handle_t *handle)
 
 void asio_uvstream_close(struct asio_stream *s)
 {
-    uv_close((uv_handle_t *)handle_of(s), on_close);
+    uv_close((uv_handle_t *)handle_of(s), uvstream_on_close);
 }
 
 /* ---- connecting --------------------------------------------------------------------------- */

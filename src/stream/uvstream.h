@@ -32,7 +32,7 @@ struct asio_uvstream *asio_uvstream_new(
     struct asio_rt *rt, size_t size, const struct asio_transport *transport);
 
 /* A kind of stream that a server can listen for, and that another process can pass. */
-struct asio_carrier {
+struct asio_socket_family {
     const char *name;
     int (*init)(uv_loop_t *loop, uv_stream_t *handle); /* one to listen with */
     int (*open)(uv_stream_t *handle, uv_os_sock_t fd); /* takes the socket, when it succeeds */
@@ -43,7 +43,7 @@ struct asio_carrier {
 };
 
 /* A connection over a connected socket, which is taken over (also when it fails: NULL, *status). */
-struct asio_uvstream *asio_uvstream_adopt(struct asio_rt *rt, const struct asio_carrier *carrier,
+struct asio_uvstream *asio_uvstream_adopt(struct asio_rt *rt, const struct asio_socket_family *family,
     const struct asio_options *options, uv_os_sock_t fd, int *status);
 
 /* Gives back a stream that was never a connection. */

@@ -15,14 +15,14 @@ void asio_stream_drop_output(struct asio_stream *s)
     asio_outbuf_skip(&s->out, &s->rt->out_env, s->out.length);
 }
 
-static void drop_sent(struct asio_stream *s, size_t n)
+static void stream_write_drop_sent(struct asio_stream *s, size_t n)
 {
     s->rt->stats.bytes_out += n;
     asio_outbuf_skip(&s->out, &s->rt->out_env, n);
 }
 
 /* Wakes the writers whose target has been reached. */
-static void wake_writers(struct asio_stream *s)
+static void stream_write_wake_writers(struct asio_stream *s)
 {
     uint64_t sent = s->queued - s->out.length;
     struct asio_wait *w = s->writers.first;
@@ -58,7 +58,7 @@ void asio_stream_write_fail(struct asio_stream *s, int status)
 
 /* At most four buffers: uv_write allocates for more, and if that fails libuv 1.44 counts a request
  * for ever that was never made. */
-static void hand_over(struct asio_stream *s)
+static void stream_write_hand_over(struct asio_stream *s)
 {
     enum { UV_WRITE_BUFS = 4 };
     uv_buf_t bufs[UV_WRITE_BUFS];
@@ -76,7 +76,7 @@ static void hand_over(struct asio_stream *s)
 }
 
 /* Everything is sent. */
-static void half_close(struct asio_stream *s)
+static void stream_write_half_close(struct asio_stream *s)
 {
     int status = s->transport->shutdown(s);
     s->half_closed = status == 0;
@@ -96,14 +96,14 @@ void asio_stream_flush(struct asio_stream *s)
             return;
         }
         if (n > 0)
-            drop_sent(s, (size_t)n);
+            stream_write_drop_sent(s, (size_t)n);
         if (n < (ssize_t)bytes)
-            hand_over(s);
+            stream_write_hand_over(s);
     }
     if (s->writers.first)
-        wake_writers(s);
+        stream_write_wake_writers(s);
     if (s->shut && !s->half_closed && s->out.length == 0 && s->write_status == 0 && !s->gone)
-        half_close(s);
+        stream_write_half_close(s);
     if (s->tap)
         s->tap->changed(s->tap);
     if (s->closing)
@@ -118,7 +118,7 @@ void asio_stream_sent(struct asio_stream *s, size_t bytes, int status)
         asio_stream_write_fail(s, status);
         return;
     }
-    drop_sent(s, bytes);
+    stream_write_drop_sent(s, bytes);
     asio_stream_flush(s);
 }
 
@@ -137,7 +137,7 @@ static ssize_t send_large(struct asio_stream *s, const char *bytes, size_t n)
         return sent == UV_EAGAIN ? 0 : sent;
     size_t queued = (size_t)sent < before ? (size_t)sent : before;
     s->rt->stats.bytes_out += (size_t)sent - queued;
-    drop_sent(s, queued);
+    stream_write_drop_sent(s, queued);
     return sent - (ssize_t)queued;
 }
 
@@ -200,7 +200,8 @@ static int push_write(lua_State *L, struct asio_wait *w)
 static const struct asio_wait_op write_op = { "write", true, abort_write, push_write };
 static const struct asio_wait_op flush_op = { "flush", true, abort_write, push_write };
 
-static int park(lua_State *L, struct asio_stream *s, const struct asio_wait_op *op, uint64_t target)
+static int stream_write_park(
+    lua_State *L, struct asio_stream *s, const struct asio_wait_op *op, uint64_t target)
 {
     if (asio_sched_interrupted(s->rt))
         return asio_push_interrupt(L, s->rt);
@@ -226,7 +227,7 @@ int asio_stream_write_end(lua_State *L, struct asio_stream *s)
         asio_push_ok(L, rt); /* the shim adds the `true` */
         return 1;
     }
-    return park(L, s, &write_op, s->queued - ASIO_LOW_WATER);
+    return stream_write_park(L, s, &write_op, s->queued - ASIO_LOW_WATER);
 }
 
 int asio_stream_flush_wait(lua_State *L, struct asio_stream *s)
@@ -238,7 +239,7 @@ int asio_stream_flush_wait(lua_State *L, struct asio_stream *s)
         return asio_push_fail(L, s->write_status);
     if (s->out.length == 0)
         return asio_push_true(L);
-    return park(L, s, &flush_op, s->queued);
+    return stream_write_park(L, s, &flush_op, s->queued);
 }
 
 int asio_stream_shutdown(struct asio_stream *s)

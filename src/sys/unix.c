@@ -148,7 +148,7 @@ struct start {
     void *arg;
 };
 
-static void *thread_main(void *p)
+static void *sys_unix_thread_main(void *p)
 {
     struct start s = *(struct start *)p;
     asio_mem.free(p);
@@ -171,7 +171,7 @@ int asio_sys_thread(void (*fn)(void *arg), void *arg)
     pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
     pthread_attr_setstacksize(&attr, 256 * 1024);
     pthread_sigmask(SIG_SETMASK, &all, &old);
-    int error = pthread_create(&id, &attr, thread_main, s);
+    int error = pthread_create(&id, &attr, sys_unix_thread_main, s);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     pthread_attr_destroy(&attr);
     if (error)

@@ -21,7 +21,7 @@
 #define MSG_CMSG_CLOEXEC 0
 #endif
 
-static int failed(void)
+static int sys_unix_socket_failed(void)
 {
     return uv_translate_sys_error(errno);
 }
@@ -72,7 +72,7 @@ int asio_sys_unix_name(uv_os_fd_t fd, bool peer, char *name, size_t *size)
     int error = peer ? getpeername(fd, (struct sockaddr *)&addr, &length)
                      : getsockname(fd, (struct sockaddr *)&addr, &length);
     if (error != 0)
-        return failed();
+        return sys_unix_socket_failed();
     if (addr.sun_family != AF_UNIX && length > 0)
         return UV_EAFNOSUPPORT;
     size_t n = length > path ? length - path : 0;
@@ -91,15 +91,15 @@ int asio_sys_unix_name(uv_os_fd_t fd, bool peer, char *name, size_t *size)
 
 /* ---- making sockets ----------------------------------------------------------------------- */
 
-static int new_socket(uv_os_sock_t *fd)
+static int sys_unix_socket_new_socket(uv_os_sock_t *fd)
 {
     *fd = socket(AF_UNIX, SOCK_STREAM, 0);
     if (*fd < 0)
-        return failed();
+        return sys_unix_socket_failed();
     asio_sys_cloexec(*fd);
     if (fcntl(*fd, F_SETFL, O_NONBLOCK) == 0)
         return 0;
-    int status = failed();
+    int status = sys_unix_socket_failed();
     close(*fd);
     return status;
 }
@@ -110,7 +110,7 @@ static int try_connect(uv_os_sock_t fd, const struct sockaddr_un *addr, socklen_
     do
         error = connect(fd, (const struct sockaddr *)addr, length);
     while (error != 0 && errno == EINTR);
-    return error == 0 ? 0 : failed();
+    return error == 0 ? 0 : sys_unix_socket_failed();
 }
 
 static bool is_other_file(const char *path)
@@ -125,7 +125,7 @@ int asio_sys_unix_connect(const char *name, size_t n, uv_os_sock_t *fd)
     socklen_t length;
     int status = to_address(name, n, &addr, &length);
     if (status == 0)
-        status = new_socket(fd);
+        status = sys_unix_socket_new_socket(fd);
     if (status < 0)
         return status;
     status = try_connect(*fd, &addr, length);
@@ -156,7 +156,7 @@ static int make_way(const struct sockaddr_un *addr, socklen_t length, bool unlin
         return UV_ENOTSOCK;
     if (!unlink_stale)
         return UV_EADDRINUSE;
-    int status = new_socket(&probe);
+    int status = sys_unix_socket_new_socket(&probe);
     if (status < 0)
         return status;
     status = try_connect(probe, addr, length);
@@ -165,7 +165,7 @@ static int make_way(const struct sockaddr_un *addr, socklen_t length, bool unlin
         return UV_EADDRINUSE;
     if (lstat(addr->sun_path, &now) != 0 || !same_file(&before, &now))
         return UV_EADDRINUSE;
-    return unlink(addr->sun_path) == 0 ? 0 : failed();
+    return unlink(addr->sun_path) == 0 ? 0 : sys_unix_socket_failed();
 }
 
 /* The working directory may be another one by the time it is removed. */
@@ -186,7 +186,7 @@ static int absolute(const char *path, char **result)
 
 static int try_bind(uv_os_sock_t fd, const struct sockaddr_un *addr, socklen_t length)
 {
-    return bind(fd, (const struct sockaddr *)addr, length) == 0 ? 0 : failed();
+    return bind(fd, (const struct sockaddr *)addr, length) == 0 ? 0 : sys_unix_socket_failed();
 }
 
 static int bind_file(uv_os_sock_t fd, const struct sockaddr_un *addr, socklen_t length, bool unlink_stale,
@@ -201,7 +201,7 @@ static int bind_file(uv_os_sock_t fd, const struct sockaddr_un *addr, socklen_t 
         status = try_bind(fd, addr, length);
     /* At once: while it does not listen somebody else may take it for one whose server is gone. */
     if (status == 0 && listen(fd, SOMAXCONN) != 0) {
-        status = failed();
+        status = sys_unix_socket_failed();
         unlink(addr->sun_path);
     }
     if (status == 0 && lstat(file->path, &made) == 0) {
@@ -222,7 +222,7 @@ int asio_sys_unix_bind(
     file->path = NULL;
     int status = to_address(name, n, &addr, &length);
     if (status == 0)
-        status = new_socket(fd);
+        status = sys_unix_socket_new_socket(fd);
     if (status < 0)
         return status;
     status =
@@ -276,7 +276,7 @@ int asio_sys_send_handle(uv_os_fd_t fd, uv_os_fd_t handle)
         return 0;
     if (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS)
         return UV_EAGAIN;
-    return errno == ETOOMANYREFS ? UV_EMFILE : failed();
+    return errno == ETOOMANYREFS ? UV_EMFILE : sys_unix_socket_failed();
 }
 
 static void take_handles(struct msghdr *msg, struct asio_sys_arrival *a)
@@ -316,7 +316,7 @@ ssize_t asio_sys_recv_handles(uv_os_fd_t fd, uv_buf_t buf, struct asio_sys_arriv
         n = recvmsg(fd, &msg, MSG_CMSG_CLOEXEC);
     while (n < 0 && errno == EINTR);
     if (n < 0)
-        return errno == EAGAIN || errno == EWOULDBLOCK ? UV_EAGAIN : failed();
+        return errno == EAGAIN || errno == EWOULDBLOCK ? UV_EAGAIN : sys_unix_socket_failed();
     *a = (struct asio_sys_arrival){ .bytes = buf.base, .n = (size_t)n, .lost = msg.msg_flags & MSG_CTRUNC };
     take_handles(&msg, a);
     if (a->n > 0 && (a->count > 0 || a->lost))

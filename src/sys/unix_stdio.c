@@ -47,7 +47,7 @@ static bool is_ready(int fd, short events, int ms)
     return poll(&p, 1, ms) > 0;
 }
 
-static ssize_t result(ssize_t n)
+static ssize_t sys_unix_stdio_result(ssize_t n)
 {
     if (n >= 0)
         return n;
@@ -58,10 +58,10 @@ static ssize_t result(ssize_t n)
 ssize_t asio_sys_stdio_read(uv_os_sock_t fd, enum asio_sys_stdio how, uv_buf_t buf)
 {
     if (how == ASIO_SYS_STDIO_SOCKET)
-        return result(recv(fd, buf.base, buf.len, MSG_DONTWAIT));
+        return sys_unix_stdio_result(recv(fd, buf.base, buf.len, MSG_DONTWAIT));
     if (how == ASIO_SYS_STDIO_SHARED && !is_ready(fd, POLLIN, 0))
         return UV_EAGAIN;
-    return result(read(fd, buf.base, buf.len));
+    return sys_unix_stdio_result(read(fd, buf.base, buf.len));
 }
 
 /* A pipe that can be written to has room for at least so many bytes (POSIX's least PIPE_BUF). */
@@ -76,7 +76,7 @@ ssize_t asio_sys_stdio_write(uv_os_sock_t fd, enum asio_sys_stdio how, const uv_
     ssize_t n = how == ASIO_SYS_STDIO_SHARED
         ? write(fd, bufs[0].base, bufs[0].len < LITTLE ? bufs[0].len : LITTLE)
         : writev(fd, (const struct iovec *)(const void *)bufs, (int)count);
-    n = result(n);
+    n = sys_unix_stdio_result(n);
     asio_sys_sigpipe_end(sigpipe);
     return n;
 }

@@ -53,7 +53,7 @@ struct start {
     void *arg;
 };
 
-static unsigned __stdcall thread_main(void *p)
+static unsigned __stdcall sys_windows_thread_main(void *p)
 {
     struct start s = *(struct start *)p;
     asio_mem.free(p);
@@ -67,7 +67,7 @@ int asio_sys_thread(void (*fn)(void *arg), void *arg)
     if (!s)
         return UV_ENOMEM;
     *s = (struct start){ fn, arg };
-    uintptr_t handle = _beginthreadex(NULL, 0, thread_main, s, 0, NULL);
+    uintptr_t handle = _beginthreadex(NULL, 0, sys_windows_thread_main, s, 0, NULL);
     if (!handle) {
         asio_mem.free(s);
         return UV_EAGAIN;

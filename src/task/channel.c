@@ -24,9 +24,9 @@ struct channel {
     bool closed;
 };
 
-static struct channel *check(lua_State *L, const char *fname)
+static struct channel *channel_check(lua_State *L, const char *fname)
 {
-    return asio_api_check(L, 1, asio_rt_of(L)->ref_channel_mt, fname, "channel");
+    return asio_bind_check(L, 1, asio_rt_of(L)->ref_channel_mt, fname, "channel");
 }
 
 /* ---- the ring ----------------------------------------------------------------------------- */
@@ -34,7 +34,7 @@ static struct channel *check(lua_State *L, const char *fname)
 /* Twice the size: what lies before `first` has wrapped around and moves behind the end. The new
  * places are made first, which may run out of memory; after that putting something there cannot.
  * Ring at the top of L. */
-static void grow(lua_State *L, struct channel *c)
+static void channel_grow(lua_State *L, struct channel *c)
 {
     uint32_t size = c->size ? c->size * 2 : RING_MIN;
     uint32_t wrapped = c->first + c->count > c->size ? c->first + c->count - c->size : 0;
@@ -54,7 +54,7 @@ static void push_item(lua_State *L, struct channel *c)
 {
     lua_getfenv(L, 1);
     if (c->count == c->size)
-        grow(L, c);
+        channel_grow(L, c);
     lua_insert(L, -2);
     lua_rawseti(L, -2, (int)(1 + (c->first + c->count) % c->size));
     lua_pop(L, 1);
@@ -76,7 +76,7 @@ static void take_item(lua_State *L, struct channel *c)
 
 /* ---- waiting ------------------------------------------------------------------------------ */
 
-static struct asio_wait *first_of(struct asio_wait_list *list)
+static struct asio_wait *channel_first_of(struct asio_wait_list *list)
 {
     struct asio_wait *w = list->first;
     if (w)
@@ -84,18 +84,18 @@ static struct asio_wait *first_of(struct asio_wait_list *list)
     return w;
 }
 
-static void abort_receive(struct asio_wait *w)
+static void channel_abort_receive(struct asio_wait *w)
 {
     asio_wait_list_remove(&((struct channel *)w->source)->receivers, w);
 }
 
-static void abort_send(struct asio_wait *w)
+static void channel_abort_send(struct asio_wait *w)
 {
     asio_wait_list_remove(&((struct channel *)w->source)->senders, w);
     asio_wait_item_clear(w);
 }
 
-static int push_received(lua_State *L, struct asio_wait *w)
+static int channel_push_received(lua_State *L, struct asio_wait *w)
 {
     if (w->status < 0)
         return asio_push_fail(L, w->status);
@@ -105,14 +105,14 @@ static int push_received(lua_State *L, struct asio_wait *w)
 }
 
 static const struct asio_wait_op receive_op = {
-    .name = "receive", .abort = abort_receive, .push = push_received
+    .name = "receive", .abort = channel_abort_receive, .push = channel_push_received
 };
-static const struct asio_wait_op send_op = { .name = "send", .abort = abort_send };
+static const struct asio_wait_op send_op = { .name = "send", .abort = channel_abort_send };
 
 /* channel:send(value[, timeout]) */
-static int l_send(lua_State *L)
+static int l_channel_send(lua_State *L)
 {
-    struct channel *c = check(L, "send");
+    struct channel *c = channel_check(L, "send");
     struct asio_rt *rt = asio_rt_of(L);
     if (lua_isnoneornil(L, 2))
         asio_error_arg(L, 1, "send", "nil cannot be sent: it would end the receiver's loop");
@@ -121,7 +121,7 @@ static int l_send(lua_State *L)
         return asio_push_interrupt(L, rt);
     if (c->closed)
         return asio_push_fail(L, UV_EBADF);
-    struct asio_wait *w = first_of(&c->receivers);
+    struct asio_wait *w = channel_first_of(&c->receivers);
     lua_pushvalue(L, 2);
     if (w) {
         asio_wait_item_set(L, w);
@@ -165,9 +165,9 @@ static bool take_now(lua_State *L, struct channel *c)
 }
 
 /* channel:recv([timeout]) */
-static int l_receive(lua_State *L)
+static int l_channel_receive(lua_State *L)
 {
-    struct channel *c = check(L, "recv");
+    struct channel *c = channel_check(L, "recv");
     struct asio_rt *rt = asio_rt_of(L);
     double timeout = asio_check_timeout(L, 2, 1, "recv");
     if (asio_sched_interrupted(rt))
@@ -206,23 +206,23 @@ const struct asio_selectable asio_channel_selectable = { poll_channel, join_chan
 /* ---- the rest, which never waits ---------------------------------------------------------- */
 
 /* Closing: receivers get what is buffered first, senders that wait take their items back. */
-static int l_close(lua_State *L)
+static int l_channel_close(lua_State *L)
 {
-    struct channel *c = check(L, "close");
+    struct channel *c = channel_check(L, "close");
     struct asio_wait *w;
     c->closed = true;
-    while ((w = first_of(&c->receivers)) != NULL)
+    while ((w = channel_first_of(&c->receivers)) != NULL)
         asio_sched_ready(w, UV_EBADF);
-    while ((w = first_of(&c->senders)) != NULL) {
+    while ((w = channel_first_of(&c->senders)) != NULL) {
         asio_wait_item_clear(w);
         asio_sched_ready(w, UV_EBADF);
     }
     return 0;
 }
 
-static int l_tostring(lua_State *L)
+static int l_channel_tostring(lua_State *L)
 {
-    struct channel *c = check(L, "tostring");
+    struct channel *c = channel_check(L, "tostring");
     lua_pushfstring(L, "channel (%d buffered%s)", (int)c->count, c->closed ? ", closed" : "");
     return 1;
 }
@@ -249,10 +249,11 @@ static int l_channel(lua_State *L)
 void asio_channel_open(lua_State *L, struct asio_rt *rt)
 {
     static const luaL_Reg module[] = { { "channel", l_channel }, { NULL, NULL } };
-    static const luaL_Reg core[] = { { "send", l_send }, { "receive", l_receive }, { NULL, NULL } };
-    static const luaL_Reg methods[] = { { "close", l_close }, { NULL, NULL } };
-    static const luaL_Reg meta[] = { { "__tostring", l_tostring }, { NULL, NULL } };
-    asio_api_functions(L, rt, "asio", module);
-    asio_api_functions(L, rt, "core", core);
-    asio_api_class(L, rt, "channel", methods, meta, rt->ref_channel_mt);
+    static const luaL_Reg core[] = { { "send", l_channel_send }, { "receive", l_channel_receive },
+        { NULL, NULL } };
+    static const luaL_Reg methods[] = { { "close", l_channel_close }, { NULL, NULL } };
+    static const luaL_Reg meta[] = { { "__tostring", l_channel_tostring }, { NULL, NULL } };
+    asio_bind_functions(L, rt, "asio", module);
+    asio_bind_functions(L, rt, "core", core);
+    asio_bind_class(L, rt, "channel", methods, meta, rt->ref_channel_mt);
 }

@@ -33,9 +33,9 @@ struct group {
     bool ended; /* waited for */
 };
 
-static struct group *check(lua_State *L, const char *fname)
+static struct group *group_check(lua_State *L, const char *fname)
 {
-    return asio_api_check(L, 1, asio_rt_of(L)->ref_group_mt, fname, "group");
+    return asio_bind_check(L, 1, asio_rt_of(L)->ref_group_mt, fname, "group");
 }
 
 /* ---- children ----------------------------------------------------------------------------- */
@@ -78,7 +78,7 @@ static bool takes_failure(struct group *g, struct child *c)
     return true;
 }
 
-static bool failed(const struct asio_thread *t)
+static bool group_failed(const struct asio_thread *t)
 {
     return t->state == ASIO_THREAD_FAILED && !t->by_cancel;
 }
@@ -96,7 +96,7 @@ static void on_child_end(struct asio_wait *end)
 {
     struct child *c = (struct child *)(void *)end;
     struct group *g = c->group;
-    if (failed(c->thread) && !takes_failure(g, c))
+    if (group_failed(c->thread) && !takes_failure(g, c))
         asio_report_failed(c->thread);
     unlink_child(c);
     wake_waiters(g);
@@ -109,7 +109,7 @@ static struct child *new_child(lua_State *L, struct group *g)
     struct child *c = asio_mem.malloc(sizeof *c);
     if (!c)
         luaL_error(L, "not enough memory");
-    asio_relay_init(&c->end, asio_rt_of(L), &child_op, g, on_child_end);
+    asio_wait_init_callback(&c->end, asio_rt_of(L), &child_op, g, on_child_end);
     c->group = g;
     c->thread = NULL;
     c->prev = NULL;
@@ -142,16 +142,16 @@ static void started(struct child *c, struct asio_thread *t)
             asio_thread_cancel(t);
         return;
     }
-    if (failed(t) && takes_failure(g, c))
+    if (group_failed(t) && takes_failure(g, c))
         asio_report_withdraw(t);
     unlink_child(c);
     wake_waiters(g);
 }
 
 /* group:spawn(fn, ...) -> thread. A child counts from before its start. */
-static int l_spawn(lua_State *L)
+static int l_group_spawn(lua_State *L)
 {
-    struct group *g = check(L, "spawn");
+    struct group *g = group_check(L, "spawn");
     struct asio_rt *rt = asio_rt_of(L);
     if (!lua_isfunction(L, 2))
         asio_error_type(L, 2, 1, "spawn", "function");
@@ -174,17 +174,17 @@ static int l_spawn(lua_State *L)
 
 /* ---- waiting ------------------------------------------------------------------------------ */
 
-static void abort_wait(struct asio_wait *w)
+static void group_abort_wait(struct asio_wait *w)
 {
     asio_wait_list_remove(&((struct group *)w->source)->waiters, w);
 }
 
-static const struct asio_wait_op wait_op = { .name = "group", .abort = abort_wait };
+static const struct asio_wait_op wait_op = { .name = "group", .abort = group_abort_wait };
 
 /* core.group_wait(group): until no child is left; the shim sees to what that means. */
-static int l_wait(lua_State *L)
+static int l_group_wait(lua_State *L)
 {
-    struct group *g = check(L, "wait");
+    struct group *g = group_check(L, "wait");
     struct asio_rt *rt = asio_rt_of(L);
     for (struct child *c = g->children; c && rt->current; c = c->next)
         if (c->thread == rt->current)
@@ -200,7 +200,7 @@ static int l_wait(lua_State *L)
 }
 
 /* The failure is somebody else's from here on. */
-static void report(struct group *g)
+static void group_report(struct group *g)
 {
     g->failed->joined = true;
     asio_sched_forget(g->failed);
@@ -210,27 +210,27 @@ static void report(struct group *g)
 /* core.group_end(group) -> the child that failed first, once; or nil. Nothing can be spawned any more. */
 static int l_end(lua_State *L)
 {
-    struct group *g = check(L, "wait");
+    struct group *g = group_check(L, "wait");
     g->ended = true;
     if (!g->failed) {
         lua_pushnil(L);
         return 1;
     }
     asio_sched_push_handle(L, g->failed);
-    report(g);
+    group_report(g);
     return 1;
 }
 
-static int l_cancel(lua_State *L)
+static int l_group_cancel(lua_State *L)
 {
-    cancel_all(check(L, "cancel"));
+    cancel_all(group_check(L, "cancel"));
     return 0;
 }
 
 /* core.group_enter(group) -> the id of a scope around the function form, tripped when a child fails. */
-static int l_enter(lua_State *L)
+static int l_group_enter(lua_State *L)
 {
-    struct group *g = check(L, "group");
+    struct group *g = group_check(L, "group");
     asio_sched_claim(L, asio_rt_of(L)); /* where it could not wait for its children none is to be started */
     g->scope = asio_timeout_enter(L, ASIO_NEVER, "group");
     g->scope->holder = &g->scope;
@@ -241,10 +241,10 @@ static int l_enter(lua_State *L)
 /* ---- the rest ----------------------------------------------------------------------------- */
 
 /* Nobody will wait for what is left: it is cancelled, and what goes wrong in it reported. */
-static int l_gc(lua_State *L)
+static int l_group_gc(lua_State *L)
 {
     struct asio_rt *rt = asio_rt_of(L);
-    struct group *g = asio_api_to(L, 1, rt->ref_group_mt);
+    struct group *g = asio_bind_to(L, 1, rt->ref_group_mt);
     if (!g)
         return 0;
     g->ended = true; /* a finalizer of the script's may still have it, and spawn */
@@ -267,9 +267,9 @@ static int l_gc(lua_State *L)
     return 0;
 }
 
-static int l_tostring(lua_State *L)
+static int l_group_tostring(lua_State *L)
 {
-    lua_pushfstring(L, "group (%d light threads)", check(L, "tostring")->count);
+    lua_pushfstring(L, "group (%d light threads)", group_check(L, "tostring")->count);
     return 1;
 }
 
@@ -286,10 +286,12 @@ static int l_group(lua_State *L)
 
 void asio_group_open(lua_State *L, struct asio_rt *rt)
 {
-    static const luaL_Reg core[] = { { "new_group", l_group }, { "group_wait", l_wait },
-        { "group_end", l_end }, { "group_enter", l_enter }, { NULL, NULL } };
-    static const luaL_Reg methods[] = { { "spawn", l_spawn }, { "cancel", l_cancel }, { NULL, NULL } };
-    static const luaL_Reg meta[] = { { "__gc", l_gc }, { "__tostring", l_tostring }, { NULL, NULL } };
-    asio_api_functions(L, rt, "core", core);
-    asio_api_class(L, rt, "group", methods, meta, rt->ref_group_mt);
+    static const luaL_Reg core[] = { { "new_group", l_group }, { "group_wait", l_group_wait },
+        { "group_end", l_end }, { "group_enter", l_group_enter }, { NULL, NULL } };
+    static const luaL_Reg methods[] = { { "spawn", l_group_spawn }, { "cancel", l_group_cancel },
+        { NULL, NULL } };
+    static const luaL_Reg meta[] = { { "__gc", l_group_gc }, { "__tostring", l_group_tostring },
+        { NULL, NULL } };
+    asio_bind_functions(L, rt, "core", core);
+    asio_bind_class(L, rt, "group", methods, meta, rt->ref_group_mt);
 }

@@ -13,7 +13,7 @@ static void push_traceback(lua_State *L, struct asio_thread *t)
     int first = lua_gettop(L) + 1;
     luaL_checkstack(L, 8, "too many coroutines");
     lua_pushliteral(L, "");
-    for (struct asio_nested *n = t->wait.nested; n; n = n->outer) {
+    for (struct asio_user_coroutine *n = t->wait.user_coroutine; n; n = n->outer) {
         luaL_traceback(L, n->co, NULL, 0);
         lua_pushliteral(L, "\nresumed by\n");
         lua_concat(L, 3);
@@ -29,7 +29,7 @@ static void set_seconds(lua_State *L, const struct asio_rt *rt, const char *fiel
 }
 
 /* One that is in a queue waits no more: what for is of the past. */
-static void push_thread(lua_State *L, struct asio_rt *rt, struct asio_thread *t)
+static void inspect_push_thread(lua_State *L, struct asio_rt *rt, struct asio_thread *t)
 {
     lua_createtable(L, 0, 8);
     asio_sched_push_handle(L, t);
@@ -64,13 +64,13 @@ static int l_threads(lua_State *L)
         lua_pop(L, 1);
         if (!t || !t->co)
             continue;
-        push_thread(L, rt, t);
+        inspect_push_thread(L, rt, t);
         lua_rawseti(L, 1, ++count);
     }
     return 1;
 }
 
-static void set_number(lua_State *L, const char *field, double value)
+static void inspect_set_number(lua_State *L, const char *field, double value)
 {
     lua_pushnumber(L, value);
     lua_setfield(L, -2, field);
@@ -82,15 +82,15 @@ static int l_stats(lua_State *L)
     const struct asio_rt *rt = asio_rt_of(L);
     const struct asio_stats *s = &rt->stats;
     lua_createtable(L, 0, 10);
-    set_number(L, "threads", (double)rt->threads);
-    set_number(L, "threads_peak", (double)s->threads_peak);
-    set_number(L, "threads_spawned", (double)s->spawned);
-    set_number(L, "connections", (double)s->connections_open);
-    set_number(L, "connections_opened", (double)s->connections);
-    set_number(L, "bytes_in", (double)s->bytes_in);
-    set_number(L, "bytes_out", (double)s->bytes_out);
-    set_number(L, "turns", (double)rt->turns);
-    set_number(L, "longest_turn", (double)s->longest_turn / 1e9);
+    inspect_set_number(L, "threads", (double)rt->threads);
+    inspect_set_number(L, "threads_peak", (double)s->threads_peak);
+    inspect_set_number(L, "threads_spawned", (double)s->spawned);
+    inspect_set_number(L, "connections", (double)s->connections_open);
+    inspect_set_number(L, "connections_opened", (double)s->connections);
+    inspect_set_number(L, "bytes_in", (double)s->bytes_in);
+    inspect_set_number(L, "bytes_out", (double)s->bytes_out);
+    inspect_set_number(L, "turns", (double)rt->turns);
+    inspect_set_number(L, "longest_turn", (double)s->longest_turn / 1e9);
     return 1;
 }
 
@@ -106,6 +106,6 @@ void asio_inspect_open(lua_State *L, struct asio_rt *rt)
 {
     static const luaL_Reg module[] = { { "threads", l_threads }, { "stats", l_stats }, { NULL, NULL } };
     static const luaL_Reg core[] = { { "set_deadlock", l_set_deadlock }, { NULL, NULL } };
-    asio_api_functions(L, rt, "asio", module);
-    asio_api_functions(L, rt, "core", core);
+    asio_bind_functions(L, rt, "asio", module);
+    asio_bind_functions(L, rt, "core", core);
 }

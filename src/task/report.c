@@ -35,7 +35,7 @@ void asio_report_text(lua_State *L, struct asio_rt *rt)
     lua_pop(L, 1);
 }
 
-enum { AT_ERROR = 1, AT_TRACEBACK, AT_HANDLE }; /* stack of a report; the last two may be nil */
+enum { AT_ERROR = 1, AT_TRACEBACK, AT_HANDLE }; /* stack of a report_report; the last two may be nil */
 
 static void to_stderr(lua_State *L, struct asio_thread *t)
 {
@@ -54,7 +54,7 @@ static void to_stderr(lua_State *L, struct asio_thread *t)
 
 /* The script's function runs in a light thread of its own: it may wait, and its own error is told
  * on standard error. */
-static void tell_of(lua_State *L, struct asio_thread *t)
+static void report_tell_of(lua_State *L, struct asio_thread *t)
 {
     struct asio_rt *rt = asio_rt_of(L);
     lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_on_error);
@@ -66,7 +66,7 @@ static void tell_of(lua_State *L, struct asio_thread *t)
     asio_sched_spawn(rt, L, 3, ASIO_SPAWN_REPORTER);
 }
 
-static void report(lua_State *L, void *arg)
+static void report_report(lua_State *L, void *arg)
 {
     struct asio_thread *t = arg;
     lua_settop(L, 0);
@@ -83,7 +83,7 @@ static void report(lua_State *L, void *arg)
         lua_remove(L, 1);
         lua_remove(L, 1);
     }
-    tell_of(L, t);
+    report_tell_of(L, t);
 }
 
 static void report_text(lua_State *L, void *arg)
@@ -94,7 +94,7 @@ static void report_text(lua_State *L, void *arg)
     lua_rawgeti(L, 1, *(int *)arg);
     lua_remove(L, 1);
     lua_settop(L, 3);
-    tell_of(L, NULL);
+    report_tell_of(L, NULL);
 }
 
 static void report_groups(lua_State *L, void *arg)
@@ -104,7 +104,7 @@ static void report_groups(lua_State *L, void *arg)
         "%d group(s) collected that nobody waited for: the light threads in them were cancelled",
         *(int *)arg);
     lua_settop(L, 3);
-    tell_of(L, NULL);
+    report_tell_of(L, NULL);
 }
 
 static struct asio_thread *take_failed(struct asio_rt *rt)
@@ -142,7 +142,7 @@ static void turn_ended(struct asio_rt *rt)
             struct asio_thread *t = ordered;
             ordered = t->next;
             t->next = NULL;
-            if (!t->joined && asio_rt_protect(rt, report, t) != 0)
+            if (!t->joined && asio_rt_protect(rt, report_report, t) != 0)
                 fputs("asio: light thread failed, and its report too\n", stderr);
             t->joined = true;
             asio_sched_forget(t);
@@ -186,8 +186,8 @@ void asio_report_open(lua_State *L, struct asio_rt *rt)
     static const luaL_Reg module[] = { { "on_error", l_on_error }, { NULL, NULL } };
     static const luaL_Reg core[] = { { "report", l_report }, { NULL, NULL } };
     rt->turn_ended = turn_ended;
-    asio_api_functions(L, rt, "core", core);
+    asio_bind_functions(L, rt, "core", core);
     lua_newtable(L);
     lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_reports);
-    asio_api_functions(L, rt, "asio", module);
+    asio_bind_functions(L, rt, "asio", module);
 }

@@ -27,7 +27,7 @@ static bool has_failed(const struct run *r)
     return r->main && r->main->state == ASIO_THREAD_FAILED;
 }
 
-static bool is_over(const void *arg)
+static bool run_is_over(const void *arg)
 {
     const struct run *r = arg;
     return has_failed(r) || asio_sched_interrupted(r->rt);
@@ -60,11 +60,11 @@ static int l_run(lua_State *L)
     }
     bool again;
     do { /* the script's on_error may have begun something */
-        asio_sched_loop(rt, true, is_over, &r);
+        asio_sched_loop(rt, true, run_is_over, &r);
         again = asio_sched_has_reports(rt);
         if (again)
             rt->turn_ended(rt);
-    } while (again && !is_over(&r) && !rt->stop && !rt->interrupted);
+    } while (again && !run_is_over(&r) && !rt->stop && !rt->interrupted);
     asio_sched_raise_interrupted(L, rt);
     if (!has_failed(&r) && asio_sched_interrupted(rt))
         return asio_push_interrupt(L, rt);
@@ -100,7 +100,7 @@ static int l_run_once(lua_State *L)
     return 1;
 }
 
-static int l_stop(lua_State *L)
+static int l_run_stop(lua_State *L)
 {
     asio_rt_of(L)->stop = true;
     return 0;
@@ -108,8 +108,8 @@ static int l_stop(lua_State *L)
 
 void asio_run_open(lua_State *L, struct asio_rt *rt)
 {
-    static const luaL_Reg module[] = { { "run_once", l_run_once }, { "stop", l_stop }, { NULL, NULL } };
+    static const luaL_Reg module[] = { { "run_once", l_run_once }, { "stop", l_run_stop }, { NULL, NULL } };
     static const luaL_Reg core[] = { { "run", l_run }, { NULL, NULL } };
-    asio_api_functions(L, rt, "asio", module);
-    asio_api_functions(L, rt, "core", core);
+    asio_bind_functions(L, rt, "asio", module);
+    asio_bind_functions(L, rt, "core", core);
 }

@@ -47,7 +47,7 @@ static void abort_select(struct asio_wait *w)
 
 /* With a token and n results from index `first` on at the top of L: puts the index of the object
  * before them. What is a failure of the object's own is a result here. */
-static int finish(lua_State *L, struct asio_rt *rt, int first, int index, int n)
+static int select_finish(lua_State *L, struct asio_rt *rt, int first, int index, int n)
 {
     lua_remove(L, first);
     asio_push_ok(L, rt);
@@ -63,7 +63,7 @@ static int push_won(lua_State *L, struct asio_wait *w)
     if (w->status < 0)
         return asio_push_fail(L, w->status);
     int first = lua_gettop(L) + 1, n = asio_wait_push(L, &s->branches[s->won].wait);
-    return finish(L, w->rt, first, s->won + 1, n);
+    return select_finish(L, w->rt, first, s->won + 1, n);
 }
 
 static const struct asio_wait_op select_op = { .name = "select", .abort = abort_select, .push = push_won };
@@ -90,7 +90,7 @@ static const struct asio_selectable *kind_of(lua_State *L, struct asio_rt *rt, i
         { rt->ref_thread_mt, &asio_thread_selectable }, { rt->ref_event_mt, &asio_event_selectable },
         { rt->ref_semaphore_mt, &asio_semaphore_selectable } };
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
-        if (asio_api_to(L, index, kinds[i].ref))
+        if (asio_bind_to(L, index, kinds[i].ref))
             return kinds[i].kind;
     return NULL;
 }
@@ -124,7 +124,7 @@ static int poll_all(lua_State *L, struct asio_rt *rt, int count)
         int first = lua_gettop(L) + 1;
         int n = kind_of(L, rt, OBJECT)->poll(L, lua_touserdata(L, OBJECT));
         if (n > 0)
-            return finish(L, rt, first, i, n);
+            return select_finish(L, rt, first, i, n);
     }
     return 0;
 }
@@ -138,7 +138,7 @@ static void join_all(lua_State *L, struct asio_rt *rt, struct select *s, struct 
         struct branch *b = &s->branches[i];
         lua_rawgeti(L, LIST, i + 1);
         b->select = s;
-        asio_relay_init(&b->wait, rt, NULL, lua_touserdata(L, -1), on_branch);
+        asio_wait_init_callback(&b->wait, rt, NULL, lua_touserdata(L, -1), on_branch);
         b->wait.slot = w->slot;
         b->wait.op = kind_of(L, rt, -1)->join(&b->wait);
         lua_pop(L, 1);
@@ -181,5 +181,5 @@ static int l_is_thread(lua_State *L)
 void asio_select_open(lua_State *L, struct asio_rt *rt)
 {
     static const luaL_Reg core[] = { { "select", l_select }, { "is_thread", l_is_thread }, { NULL, NULL } };
-    asio_api_functions(L, rt, "core", core);
+    asio_bind_functions(L, rt, "core", core);
 }

@@ -11,7 +11,7 @@
 #include "task/select.h"
 #include "task/thread.h"
 
-static struct asio_wait *first_of(struct asio_wait_list *list)
+static struct asio_wait *sync_first_of(struct asio_wait_list *list)
 {
     struct asio_wait *w = list->first;
     if (w)
@@ -20,13 +20,13 @@ static struct asio_wait *first_of(struct asio_wait_list *list)
 }
 
 /* All three begin with the list of those who wait. */
-static void abort_wait(struct asio_wait *w)
+static void sync_abort_wait(struct asio_wait *w)
 {
     asio_wait_list_remove(w->source, w);
 }
 
 /* The four steps of all of them; `free`: nothing to wait for. */
-static int wait_for(
+static int sync_wait_for(
     lua_State *L, struct asio_wait_list *waiters, const struct asio_wait_op *op, double timeout)
 {
     if (timeout == 0)
@@ -52,11 +52,11 @@ struct semaphore {
 
 static const double count_max = 9007199254740991.0;
 
-static const struct asio_wait_op acquire_op = { .name = "acquire", .abort = abort_wait };
+static const struct asio_wait_op acquire_op = { .name = "acquire", .abort = sync_abort_wait };
 
 static struct semaphore *check_semaphore(lua_State *L, const char *fname)
 {
-    return asio_api_check(L, 1, asio_rt_of(L)->ref_semaphore_mt, fname, "semaphore");
+    return asio_bind_check(L, 1, asio_rt_of(L)->ref_semaphore_mt, fname, "semaphore");
 }
 
 /* semaphore:acquire([timeout]) */
@@ -67,7 +67,7 @@ static int l_acquire(lua_State *L)
     if (asio_sched_interrupted(asio_rt_of(L)))
         return asio_push_interrupt(L, asio_rt_of(L));
     if (s->count == 0)
-        return wait_for(L, &s->waiters, &acquire_op, timeout);
+        return sync_wait_for(L, &s->waiters, &acquire_op, timeout);
     s->count--;
     return asio_push_true(L);
 }
@@ -80,7 +80,7 @@ static int l_release(lua_State *L)
     if (!lua_isnoneornil(L, 2))
         n = asio_check_integer(L, 2, 1, "release", 1, count_max);
     for (; n > 0 && s->waiters.first; n--)
-        asio_sched_ready(first_of(&s->waiters), 0);
+        asio_sched_ready(sync_first_of(&s->waiters), 0);
     s->count += n;
     return 0;
 }
@@ -131,21 +131,21 @@ struct event {
     bool set;
 };
 
-static const struct asio_wait_op event_op = { .name = "event", .abort = abort_wait };
+static const struct asio_wait_op event_op = { .name = "event", .abort = sync_abort_wait };
 
 static struct event *check_event(lua_State *L, const char *fname)
 {
-    return asio_api_check(L, 1, asio_rt_of(L)->ref_event_mt, fname, "event");
+    return asio_bind_check(L, 1, asio_rt_of(L)->ref_event_mt, fname, "event");
 }
 
 /* event:wait([timeout]) */
-static int l_wait(lua_State *L)
+static int l_sync_wait(lua_State *L)
 {
     struct event *e = check_event(L, "wait");
     double timeout = asio_check_timeout(L, 2, 1, "wait");
     if (asio_sched_interrupted(asio_rt_of(L)))
         return asio_push_interrupt(L, asio_rt_of(L));
-    return e->set ? asio_push_true(L) : wait_for(L, &e->waiters, &event_op, timeout);
+    return e->set ? asio_push_true(L) : sync_wait_for(L, &e->waiters, &event_op, timeout);
 }
 
 static int l_set(lua_State *L)
@@ -153,11 +153,11 @@ static int l_set(lua_State *L)
     struct event *e = check_event(L, "set");
     e->set = true;
     while (e->waiters.first)
-        asio_sched_ready(first_of(&e->waiters), 0);
+        asio_sched_ready(sync_first_of(&e->waiters), 0);
     return 0;
 }
 
-static int l_clear(lua_State *L)
+static int l_sync_clear(lua_State *L)
 {
     check_event(L, "clear")->set = false;
     return 0;
@@ -209,10 +209,10 @@ static const struct asio_wait_op death_op = { .name = "mutex" };
 
 static struct mutex *check_mutex(lua_State *L, const char *fname)
 {
-    return asio_api_check(L, 1, asio_rt_of(L)->ref_mutex_mt, fname, "mutex");
+    return asio_bind_check(L, 1, asio_rt_of(L)->ref_mutex_mt, fname, "mutex");
 }
 
-static struct asio_thread *thread_of(struct asio_wait *w)
+static struct asio_thread *sync_thread_of(struct asio_wait *w)
 {
     return w->main ? NULL : ASIO_CONTAINER(w, struct asio_thread, wait);
 }
@@ -221,17 +221,17 @@ static void owner_died(struct asio_wait *death);
 
 static void give_to(struct mutex *m, struct asio_wait *w)
 {
-    struct asio_thread *t = thread_of(w);
+    struct asio_thread *t = sync_thread_of(w);
     m->owner = w;
     if (!t)
         return;
-    asio_relay_init(&m->death, w->rt, &death_op, m, owner_died);
+    asio_wait_init_callback(&m->death, w->rt, &death_op, m, owner_died);
     asio_wait_list_add(&t->joiners, &m->death);
 }
 
 static void pass_on(struct mutex *m)
 {
-    struct asio_wait *w = first_of(&m->waiters);
+    struct asio_wait *w = sync_first_of(&m->waiters);
     m->owner = NULL;
     if (!w)
         return;
@@ -242,7 +242,7 @@ static void pass_on(struct mutex *m)
 /* Without the owner's death. */
 static void take_back(struct mutex *m)
 {
-    struct asio_thread *t = m->owner ? thread_of(m->owner) : NULL;
+    struct asio_thread *t = m->owner ? sync_thread_of(m->owner) : NULL;
     if (t && m->death.state == ASIO_WAIT_PARKED)
         asio_wait_list_remove(&t->joiners, &m->death);
     m->death.state = ASIO_WAIT_IDLE;
@@ -259,12 +259,12 @@ static void report_death(lua_State *L, void *arg)
 static void owner_died(struct asio_wait *death)
 {
     struct mutex *m = death->source;
-    struct asio_thread *t = thread_of(m->owner);
+    struct asio_thread *t = sync_thread_of(m->owner);
     pass_on(m);
     asio_rt_protect(t->wait.rt, report_death, t); /* last: it may collect the mutex */
 }
 
-static const struct asio_wait_op lock_op = { .name = "lock", .abort = abort_wait };
+static const struct asio_wait_op lock_op = { .name = "lock", .abort = sync_abort_wait };
 
 /* mutex:lock([timeout]) */
 static int l_lock(lua_State *L)
@@ -277,7 +277,7 @@ static int l_lock(lua_State *L)
     if (asio_sched_interrupted(rt))
         return asio_push_interrupt(L, rt);
     if (m->owner)
-        return wait_for(L, &m->waiters, &lock_op, timeout);
+        return sync_wait_for(L, &m->waiters, &lock_op, timeout);
     give_to(m, rt->self);
     return asio_push_true(L);
 }
@@ -294,7 +294,7 @@ static int l_unlock(lua_State *L)
 
 static int l_mutex_gc(lua_State *L)
 {
-    struct mutex *m = asio_api_to(L, 1, asio_rt_of(L)->ref_mutex_mt);
+    struct mutex *m = asio_bind_to(L, 1, asio_rt_of(L)->ref_mutex_mt);
     if (m && !asio_rt_of(L)->closed)
         take_back(m);
     return 0;
@@ -315,23 +315,23 @@ static int l_mutex(lua_State *L)
     return 1;
 }
 
-void asio_lock_open(lua_State *L, struct asio_rt *rt)
+void asio_sync_open(lua_State *L, struct asio_rt *rt)
 {
     static const luaL_Reg module[] = { { "semaphore", l_semaphore }, { "event", l_event },
         { "mutex", l_mutex }, { NULL, NULL } };
-    static const luaL_Reg core[] = { { "acquire", l_acquire }, { "wait_event", l_wait }, { "lock", l_lock },
-        { NULL, NULL } };
+    static const luaL_Reg core[] = { { "acquire", l_acquire }, { "wait_event", l_sync_wait },
+        { "lock", l_lock }, { NULL, NULL } };
     static const luaL_Reg semaphore[] = { { "release", l_release }, { "count", l_count }, { NULL, NULL } };
-    static const luaL_Reg event[] = { { "set", l_set }, { "clear", l_clear }, { "is_set", l_is_set },
+    static const luaL_Reg event[] = { { "set", l_set }, { "clear", l_sync_clear }, { "is_set", l_is_set },
         { NULL, NULL } };
     static const luaL_Reg mutex[] = { { "unlock", l_unlock }, { NULL, NULL } };
     static const luaL_Reg semaphore_meta[] = { { "__tostring", l_semaphore_tostring }, { NULL, NULL } };
     static const luaL_Reg event_meta[] = { { "__tostring", l_event_tostring }, { NULL, NULL } };
     static const luaL_Reg mutex_meta[] = { { "__gc", l_mutex_gc }, { "__tostring", l_mutex_tostring },
         { NULL, NULL } };
-    asio_api_functions(L, rt, "asio", module);
-    asio_api_functions(L, rt, "core", core);
-    asio_api_class(L, rt, "semaphore", semaphore, semaphore_meta, rt->ref_semaphore_mt);
-    asio_api_class(L, rt, "event", event, event_meta, rt->ref_event_mt);
-    asio_api_class(L, rt, "mutex", mutex, mutex_meta, rt->ref_mutex_mt);
+    asio_bind_functions(L, rt, "asio", module);
+    asio_bind_functions(L, rt, "core", core);
+    asio_bind_class(L, rt, "semaphore", semaphore, semaphore_meta, rt->ref_semaphore_mt);
+    asio_bind_class(L, rt, "event", event, event_meta, rt->ref_event_mt);
+    asio_bind_class(L, rt, "mutex", mutex, mutex_meta, rt->ref_mutex_mt);
 }

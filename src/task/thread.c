@@ -126,7 +126,7 @@ static void keep_stray_yield(lua_State *L, void *arg)
     keep_error(L, arg);
 }
 
-static void keep_no_memory(lua_State *L, void *arg)
+static void thread_keep_no_memory(lua_State *L, void *arg)
 {
     struct asio_thread *t = arg;
     if (!t->kept)
@@ -157,7 +157,7 @@ static void fail(struct asio_thread *t, int status, int kept)
     if (kept == 0)
         kept = asio_rt_protect(rt, status == LUA_YIELD ? keep_stray_yield : keep_error, t);
     if (kept != 0)
-        asio_rt_protect(rt, keep_no_memory, t);
+        asio_rt_protect(rt, thread_keep_no_memory, t);
     if (t->by_cancel)
         t->joined = true;
     if (!t->joined)
@@ -186,7 +186,7 @@ static void thread_ended(struct asio_thread *t, int status)
 
 /* ---- spawn, sleep, yield ------------------------------------------------------------------ */
 
-static int l_spawn(lua_State *L)
+static int l_thread_spawn(lua_State *L)
 {
     struct asio_rt *rt = asio_rt_of(L);
     if (!lua_isfunction(L, 1))
@@ -253,12 +253,12 @@ static int l_now(lua_State *L)
 
 struct asio_thread *asio_thread_to(lua_State *L, int index)
 {
-    return asio_api_to(L, index, asio_rt_of(L)->ref_thread_mt);
+    return asio_bind_to(L, index, asio_rt_of(L)->ref_thread_mt);
 }
 
 struct asio_thread *asio_thread_check(lua_State *L, int index, const char *fname)
 {
-    return asio_api_check(L, index, asio_rt_of(L)->ref_thread_mt, fname, "light thread");
+    return asio_bind_check(L, index, asio_rt_of(L)->ref_thread_mt, fname, "light thread");
 }
 
 static void abort_join(struct asio_wait *w)
@@ -270,7 +270,7 @@ static void abort_join(struct asio_wait *w)
 const struct asio_wait_op asio_join_op = { .name = "join", .abort = abort_join };
 
 /* Waits for the end; the shim then asks for the outcome, whose size nobody knows before. */
-static int l_join(lua_State *L)
+static int l_thread_join(lua_State *L)
 {
     struct asio_rt *rt = asio_rt_of(L);
     struct asio_thread *t = asio_thread_check(L, 1, "join");
@@ -351,19 +351,19 @@ void asio_thread_cancel(struct asio_thread *t)
         asio_sched_abort(&t->wait, ASIO_INTERRUPTED);
 }
 
-void asio_thread_cancel_counted(lua_State *L, struct asio_rt *rt, const struct asio_tally *tally)
+void asio_thread_cancel_counted(lua_State *L, struct asio_rt *rt, const struct asio_counter *counter)
 {
     for (int slot = 1; slot <= rt->slot_top; slot++) {
         asio_slot_get(L, rt, slot, ASIO_SLOT_HANDLE);
         struct asio_thread *t = lua_touserdata(L, -1);
-        if (t && t->tally == tally && t != rt->current)
+        if (t && t->counter == counter && t != rt->current)
             asio_thread_cancel(t);
         lua_pop(L, 1);
     }
 }
 
 /* Interrupts: the flag stays, so code that swallows the error is told again at its next wait. */
-static int l_cancel(lua_State *L)
+static int l_thread_cancel(lua_State *L)
 {
     struct asio_thread *t = asio_thread_check(L, 1, "cancel");
     asio_thread_cancel(t);
@@ -378,7 +378,7 @@ static int l_status(lua_State *L)
 }
 
 /* The handle at a stack index says it. */
-static const char *push_name(lua_State *L, int index, struct asio_thread *t)
+static const char *thread_push_name(lua_State *L, int index, struct asio_thread *t)
 {
     if (t->kept) {
         lua_getfenv(L, index);
@@ -394,7 +394,7 @@ static const char *push_name(lua_State *L, int index, struct asio_thread *t)
 const char *asio_thread_push_name(lua_State *L, struct asio_thread *t)
 {
     asio_sched_push_handle(L, t);
-    const char *name = push_name(L, lua_gettop(L), t);
+    const char *name = thread_push_name(L, lua_gettop(L), t);
     lua_remove(L, -2);
     return name;
 }
@@ -422,33 +422,33 @@ static int l_name(lua_State *L)
         lua_settop(L, 2);
         return 1;
     }
-    push_name(L, 1, t);
+    thread_push_name(L, 1, t);
     return 1;
 }
 
-static int l_tostring(lua_State *L)
+static int l_thread_tostring(lua_State *L)
 {
     struct asio_thread *t = asio_thread_check(L, 1, "tostring");
-    lua_pushfstring(L, "light thread %s (%s)", push_name(L, 1, t), asio_thread_status(t));
+    lua_pushfstring(L, "light thread %s (%s)", thread_push_name(L, 1, t), asio_thread_status(t));
     return 1;
 }
 
 void asio_thread_open(lua_State *L, struct asio_rt *rt)
 {
-    static const luaL_Reg module[] = { { "spawn", l_spawn }, { "current", l_current }, { "now", l_now },
-        { NULL, NULL } };
-    static const luaL_Reg waiting[] = { { "sleep", l_sleep }, { "yield", l_yield }, { "join", l_join },
+    static const luaL_Reg module[] = { { "spawn", l_thread_spawn }, { "current", l_current },
+        { "now", l_now }, { NULL, NULL } };
+    static const luaL_Reg waiting[] = { { "sleep", l_sleep }, { "yield", l_yield }, { "join", l_thread_join },
         { "outcome", l_outcome }, { "repark", asio_sched_repark }, { "traceback", l_traceback },
         { NULL, NULL } };
-    static const luaL_Reg methods[] = { { "status", l_status }, { "name", l_name }, { "cancel", l_cancel },
-        { NULL, NULL } };
-    static const luaL_Reg meta[] = { { "__tostring", l_tostring }, { NULL, NULL } };
+    static const luaL_Reg methods[] = { { "status", l_status }, { "name", l_name },
+        { "cancel", l_thread_cancel }, { NULL, NULL } };
+    static const luaL_Reg meta[] = { { "__tostring", l_thread_tostring }, { NULL, NULL } };
     rt->thread_ended = thread_ended;
-    asio_api_functions(L, rt, "asio", module);
-    asio_api_functions(L, rt, "core", waiting);
+    asio_bind_functions(L, rt, "asio", module);
+    asio_bind_functions(L, rt, "core", waiting);
     lua_getfield(L, 1, "asio");
     lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_cancelled);
     lua_setfield(L, -2, "cancelled");
     lua_pop(L, 1);
-    asio_api_class(L, rt, "thread", methods, meta, rt->ref_thread_mt);
+    asio_bind_class(L, rt, "thread", methods, meta, rt->ref_thread_mt);
 }

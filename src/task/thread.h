@@ -14,8 +14,8 @@ struct asio_thread *asio_thread_to(lua_State *L, int index);
 /* Asks a light thread to end: its waits raise asio.cancelled from now on. */
 void asio_thread_cancel(struct asio_thread *t);
 
-/* The same for all that a tally counts, but the one that is running. */
-void asio_thread_cancel_counted(lua_State *L, struct asio_rt *rt, const struct asio_tally *tally);
+/* The same for all that a counter counts, but the one that is running. */
+void asio_thread_cancel_counted(lua_State *L, struct asio_rt *rt, const struct asio_counter *counter);
 
 /* "running", "ready", "waiting", "done" or "failed". */
 const char *asio_thread_status(const struct asio_thread *t);

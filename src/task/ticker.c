@@ -73,7 +73,7 @@ static void on_time(struct asio_timer *timer)
         asio_timer_set(&rt->timers, &t->timer, asio_rt_deadline(retry));
 }
 
-static int start(lua_State *L, const char *fname, bool repeats)
+static int ticker_start(lua_State *L, const char *fname, bool repeats)
 {
     struct asio_rt *rt = asio_rt_of(L);
     if (lua_type(L, 1) != LUA_TNUMBER)
@@ -114,28 +114,28 @@ static int start(lua_State *L, const char *fname, bool repeats)
 /* asio.after(seconds, fn) */
 static int l_after(lua_State *L)
 {
-    return start(L, "after", false);
+    return ticker_start(L, "after", false);
 }
 
 /* asio.every(seconds, fn) */
 static int l_every(lua_State *L)
 {
-    return start(L, "every", true);
+    return ticker_start(L, "every", true);
 }
 
 /* timer:stop() -> whether there was something to stop */
-static int l_stop(lua_State *L)
+static int l_ticker_stop(lua_State *L)
 {
-    struct ticker *t = asio_api_check(L, 1, asio_rt_of(L)->ref_ticker_mt, "stop", "timer");
+    struct ticker *t = asio_bind_check(L, 1, asio_rt_of(L)->ref_ticker_mt, "stop", "timer");
     lua_pushboolean(L, t->ref != LUA_NOREF);
     if (!t->rt->closed)
         deactivate(t);
     return 1;
 }
 
-static int l_tostring(lua_State *L)
+static int l_ticker_tostring(lua_State *L)
 {
-    struct ticker *t = asio_api_check(L, 1, asio_rt_of(L)->ref_ticker_mt, "tostring", "timer");
+    struct ticker *t = asio_bind_check(L, 1, asio_rt_of(L)->ref_ticker_mt, "tostring", "timer");
     lua_pushfstring(L, "timer (%s)", t->ref == LUA_NOREF ? "stopped" : t->interval > 0 ? "every" : "after");
     return 1;
 }
@@ -143,8 +143,8 @@ static int l_tostring(lua_State *L)
 void asio_ticker_open(lua_State *L, struct asio_rt *rt)
 {
     static const luaL_Reg module[] = { { "after", l_after }, { "every", l_every }, { NULL, NULL } };
-    static const luaL_Reg methods[] = { { "stop", l_stop }, { NULL, NULL } };
-    static const luaL_Reg meta[] = { { "__tostring", l_tostring }, { NULL, NULL } };
-    asio_api_functions(L, rt, "asio", module);
-    asio_api_class(L, rt, "timer", methods, meta, rt->ref_ticker_mt);
+    static const luaL_Reg methods[] = { { "stop", l_ticker_stop }, { NULL, NULL } };
+    static const luaL_Reg meta[] = { { "__tostring", l_ticker_tostring }, { NULL, NULL } };
+    asio_bind_functions(L, rt, "asio", module);
+    asio_bind_class(L, rt, "timer", methods, meta, rt->ref_ticker_mt);
 }

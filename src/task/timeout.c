@@ -10,7 +10,7 @@
 
 #include <string.h>
 
-static void on_deadline(struct asio_timer *timer)
+static void timeout_on_deadline(struct asio_timer *timer)
 {
     struct asio_scope *s = ASIO_CONTAINER(timer, struct asio_scope, timer);
     s->tripped = true;
@@ -23,7 +23,7 @@ static uint64_t deadline(double seconds)
     return seconds < 0 ? ASIO_NEVER : asio_rt_deadline(seconds);
 }
 
-static struct asio_scope *enter(lua_State *L, uint64_t at, bool shield, const char *fname)
+static struct asio_scope *timeout_enter(lua_State *L, uint64_t at, bool shield, const char *fname)
 {
     struct asio_rt *rt = asio_rt_of(L);
     if (rt->closed)
@@ -33,7 +33,7 @@ static struct asio_scope *enter(lua_State *L, uint64_t at, bool shield, const ch
             "%s: inside a coroutine of the script's own; "
             "asio.coroutine.install() lets waits pass through such",
             fname);
-    struct asio_scope *s = asio_scope_enter(rt->self, at, shield, on_deadline);
+    struct asio_scope *s = asio_scope_enter(rt->self, at, shield, timeout_on_deadline);
     if (!s)
         luaL_error(L, "not enough memory");
     return s;
@@ -41,7 +41,7 @@ static struct asio_scope *enter(lua_State *L, uint64_t at, bool shield, const ch
 
 struct asio_scope *asio_timeout_enter(lua_State *L, uint64_t at, const char *fname)
 {
-    return enter(L, at, false, fname);
+    return timeout_enter(L, at, false, fname);
 }
 
 static int enter_for(lua_State *L, const char *fname, bool shield)
@@ -49,12 +49,12 @@ static int enter_for(lua_State *L, const char *fname, bool shield)
     double seconds = asio_check_timeout(L, 1, 1, fname);
     if (!lua_isfunction(L, 2))
         asio_error_type(L, 2, 2, fname, "function");
-    lua_pushnumber(L, (double)enter(L, deadline(seconds), shield, fname)->id);
+    lua_pushnumber(L, (double)timeout_enter(L, deadline(seconds), shield, fname)->id);
     return 1;
 }
 
 /* core.enter(seconds, fn) -> the scope's id. fn is only checked. */
-static int l_enter(lua_State *L)
+static int l_timeout_enter(lua_State *L)
 {
     return enter_for(L, "timeout", false);
 }
@@ -67,7 +67,7 @@ static int l_enter_shield(lua_State *L)
 /* core.leave(id, err) -> whether err is this scope's own interrupt. Scopes inside of it go too. One
  * that is not there was dropped with its light thread, or belongs to a coroutine that was resumed
  * behind asio.coroutine's back. */
-static int l_leave(lua_State *L)
+static int l_timeout_leave(lua_State *L)
 {
     struct asio_rt *rt = asio_rt_of(L);
     struct asio_scope *s = rt->self->scope;
@@ -137,10 +137,10 @@ static int interrupt_tostring(lua_State *L)
 
 void asio_timeout_open(lua_State *L, struct asio_rt *rt)
 {
-    static const luaL_Reg core[] = { { "enter", l_enter }, { "enter_shield", l_enter_shield },
-        { "leave", l_leave }, { "trace", l_trace }, { "set_trace", l_set_trace },
+    static const luaL_Reg core[] = { { "enter", l_timeout_enter }, { "enter_shield", l_enter_shield },
+        { "leave", l_timeout_leave }, { "trace", l_trace }, { "set_trace", l_set_trace },
         { "is_interrupt", l_is_interrupt }, { NULL, NULL } };
-    asio_api_functions(L, rt, "core", core);
+    asio_bind_functions(L, rt, "core", core);
     lua_createtable(L, 0, 1);
     lua_pushcfunction(L, interrupt_tostring);
     lua_setfield(L, -2, "__tostring");

@@ -8,8 +8,8 @@
  * A coroutine that yields inside a scope takes that along, and has it again when it is resumed:
  * maybe by another light thread. Its deadline goes on meanwhile, and is told of then.
  *
- * Lifetime of struct asio_nested: a userdata, made when asio.coroutine first meets a coroutine;
- * the value under that coroutine in a table with weak keys (rt->ref_nested); on the stack of its resumer
+ * Lifetime of struct asio_user_coroutine: a userdata, made when asio.coroutine first meets a coroutine;
+ * the value under that coroutine in a table with weak keys (rt->ref_user_coroutine); on the stack of its resumer
  * while it runs; its finalizer frees scopes that nobody will leave any more. */
 #include "base/error.h"
 #include "core/bind.h"
@@ -18,27 +18,27 @@
 
 #include <string.h>
 
-static struct asio_nested *new_nested(lua_State *L, struct asio_rt *rt)
+static struct asio_user_coroutine *new_user_coroutine(lua_State *L, struct asio_rt *rt)
 {
-    struct asio_nested *n = lua_newuserdata(L, sizeof *n);
+    struct asio_user_coroutine *n = lua_newuserdata(L, sizeof *n);
     memset(n, 0, sizeof *n);
     n->co = lua_tothread(L, 1);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_nested_mt);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_user_coroutine_mt);
     lua_setmetatable(L, -2);
     return n;
 }
 
 /* Pushes the record of the coroutine at index 1; made if there is none. */
-static struct asio_nested *push_nested(lua_State *L, struct asio_rt *rt)
+static struct asio_user_coroutine *push_user_coroutine(lua_State *L, struct asio_rt *rt)
 {
-    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_nested);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_user_coroutine);
     lua_pushvalue(L, 1);
     lua_rawget(L, -2);
-    struct asio_nested *n = lua_touserdata(L, -1);
+    struct asio_user_coroutine *n = lua_touserdata(L, -1);
     if (n)
         return n;
     lua_pop(L, 1);
-    n = new_nested(L, rt);
+    n = new_user_coroutine(L, rt);
     lua_pushvalue(L, 1);
     lua_pushvalue(L, -2);
     lua_rawset(L, -4);
@@ -46,22 +46,22 @@ static struct asio_nested *push_nested(lua_State *L, struct asio_rt *rt)
 }
 
 /* core.coroutine_enter(co) -> its record, or nil: it runs already. */
-static int l_enter(lua_State *L)
+static int l_user_coroutine_enter(lua_State *L)
 {
     struct asio_rt *rt = asio_rt_of(L);
     struct asio_wait *w = rt->self;
     if (!lua_isthread(L, 1))
         asio_error_type(L, 1, 1, "resume", "coroutine");
     lua_settop(L, 1);
-    struct asio_nested *n = push_nested(L, rt);
+    struct asio_user_coroutine *n = push_user_coroutine(L, rt);
     if (n->wait)
         return 0;
-    n->stuck =
-        !asio_sched_owns(L, rt) || (w->nested && w->nested->stuck) || (rt->current && !lua_isyieldable(L));
+    n->stuck = !asio_sched_owns(L, rt) || (w->user_coroutine && w->user_coroutine->stuck) ||
+        (rt->current && !lua_isyieldable(L));
     n->wait = w;
-    n->outer = w->nested;
+    n->outer = w->user_coroutine;
     n->mark = w->scope;
-    w->nested = n;
+    w->user_coroutine = n;
     asio_scope_resume(w, n->suspended);
     n->suspended = NULL;
     return 1;
@@ -69,14 +69,14 @@ static int l_enter(lua_State *L)
 
 /* With those that are still above it: an error has gone through their resumers. Nothing to do
  * when the light thread is over. */
-static void take_off(struct asio_nested *n)
+static void take_off(struct asio_user_coroutine *n)
 {
     while (n->wait)
-        asio_scope_pop_nested(n->wait);
+        asio_scope_pop_user_coroutine(n->wait);
 }
 
 /* core.coroutine_leave(record): it yielded to its resumer, or has ended. */
-static int l_leave(lua_State *L)
+static int l_user_coroutine_leave(lua_State *L)
 {
     take_off(lua_touserdata(L, 1));
     return 0;
@@ -85,7 +85,7 @@ static int l_leave(lua_State *L)
 /* core.passes(record): it yielded because it waits. */
 static int l_passes(lua_State *L)
 {
-    const struct asio_nested *n = lua_touserdata(L, 1);
+    const struct asio_user_coroutine *n = lua_touserdata(L, 1);
     lua_pushboolean(L, n->wait && n->wait->state != ASIO_WAIT_IDLE);
     return 1;
 }
@@ -94,10 +94,10 @@ static int l_passes(lua_State *L)
 static int l_active(lua_State *L)
 {
     lua_settop(L, 1);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, asio_rt_of(L)->ref_nested);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, asio_rt_of(L)->ref_user_coroutine);
     lua_pushvalue(L, 1);
     lua_rawget(L, -2);
-    const struct asio_nested *n = lua_touserdata(L, -1);
+    const struct asio_user_coroutine *n = lua_touserdata(L, -1);
     lua_pushboolean(L, n && n->wait);
     return 1;
 }
@@ -114,10 +114,10 @@ static int l_at_base(lua_State *L)
     return 1;
 }
 
-static int l_gc(lua_State *L)
+static int l_user_coroutine_gc(lua_State *L)
 {
     struct asio_rt *rt = asio_rt_of(L);
-    struct asio_nested *n = asio_api_to(L, 1, rt->ref_nested_mt);
+    struct asio_user_coroutine *n = asio_bind_to(L, 1, rt->ref_user_coroutine_mt);
     if (!n)
         return 0;
     take_off(n); /* one whose resumer was left by an error; a record must not outlive its userdata */
@@ -126,18 +126,19 @@ static int l_gc(lua_State *L)
     return 0;
 }
 
-void asio_nested_open(lua_State *L, struct asio_rt *rt)
+void asio_user_coroutine_open(lua_State *L, struct asio_rt *rt)
 {
-    static const luaL_Reg core[] = { { "coroutine_enter", l_enter }, { "coroutine_leave", l_leave },
-        { "passes", l_passes }, { "coroutine_active", l_active }, { "at_base", l_at_base }, { NULL, NULL } };
+    static const luaL_Reg core[] = { { "coroutine_enter", l_user_coroutine_enter },
+        { "coroutine_leave", l_user_coroutine_leave }, { "passes", l_passes },
+        { "coroutine_active", l_active }, { "at_base", l_at_base }, { NULL, NULL } };
     static const luaL_Reg methods[] = { { NULL, NULL } };
-    static const luaL_Reg meta[] = { { "__gc", l_gc }, { NULL, NULL } };
-    asio_api_functions(L, rt, "core", core);
-    asio_api_class(L, rt, "nested", methods, meta, rt->ref_nested_mt);
+    static const luaL_Reg meta[] = { { "__gc", l_user_coroutine_gc }, { NULL, NULL } };
+    asio_bind_functions(L, rt, "core", core);
+    asio_bind_class(L, rt, "user_coroutine", methods, meta, rt->ref_user_coroutine_mt);
     lua_newtable(L);
     lua_createtable(L, 0, 1);
     lua_pushliteral(L, "k");
     lua_setfield(L, -2, "__mode");
     lua_setmetatable(L, -2);
-    lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_nested);
+    lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_user_coroutine);
 }

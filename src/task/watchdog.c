@@ -29,7 +29,7 @@ struct asio_watchdog {
 /* ---- the helper --------------------------------------------------------------------------- */
 
 /* Told at the limit, then every time it has doubled. Returns how long to sleep; 0: until something changes. */
-static uint64_t look(struct asio_watchdog *d)
+static uint64_t watchdog_look(struct asio_watchdog *d)
 {
     if (!d->now.thread)
         return d->limit;
@@ -43,12 +43,12 @@ static uint64_t look(struct asio_watchdog *d)
     return d->now.told;
 }
 
-static void helper_main(void *arg)
+static void watchdog_helper_main(void *arg)
 {
     struct asio_watchdog *d = arg;
     uv_mutex_lock(&d->lock);
     while (!d->quit)
-        uv_cond_timedwait(&d->changed, &d->lock, look(d));
+        uv_cond_timedwait(&d->changed, &d->lock, watchdog_look(d));
     d->gone = true;
     uv_cond_broadcast(&d->changed);
     uv_mutex_unlock(&d->lock);
@@ -68,7 +68,7 @@ static void copy_name(lua_State *L, void *arg)
     snprintf(n->text, n->size, "%s", asio_thread_push_name(L, n->thread));
 }
 
-static void set(struct asio_rt *rt, struct asio_watch watch)
+static void watchdog_set(struct asio_rt *rt, struct asio_watch watch)
 {
     struct asio_watchdog *d = rt->watchdog;
     char text[sizeof d->name] = "";
@@ -87,11 +87,11 @@ struct asio_watch asio_watchdog_enter(struct asio_rt *rt, struct asio_thread *t)
     uv_mutex_lock(&d->lock);
     struct asio_watch before = d->now;
     uv_mutex_unlock(&d->lock);
-    set(rt, (struct asio_watch){ t, uv_hrtime(), 0 });
+    watchdog_set(rt, (struct asio_watch){ t, uv_hrtime(), 0 });
     return before;
 }
 
-static void tell_of(lua_State *L, void *arg)
+static void watchdog_tell_of(lua_State *L, void *arg)
 {
     const struct asio_watch *w = arg;
     const char *name = asio_thread_push_name(L, w->thread);
@@ -111,9 +111,9 @@ void asio_watchdog_leave(struct asio_rt *rt, struct asio_watch before)
     uv_mutex_lock(&d->lock);
     struct asio_watch was = d->now;
     uv_mutex_unlock(&d->lock);
-    set(rt, before);
+    watchdog_set(rt, before);
     if (was.thread && was.told)
-        asio_rt_protect(rt, tell_of, &was);
+        asio_rt_protect(rt, watchdog_tell_of, &was);
 }
 
 static void stop(struct asio_rt *rt)
@@ -133,7 +133,7 @@ static void stop(struct asio_rt *rt)
     asio_mem.free(d);
 }
 
-static int start(struct asio_rt *rt, double seconds)
+static int watchdog_start(struct asio_rt *rt, double seconds)
 {
     struct asio_watchdog *d = asio_mem.malloc(sizeof *d);
     if (!d)
@@ -145,7 +145,7 @@ static int start(struct asio_rt *rt, double seconds)
     int status = uv_mutex_init(&d->lock);
     if (status == 0 && (status = uv_cond_init(&d->changed)) < 0)
         uv_mutex_destroy(&d->lock);
-    if (status == 0 && (status = asio_sys_thread(helper_main, d)) < 0) {
+    if (status == 0 && (status = asio_sys_thread(watchdog_helper_main, d)) < 0) {
         uv_cond_destroy(&d->changed);
         uv_mutex_destroy(&d->lock);
     }
@@ -155,7 +155,7 @@ static int start(struct asio_rt *rt, double seconds)
     }
     rt->watchdog = d;
     if (rt->current)
-        set(rt, d->now); /* with its name */
+        watchdog_set(rt, d->now); /* with its name */
     return 0;
 }
 
@@ -170,7 +170,7 @@ static int l_watchdog(lua_State *L)
     if (rt->closed)
         asio_error_misuse(L, "watchdog: the Lua state is being closed");
     stop(rt);
-    int status = seconds < 0 ? 0 : start(rt, seconds < AT_MOST ? seconds : AT_MOST);
+    int status = seconds < 0 ? 0 : watchdog_start(rt, seconds < AT_MOST ? seconds : AT_MOST);
     if (status < 0)
         return asio_error_push(L, status);
     lua_pushboolean(L, 1);
@@ -180,6 +180,6 @@ static int l_watchdog(lua_State *L)
 void asio_watchdog_open(lua_State *L, struct asio_rt *rt)
 {
     static const luaL_Reg module[] = { { "watchdog", l_watchdog }, { NULL, NULL } };
-    asio_api_functions(L, rt, "asio", module);
+    asio_bind_functions(L, rt, "asio", module);
     asio_rt_at_close(rt, stop);
 }

@@ -111,7 +111,7 @@ int asio_udp_address(
 }
 
 /* An IPv6 socket reaches IPv4 addresses under another name. */
-static void map(union asio_sockaddr *addr)
+static void udp_address_map(union asio_sockaddr *addr)
 {
     struct sockaddr_in v4 = addr->v4;
     unsigned char *bytes = (unsigned char *)&addr->v6.sin6_addr;
@@ -127,7 +127,7 @@ int asio_udp_fit(struct asio_udp_socket *s, union asio_sockaddr *addr)
     if (s->family == addr->any.sa_family)
         return 0;
     if (s->family == AF_INET6 && addr->any.sa_family == AF_INET)
-        map(addr);
+        udp_address_map(addr);
     return asio_udp_open_as(s, addr->any.sa_family);
 }
 

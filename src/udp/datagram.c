@@ -59,7 +59,7 @@ static struct asio_datagram_block *take_block(
     return b;
 }
 
-static void give_back(struct asio_datagram_block *b, struct asio_datagram_env *env)
+static void datagram_give_back(struct asio_datagram_block *b, struct asio_datagram_env *env)
 {
     bool large = b->capacity == LARGE, kept = large || b->capacity == SMALL;
     int *count = large ? &env->large_count : &env->small_count;
@@ -73,7 +73,7 @@ static void give_back(struct asio_datagram_block *b, struct asio_datagram_env *e
     *count += 1;
 }
 
-static void free_all(struct asio_datagram_block *b)
+static void datagram_free_all(struct asio_datagram_block *b)
 {
     while (b) {
         struct asio_datagram_block *following = b->next;
@@ -84,8 +84,8 @@ static void free_all(struct asio_datagram_block *b)
 
 void asio_datagram_env_free(struct asio_datagram_env *env)
 {
-    free_all(env->small);
-    free_all(env->large);
+    datagram_free_all(env->small);
+    datagram_free_all(env->large);
     *env = (struct asio_datagram_env){ 0 };
 }
 
@@ -139,6 +139,6 @@ void asio_datagram_drop(struct asio_datagram_queue *q, struct asio_datagram_env 
         q->first = b->next;
         if (!q->first)
             q->last = NULL;
-        give_back(b, env);
+        datagram_give_back(b, env);
     }
 }

@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static int result(lua_State *L, int status)
+static int udp_options_result(lua_State *L, int status)
 {
     if (status < 0)
         return asio_error_push(L, status);
@@ -75,15 +75,15 @@ static int membership(lua_State *L, const char *fname, uv_membership how)
         status = asio_udp_open_as(s, group.any.sa_family);
     if (status == 0)
         status = uv_udp_set_membership(&s->handle, address, nic, how);
-    return result(L, status);
+    return udp_options_result(L, status);
 }
 
-static int l_join(lua_State *L)
+static int l_udp_options_join(lua_State *L)
 {
     return membership(L, "join", UV_JOIN_GROUP);
 }
 
-static int l_leave(lua_State *L)
+static int l_udp_options_leave(lua_State *L)
 {
     return membership(L, "leave", UV_LEAVE_GROUP);
 }
@@ -100,22 +100,23 @@ static int l_set_multicast_interface(lua_State *L)
         status = interface_status;
     if (status == 0)
         status = uv_udp_set_multicast_interface(&s->handle, nic);
-    return result(L, status);
+    return udp_options_result(L, status);
 }
 
 /* ---- numbers and switches ----------------------------------------------------------------- */
 
-static int set(lua_State *L, const char *fname, int value, int (*fn)(uv_udp_t *handle, int value))
+static int udp_options_set(lua_State *L, const char *fname, int value, int (*fn)(uv_udp_t *handle, int value))
 {
     struct asio_udp_socket *s = asio_udp_check(L, fname);
     int status = s ? asio_udp_open_as(s, AF_UNSPEC) : UV_EBADF;
-    return result(L, status < 0 ? status : fn(&s->handle, value));
+    return udp_options_result(L, status < 0 ? status : fn(&s->handle, value));
 }
 
-static int set_number(lua_State *L, const char *fname, int min, int (*fn)(uv_udp_t *handle, int value))
+static int udp_options_set_number(
+    lua_State *L, const char *fname, int min, int (*fn)(uv_udp_t *handle, int value))
 {
     asio_udp_check(L, fname);
-    return set(L, fname, (int)asio_check_integer(L, 2, 1, fname, min, 255), fn);
+    return udp_options_set(L, fname, (int)asio_check_integer(L, 2, 1, fname, min, 255), fn);
 }
 
 static int set_switch(lua_State *L, const char *fname, int (*fn)(uv_udp_t *handle, int value))
@@ -123,17 +124,17 @@ static int set_switch(lua_State *L, const char *fname, int (*fn)(uv_udp_t *handl
     asio_udp_check(L, fname);
     if (lua_type(L, 2) != LUA_TBOOLEAN)
         asio_error_type(L, 2, 1, fname, "boolean");
-    return set(L, fname, lua_toboolean(L, 2), fn);
+    return udp_options_set(L, fname, lua_toboolean(L, 2), fn);
 }
 
 static int l_set_ttl(lua_State *L)
 {
-    return set_number(L, "set_ttl", 1, uv_udp_set_ttl);
+    return udp_options_set_number(L, "set_ttl", 1, uv_udp_set_ttl);
 }
 
 static int l_set_multicast_ttl(lua_State *L)
 {
-    return set_number(L, "set_multicast_ttl", 0, uv_udp_set_multicast_ttl);
+    return udp_options_set_number(L, "set_multicast_ttl", 0, uv_udp_set_multicast_ttl);
 }
 
 static int l_set_multicast_loop(lua_State *L)
@@ -148,9 +149,9 @@ static int l_set_broadcast(lua_State *L)
 
 void asio_udp_options_open(lua_State *L, struct asio_rt *rt)
 {
-    static const luaL_Reg methods[] = { { "join", l_join }, { "leave", l_leave },
+    static const luaL_Reg methods[] = { { "join", l_udp_options_join }, { "leave", l_udp_options_leave },
         { "set_multicast_interface", l_set_multicast_interface }, { "set_ttl", l_set_ttl },
         { "set_multicast_ttl", l_set_multicast_ttl }, { "set_multicast_loop", l_set_multicast_loop },
         { "set_broadcast", l_set_broadcast }, { NULL, NULL } };
-    asio_api_functions(L, rt, "udp", methods);
+    asio_bind_functions(L, rt, "udp", methods);
 }

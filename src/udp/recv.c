@@ -17,7 +17,7 @@
 /* ---- from libuv --------------------------------------------------------------------------- */
 
 /* There is something to be read. Only the call is made here: libuv may not be told to stop just now. */
-static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
+static void udp_recv_on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
 {
     (void)suggested;
     struct asio_udp_socket *s = handle->data;
@@ -44,7 +44,7 @@ static void stop_reading(struct asio_udp_socket *s)
     s->reading = false;
 }
 
-static void wake_reader(struct asio_udp_socket *s, int status)
+static void udp_recv_wake_reader(struct asio_udp_socket *s, int status)
 {
     struct asio_wait *w = s->reader;
     s->reader = NULL;
@@ -75,7 +75,7 @@ static void deliver(struct asio_udp_socket *s, struct asio_datagram *list, unsig
     shared->first = 0;
     shared->end = count;
     if (s->reader && s->in.count == 0)
-        wake_reader(s, 0);
+        udp_recv_wake_reader(s, 0);
     keep_rest(s);
     if (!s->closing && !s->reader && s->in.cost > s->options.recv_queue) {
         stop_reading(s);
@@ -88,7 +88,7 @@ static void on_error(struct asio_udp_socket *s, int status)
     if (!asio_udp_is_answer(status))
         stop_reading(s); /* or libuv goes on telling; the next who reads finds out whether it lasts */
     if (s->reader)
-        wake_reader(s, status);
+        udp_recv_wake_reader(s, status);
     else
         asio_udp_failed(s, status);
 }
@@ -124,7 +124,7 @@ static int start_reading(struct asio_udp_socket *s)
         return 0;
     int status = asio_udp_open_as(s, AF_UNSPEC);
     if (status == 0)
-        status = uv_udp_recv_start(&s->handle, on_alloc, on_recv);
+        status = uv_udp_recv_start(&s->handle, udp_recv_on_alloc, on_recv);
     s->reading = status == 0;
     s->full = false;
     return status;
@@ -158,7 +158,7 @@ static void drop_first(struct asio_udp_socket *s)
 /* The datagram is dropped last: running out of memory loses nothing. Making strings may run
  * finalizers, which may close the socket (its memory is there until libuv calls back), but are
  * kept from reading. */
-static int push_first(lua_State *L, struct asio_udp_socket *s, size_t max)
+static int udp_recv_push_first(lua_State *L, struct asio_udp_socket *s, size_t max)
 {
     const struct asio_datagram *d = first(s);
     int n = 2;
@@ -177,9 +177,9 @@ static int push_first(lua_State *L, struct asio_udp_socket *s, size_t max)
     return n + 2;
 }
 
-static int push_received(lua_State *L, struct asio_wait *w)
+static int udp_recv_push_received(lua_State *L, struct asio_wait *w)
 {
-    return w->status < 0 ? asio_push_fail(L, w->status) : push_first(L, w->source, w->u.in.max);
+    return w->status < 0 ? asio_push_fail(L, w->status) : udp_recv_push_first(L, w->source, w->u.in.max);
 }
 
 static void abort_recv(struct asio_wait *w)
@@ -188,7 +188,7 @@ static void abort_recv(struct asio_wait *w)
     s->reader = NULL;
 }
 
-static const struct asio_wait_op recv_op = { "recv", true, abort_recv, push_received };
+static const struct asio_wait_op recv_op = { "recv", true, abort_recv, udp_recv_push_received };
 
 /* Raising out of memory leaves `pushing` set: a finalizer is what makes it mean something. */
 static bool is_busy(const struct asio_udp_socket *s)
@@ -233,7 +233,7 @@ static int l_recv(lua_State *L)
     if (is_busy(s))
         return asio_push_fail(L, UV_EBUSY);
     if (first(s))
-        return push_first(L, s, max);
+        return udp_recv_push_first(L, s, max);
     if (is_for_readers(s->error))
         return asio_udp_push_failed(L, s);
     return wait_for_one(L, s, max, own ? timeout : s->read_timeout);
@@ -248,5 +248,5 @@ void asio_udp_recv_abort(struct asio_udp_socket *s, int status)
 void asio_udp_recv_open(lua_State *L, struct asio_rt *rt)
 {
     static const luaL_Reg core[] = { { "udp_recv", l_recv }, { NULL, NULL } };
-    asio_api_functions(L, rt, "core", core);
+    asio_bind_functions(L, rt, "core", core);
 }

@@ -15,7 +15,7 @@ static const double again_in = 0.001;    /* seconds, where the kernel cannot say
 
 /* ---- to the kernel ------------------------------------------------------------------------ */
 
-static void drop_sent(struct asio_udp_socket *s, unsigned n)
+static void udp_send_drop_sent(struct asio_udp_socket *s, unsigned n)
 {
     asio_datagram_drop(&s->out, &s->shared->env, n);
 }
@@ -54,14 +54,14 @@ static void on_sent(uv_udp_send_t *req, int status)
         return;
     if (status == 0)
         s->rt->stats.bytes_out += asio_datagram_first(&s->out)->size;
-    drop_sent(s, 1);
+    udp_send_drop_sent(s, 1);
     if (status < 0)
         asio_udp_failed(s, status);
     asio_udp_flush(s);
 }
 
 /* The first one is libuv's until it is out. */
-static bool hand_over(struct asio_udp_socket *s)
+static bool udp_send_hand_over(struct asio_udp_socket *s)
 {
     struct asio_datagram *d = asio_datagram_first(&s->out);
     uv_buf_t buf = uv_buf_init((char *)d->bytes, d->size);
@@ -74,7 +74,7 @@ static bool hand_over(struct asio_udp_socket *s)
 
 /* Some systems have no buffer of their own for a full device (ENOBUFS): the socket is writable all the
  * while, and there is nothing to wait for but time. */
-static bool retry_later(struct asio_udp_socket *s)
+static bool udp_send_retry_later(struct asio_udp_socket *s)
 {
     s->retrying = asio_timer_set(&s->rt->timers, &s->timer, asio_rt_deadline(again_in)) == 0;
     return s->retrying;
@@ -82,12 +82,12 @@ static bool retry_later(struct asio_udp_socket *s)
 
 static void wait_for_room(struct asio_udp_socket *s, int status)
 {
-    if ((status == UV_EAGAIN && hand_over(s)) || retry_later(s)) {
+    if ((status == UV_EAGAIN && udp_send_hand_over(s)) || udp_send_retry_later(s)) {
         s->sending = true;
         s->rt->alive++;
         return;
     }
-    drop_sent(s, 1);
+    udp_send_drop_sent(s, 1);
     asio_udp_failed(s, UV_ENOMEM);
 }
 
@@ -101,7 +101,7 @@ static struct asio_wait *reached(struct asio_udp_socket *s)
 
 /* From the start each time: the results of a wait of the main chunk are made at once, which may run
  * a finalizer that closes the socket. */
-static void wake_writers(struct asio_udp_socket *s)
+static void udp_send_wake_writers(struct asio_udp_socket *s)
 {
     struct asio_wait *w;
     while ((w = reached(s)) != NULL) {
@@ -131,20 +131,20 @@ void asio_udp_flush(struct asio_udp_socket *s)
         }
         bool answer = n < 0 && s->connected && asio_udp_is_answer(n) && !answered;
         if (!answer)
-            drop_sent(s, n < 0 ? 1 : (unsigned)n);
+            udp_send_drop_sent(s, n < 0 ? 1 : (unsigned)n);
         if (n < 0)
-            asio_udp_failed(s, n); /* last: it may come back here, see wake_writers */
+            asio_udp_failed(s, n); /* last: it may come back here, see udp_send_wake_writers */
         answered = answer;
     }
     if (s->writers.first)
-        wake_writers(s);
+        udp_send_wake_writers(s);
     if (s->closing)
         continue_close(s);
 }
 
 /* ---- from Lua ----------------------------------------------------------------------------- */
 
-static void abort_send(struct asio_wait *w)
+static void udp_send_abort_send(struct asio_wait *w)
 {
     struct asio_udp_socket *s = w->source;
     w->u.out.unsent = s->out.count;
@@ -172,10 +172,11 @@ static int push_flushed(lua_State *L, struct asio_wait *w)
     return w->status == 0 && s->error ? asio_udp_push_failed(L, s) : push_sent(L, w);
 }
 
-static const struct asio_wait_op send_op = { "send", true, abort_send, push_sent };
-static const struct asio_wait_op flush_op = { "flush", true, abort_send, push_flushed };
+static const struct asio_wait_op send_op = { "send", true, udp_send_abort_send, push_sent };
+static const struct asio_wait_op flush_op = { "flush", true, udp_send_abort_send, push_flushed };
 
-static int park(lua_State *L, struct asio_udp_socket *s, const struct asio_wait_op *op, uint64_t target)
+static int udp_send_park(
+    lua_State *L, struct asio_udp_socket *s, const struct asio_wait_op *op, uint64_t target)
 {
     if (asio_sched_interrupted(s->rt))
         return asio_push_interrupt(L, s->rt);
@@ -187,7 +188,7 @@ static int park(lua_State *L, struct asio_udp_socket *s, const struct asio_wait_
 }
 
 /* What can be known before it is queued. */
-static int check(struct asio_udp_socket *s, struct asio_datagram *d, size_t size)
+static int udp_send_check(struct asio_udp_socket *s, struct asio_datagram *d, size_t size)
 {
     bool addressed = d->address.any.sa_family != AF_UNSPEC;
     if (addressed == s->connected)
@@ -215,11 +216,11 @@ static int send_end(lua_State *L, struct asio_udp_socket *s)
         asio_push_ok(L, rt); /* the shim adds the `true` */
         return 1;
     }
-    return park(L, s, &send_op, s->queued - s->options.send_queue / 4);
+    return udp_send_park(L, s, &send_op, s->queued - s->options.send_queue / 4);
 }
 
 /* core.udp_send(socket, data, host, port) or core.udp_send(socket, data[, raw]) */
-static int l_send(lua_State *L)
+static int l_udp_send_send(lua_State *L)
 {
     struct asio_udp_socket *s = asio_udp_check(L, "send");
     struct asio_datagram d = { .address.any.sa_family = AF_UNSPEC };
@@ -237,7 +238,7 @@ static int l_send(lua_State *L)
     if (s->out.cost > s->options.send_queue)
         asio_sched_claim(L, s->rt); /* it will have to wait: raise before anything is queued */
     if (status == 0)
-        status = check(s, &d, size);
+        status = udp_send_check(s, &d, size);
     if (status == 0 && s->error)
         return asio_udp_push_failed(L, s);
     if (status == 0)
@@ -249,7 +250,7 @@ static int l_send(lua_State *L)
 }
 
 /* core.udp_flush(socket) */
-static int l_flush(lua_State *L)
+static int l_udp_send_flush(lua_State *L)
 {
     struct asio_udp_socket *s = asio_udp_check(L, "flush");
     if (!s)
@@ -259,7 +260,7 @@ static int l_flush(lua_State *L)
     asio_udp_flush(s);
     if (s->error)
         return asio_udp_push_failed(L, s);
-    return s->out.count == 0 ? asio_push_true(L) : park(L, s, &flush_op, s->queued);
+    return s->out.count == 0 ? asio_push_true(L) : udp_send_park(L, s, &flush_op, s->queued);
 }
 
 void asio_udp_send_abort(struct asio_udp_socket *s, int status)
@@ -270,6 +271,7 @@ void asio_udp_send_abort(struct asio_udp_socket *s, int status)
 
 void asio_udp_send_open(lua_State *L, struct asio_rt *rt)
 {
-    static const luaL_Reg core[] = { { "udp_send", l_send }, { "udp_flush", l_flush }, { NULL, NULL } };
-    asio_api_functions(L, rt, "core", core);
+    static const luaL_Reg core[] = { { "udp_send", l_udp_send_send }, { "udp_flush", l_udp_send_flush },
+        { NULL, NULL } };
+    asio_bind_functions(L, rt, "core", core);
 }

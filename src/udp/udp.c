@@ -28,7 +28,7 @@ int asio_udp_closed(lua_State *L)
 
 /* ---- what sockets share ------------------------------------------------------------------- */
 
-static void release(struct asio_udp_shared *shared)
+static void udp_release(struct asio_udp_shared *shared)
 {
     if (--shared->references > 0)
         return;
@@ -54,18 +54,18 @@ static struct asio_udp_shared *share(struct asio_rt *rt)
 static void udp_close(struct asio_rt *rt)
 {
     if (rt->udp)
-        release(rt->udp);
+        udp_release(rt->udp);
     rt->udp = NULL;
 }
 
 /* ---- the end ------------------------------------------------------------------------------ */
 
-static void on_close(uv_handle_t *handle)
+static void udp_on_close(uv_handle_t *handle)
 {
     struct asio_udp_socket *s = handle->data;
     asio_datagram_drop(&s->in, &s->shared->env, s->in.count);
     asio_datagram_drop(&s->out, &s->shared->env, s->out.count);
-    release(s->shared);
+    udp_release(s->shared);
     asio_mem.free(s);
 }
 
@@ -78,10 +78,10 @@ void asio_udp_finish(struct asio_udp_socket *s)
         s->rt->alive--;
     asio_timer_remove(&s->rt->timers, &s->timer);
     asio_rt_flush_forget(s->rt, &s->flush);
-    uv_close((uv_handle_t *)&s->handle, on_close);
+    uv_close((uv_handle_t *)&s->handle, udp_on_close);
 }
 
-static void on_timer(struct asio_timer *timer)
+static void udp_on_timer(struct asio_timer *timer)
 {
     struct asio_udp_socket *s = ASIO_CONTAINER(timer, struct asio_udp_socket, timer);
     if (s->closing && uv_hrtime() >= s->give_up) {
@@ -93,12 +93,12 @@ static void on_timer(struct asio_timer *timer)
     }
 }
 
-static void on_flush(struct asio_flush_node *node)
+static void udp_on_flush(struct asio_flush_node *node)
 {
     asio_udp_flush(ASIO_CONTAINER(node, struct asio_udp_socket, flush));
 }
 
-static void detach(struct asio_udp_socket *s)
+static void udp_detach(struct asio_udp_socket *s)
 {
     if (s->holder)
         s->holder->socket = NULL;
@@ -112,7 +112,7 @@ static void close_socket(struct asio_udp_socket *s)
         return;
     s->closing = true;
     s->give_up = asio_rt_deadline(linger);
-    detach(s);
+    udp_detach(s);
     asio_udp_recv_abort(s, UV_ECANCELED);
     asio_udp_send_abort(s, UV_ECANCELED);
     if (s->reading)
@@ -121,16 +121,16 @@ static void close_socket(struct asio_udp_socket *s)
     asio_udp_flush(s); /* which finishes when nothing is left */
 }
 
-static void teardown(void *owner)
+static void udp_teardown(void *owner)
 {
     struct asio_udp_socket *s = owner;
-    detach(s);
+    udp_detach(s);
     s->closing = true;
     asio_udp_flush(s);
     asio_udp_finish(s);
 }
 
-static const struct asio_handle_ops ops = { teardown };
+static const struct asio_handle_ops ops = { udp_teardown };
 
 /* ---- the beginning ------------------------------------------------------------------------ */
 
@@ -173,7 +173,7 @@ int asio_udp_open_as(struct asio_udp_socket *s, int family)
 }
 
 /* A kernel's socket of that family at once; AF_UNSPEC: later. NULL: failed. */
-static struct asio_udp_socket *new_socket(
+static struct asio_udp_socket *udp_new_socket(
     struct asio_rt *rt, const struct asio_udp_options *options, int family, int *status)
 {
     struct asio_udp_socket *s = asio_mem.malloc(sizeof *s);
@@ -185,14 +185,14 @@ static struct asio_udp_socket *new_socket(
     s->rt = rt;
     s->options = *options;
     s->read_timeout = s->write_timeout = -1;
-    s->flush.flush = on_flush;
-    asio_timer_init(&s->timer, on_timer);
+    s->flush.flush = udp_on_flush;
+    asio_timer_init(&s->timer, udp_on_timer);
     s->shared = share(rt);
     if (s->shared)
         *status = uv_udp_init_ex(&rt->loop, &s->handle, (unsigned)family);
     if (*status < 0) {
         if (s->shared)
-            release(s->shared);
+            udp_release(s->shared);
         asio_mem.free(s);
         return NULL;
     }
@@ -220,7 +220,7 @@ static size_t check_size(lua_State *L, int index, int arg, const char *name, siz
     return unless;
 }
 
-static struct asio_udp_options check_options(lua_State *L, int index, int arg)
+static struct asio_udp_options udp_check_options(lua_State *L, int index, int arg)
 {
     struct asio_udp_options o = { .recv_queue = QUEUE, .send_queue = QUEUE };
     if (lua_isnoneornil(L, index))
@@ -260,7 +260,7 @@ static int l_udp(lua_State *L)
         port = asio_check_port(L, 2, 2, "udp", 0);
     else if (opts == 1 && !lua_isnoneornil(L, 1) && !lua_istable(L, 1))
         asio_error_type(L, 1, 1, "udp", "address string or table");
-    struct asio_udp_options options = check_options(L, opts, opts);
+    struct asio_udp_options options = udp_check_options(L, opts, opts);
     if (options.reuse_port && !placed)
         asio_error_arg(L, opts, "udp", "reuseport needs an address and a port");
     if (placed) {
@@ -273,7 +273,7 @@ static int l_udp(lua_State *L)
     if (status < 0)
         return asio_error_push(L, status);
     struct asio_udp *u = push_udp(L, rt);
-    struct asio_udp_socket *s = new_socket(rt, &options, addr.any.sa_family, &status);
+    struct asio_udp_socket *s = udp_new_socket(rt, &options, addr.any.sa_family, &status);
     if (!s)
         return asio_error_push(L, status);
     u->socket = s;
@@ -298,7 +298,7 @@ int asio_udp_push_name(lua_State *L, struct asio_udp_socket *s)
     return 3;
 }
 
-static int l_connect(lua_State *L)
+static int l_udp_connect(lua_State *L)
 {
     struct asio_udp_socket *s = asio_udp_check(L, "connect");
     union asio_sockaddr addr;
@@ -349,7 +349,7 @@ int asio_udp_push_failed(lua_State *L, struct asio_udp_socket *s)
 
 /* ---- methods that never wait -------------------------------------------------------------- */
 
-static int l_close(lua_State *L)
+static int l_udp_close(lua_State *L)
 {
     struct asio_udp_socket *s = asio_udp_check(L, "close");
     if (s)
@@ -359,7 +359,7 @@ static int l_close(lua_State *L)
 
 /* A finalizer: must not raise, nor touch anything after the runtime has gone (the socket has then let
  * go of us). */
-static int l_gc(lua_State *L)
+static int l_udp_gc(lua_State *L)
 {
     struct asio_udp *u = asio_udp_to(L);
     if (u && u->socket)
@@ -367,7 +367,7 @@ static int l_gc(lua_State *L)
     return 0;
 }
 
-static int l_set_timeout(lua_State *L)
+static int l_udp_set_timeout(lua_State *L)
 {
     struct asio_udp_socket *s = asio_udp_check(L, "set_timeout");
     double read = asio_check_timeout(L, 2, 1, "set_timeout");
@@ -380,32 +380,32 @@ static int l_set_timeout(lua_State *L)
     return 1;
 }
 
-static int name_of(struct asio_udp_socket *s, struct sockaddr_storage *addr, bool peer)
+static int udp_name_of(struct asio_udp_socket *s, struct sockaddr_storage *addr, bool peer)
 {
     int length = sizeof *addr;
     return peer ? uv_udp_getpeername(&s->handle, (struct sockaddr *)addr, &length)
                 : uv_udp_getsockname(&s->handle, (struct sockaddr *)addr, &length);
 }
 
-static int l_peer(lua_State *L)
+static int l_udp_peer(lua_State *L)
 {
     struct asio_udp_socket *s = asio_udp_check(L, "peer");
     struct sockaddr_storage addr;
-    int status = !s ? UV_EBADF : !s->connected ? UV_ENOTCONN : name_of(s, &addr, true);
+    int status = !s ? UV_EBADF : !s->connected ? UV_ENOTCONN : udp_name_of(s, &addr, true);
     return status < 0 ? asio_error_push(L, status) : asio_address_push(L, &addr);
 }
 
-static int l_address(lua_State *L)
+static int l_udp_address(lua_State *L)
 {
     struct asio_udp_socket *s = asio_udp_check(L, "address");
     struct sockaddr_storage addr;
     int status = s ? asio_udp_open_as(s, AF_UNSPEC) : UV_EBADF;
     if (status == 0)
-        status = name_of(s, &addr, false);
+        status = udp_name_of(s, &addr, false);
     return status < 0 ? asio_error_push(L, status) : asio_address_push(L, &addr);
 }
 
-static int l_fd(lua_State *L)
+static int l_udp_fd(lua_State *L)
 {
     struct asio_udp_socket *s = asio_udp_check(L, "fd");
     uv_os_fd_t fd;
@@ -419,7 +419,7 @@ static int l_fd(lua_State *L)
 }
 
 /* Datagrams received and not yet taken, datagrams queued and not yet taken by the kernel. */
-static int l_pending(lua_State *L)
+static int l_udp_pending(lua_State *L)
 {
     struct asio_udp_socket *s = asio_udp_check(L, "pending");
     if (!s)
@@ -429,14 +429,15 @@ static int l_pending(lua_State *L)
     return 2;
 }
 
-static int l_tostring(lua_State *L)
+static int l_udp_tostring(lua_State *L)
 {
     struct asio_udp_socket *s = asio_udp_check(L, "tostring");
     struct sockaddr_storage addr;
     char text[ASIO_ADDRESS_MAX];
     if (!s)
         lua_pushliteral(L, "datagram socket (closed)");
-    else if (s->family == AF_UNSPEC || name_of(s, &addr, false) < 0 || asio_address_format(&addr, text) < 0)
+    else if (s->family == AF_UNSPEC || udp_name_of(s, &addr, false) < 0 ||
+        asio_address_format(&addr, text) < 0)
         lua_pushliteral(L, "datagram socket (udp)");
     else
         lua_pushfstring(L, "datagram socket (udp %s)", text);
@@ -445,15 +446,15 @@ static int l_tostring(lua_State *L)
 
 void asio_udp_open(lua_State *L, struct asio_rt *rt)
 {
-    static const luaL_Reg core[] = { { "udp_connect", l_connect }, { NULL, NULL } };
+    static const luaL_Reg core[] = { { "udp_connect", l_udp_connect }, { NULL, NULL } };
     static const luaL_Reg module[] = { { "udp", l_udp }, { NULL, NULL } };
-    static const luaL_Reg methods[] = { { "close", l_close }, { "set_timeout", l_set_timeout },
-        { "peer", l_peer }, { "address", l_address }, { "fd", l_fd }, { "pending", l_pending },
-        { NULL, NULL } };
-    static const luaL_Reg meta[] = { { "__gc", l_gc }, { "__tostring", l_tostring }, { NULL, NULL } };
-    asio_api_functions(L, rt, "core", core);
-    asio_api_functions(L, rt, "asio", module);
-    asio_api_class(L, rt, "udp", methods, meta, rt->ref_udp_mt);
+    static const luaL_Reg methods[] = { { "close", l_udp_close }, { "set_timeout", l_udp_set_timeout },
+        { "peer", l_udp_peer }, { "address", l_udp_address }, { "fd", l_udp_fd },
+        { "pending", l_udp_pending }, { NULL, NULL } };
+    static const luaL_Reg meta[] = { { "__gc", l_udp_gc }, { "__tostring", l_udp_tostring }, { NULL, NULL } };
+    asio_bind_functions(L, rt, "core", core);
+    asio_bind_functions(L, rt, "asio", module);
+    asio_bind_class(L, rt, "udp", methods, meta, rt->ref_udp_mt);
     asio_udp_address_open(L, rt);
     asio_udp_recv_open(L, rt);
     asio_udp_send_open(L, rt);

@@ -53,17 +53,17 @@ static size_t return_before(bool line, const char *text, size_t n)
     return line && n > 0 && text[n - 1] == '\r';
 }
 
-static bool same(struct asio_delim *d, bool line, const char *text, size_t n, size_t seen, const char *delim,
-    size_t length)
+static bool same(struct asio_delimiter *d, bool line, const char *text, size_t n, size_t seen,
+    const char *delim, size_t length)
 {
     size_t end = 0, expected = plain_find(text, n, delim, length);
-    bool found = asio_delim_find(d, text, n, seen, &end);
+    bool found = asio_delimiter_find(d, text, n, seen, &end);
     if (found != (expected > 0))
         return false;
     if (found)
         return end == expected &&
-            asio_delim_content(d, text, end) == end - length - return_before(line, text, end - length);
-    return asio_delim_earliest(d, text, n) ==
+            asio_delimiter_content(d, text, end) == end - length - return_before(line, text, end - length);
+    return asio_delimiter_earliest(d, text, n) ==
         plain_earliest(text, n, delim, length) - return_before(line, text, n);
 }
 
@@ -74,24 +74,24 @@ static bool arrives_in_pieces(void)
     bool line = chance(8) == 0;
     unsigned letters = line ? 4 : 1 + chance(3);
     size_t length = line ? 1 : 1 + chance(DELIM_MAX), total = chance(TEXT_MAX), n = 0, seen = 0;
-    struct asio_delim d = { 0 };
+    struct asio_delimiter d = { 0 };
     random_text(delim, line ? 0 : length, letters);
     random_text(text, total, letters);
     if (line)
         delim[0] = '\n';
     if (line)
-        asio_delim_set_line(&d);
-    else if (asio_delim_set(&d, delim, length) < 0)
+        asio_delimiter_set_line(&d);
+    else if (asio_delimiter_set(&d, delim, length) < 0)
         return false;
     if (!line && total >= length && chance(2)) /* chance alone would seldom do it */
         memcpy(text + chance((unsigned)(total - length) + 1), delim, length);
-    bool ok = asio_delim_length(&d) == length + line;
+    bool ok = asio_delimiter_length(&d) == length + line;
     while (ok && n < total && plain_find(text, n, delim, length) == 0) {
         n += 1 + chance(chance(2) ? 1 : (unsigned)(total - n));
         ok = same(&d, line, text, n, seen, delim, length);
         seen = n;
     }
-    asio_delim_free(&d);
+    asio_delimiter_free(&d);
     return ok;
 }
 
@@ -113,7 +113,7 @@ static void is_linear(size_t length)
 {
     enum { TOTAL = 64 * 1024 * 1024 };
     char *delim = malloc(length), *text = malloc(TOTAL);
-    struct asio_delim d = { 0 };
+    struct asio_delimiter d = { 0 };
     size_t end;
     bool found = false;
     if (!delim || !text)
@@ -123,15 +123,15 @@ static void is_linear(size_t length)
     memset(text, 'a', TOTAL);
     memset(delim, 'a', length - 1);
     delim[length - 1] = 'b';
-    host_check(asio_delim_set(&d, delim, length) == 0, "not set");
+    host_check(asio_delimiter_set(&d, delim, length) == 0, "not set");
     for (size_t n = 1; n <= TOTAL && !found && !host_late(); n++)
-        found = asio_delim_find(&d, text, n, n - 1, &end);
+        found = asio_delimiter_find(&d, text, n, n - 1, &end);
     host_check(!found && !host_late(), "found what is not there, or too slow");
-    host_check(asio_delim_earliest(&d, text, TOTAL) == TOTAL - (length - 1), "begins elsewhere");
+    host_check(asio_delimiter_earliest(&d, text, TOTAL) == TOTAL - (length - 1), "begins elsewhere");
     text[TOTAL - 1] = 'b';
-    asio_delim_set(&d, delim, length);
-    host_check(asio_delim_find(&d, text, TOTAL, 0, &end) && end == TOTAL, "not found in one piece");
-    asio_delim_free(&d);
+    asio_delimiter_set(&d, delim, length);
+    host_check(asio_delimiter_find(&d, text, TOTAL, 0, &end) && end == TOTAL, "not found in one piece");
+    asio_delimiter_free(&d);
     free(delim);
     free(text);
 }
@@ -141,7 +141,7 @@ void mode_find(void)
     agrees_with_a_plain_search();
     is_linear(1);
     is_linear(2);
-    is_linear(ASIO_DELIM_SHORT);
-    is_linear(ASIO_DELIM_SHORT + 1);
+    is_linear(ASIO_DELIMITER_SHORT);
+    is_linear(ASIO_DELIMITER_SHORT + 1);
     is_linear(1000000);
 }

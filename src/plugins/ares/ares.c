@@ -271,7 +271,7 @@ static bool in_hosts(struct resolver *r, struct asio_names_query *q)
     return status != UV_EAI_NONAME;
 }
 
-static int start(void *self, struct asio_names_query *q)
+static int ares_start(void *self, struct asio_names_query *q)
 {
     struct resolver *r = self;
     char reverse[NAME_SIZE];
@@ -331,7 +331,7 @@ static void clear(void *self)
 
 /* ---- opening and closing ------------------------------------------------------------------ */
 
-static int load(const struct asio_core_api *core)
+static int ares_load(const struct asio_plugin *core)
 {
     const struct asio_allocator *mem = core->mem;
     int status = mem->malloc == malloc
@@ -340,7 +340,7 @@ static int load(const struct asio_core_api *core)
     return status == ARES_SUCCESS ? 0 : UV_ENOMEM;
 }
 
-static void *open_resolver(const struct asio_core_api *core, struct asio_rt *rt, int *status)
+static void *open_resolver(const struct asio_plugin *core, struct asio_rt *rt, int *status)
 {
     struct resolver *r = core->mem->malloc(sizeof *r);
     *status = UV_ENOMEM;
@@ -368,12 +368,12 @@ static void close_resolver(void *self)
 }
 
 static const struct asio_names_backend backend = {
-    .version = ASIO_CORE_API_VERSION,
+    .version = ASIO_PLUGIN_VERSION,
     .name = "ares",
-    .load = load,
+    .load = ares_load,
     .open = open_resolver,
     .close = close_resolver,
-    .start = start,
+    .start = ares_start,
     .cancel = cancel,
     .clear = clear,
 };

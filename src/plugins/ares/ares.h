@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * asio/ares.so: names looked up by c-ares, in the runtime's loop. It reaches the core through the table
- * of core_api.h alone. In reading order:
+ * of plugin.h alone. In reading order:
  *
  *   dns.h/c      answers off the wire             hosts.h/c    the hosts file
  *   cache.h/c    questions under way, and answers that may be kept
@@ -20,7 +20,7 @@
 #include "plugins/ares/hosts.h"
 
 struct resolver {
-    const struct asio_core_api *core;
+    const struct asio_plugin *core;
     struct asio_rt *rt;
     struct hosts hosts;
     struct cache cache;

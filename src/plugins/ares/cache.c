@@ -4,38 +4,39 @@
 
 #include <string.h>
 
-static char lower(char c)
+static char ares_cache_lower(char c)
 {
     return c >= 'A' && c <= 'Z' ? (char)(c + 32) : c;
 }
 
-static uint32_t hash_of(uint16_t type, const char *name)
+static uint32_t ares_cache_hash_of(uint16_t type, const char *name)
 {
     uint32_t hash = 2166136261u ^ type;
     for (; *name; name++)
-        hash = (hash ^ (unsigned char)lower(*name)) * 16777619u;
+        hash = (hash ^ (unsigned char)ares_cache_lower(*name)) * 16777619u;
     return hash;
 }
 
-static bool same_name(const char *a, const char *b)
+static bool ares_cache_same_name(const char *a, const char *b)
 {
-    while (*a && lower(*a) == lower(*b)) {
+    while (*a && ares_cache_lower(*a) == ares_cache_lower(*b)) {
         a++;
         b++;
     }
     return *a == *b;
 }
 
-static struct entry **bucket(struct cache *c, uint32_t hash)
+static struct entry **ares_cache_bucket(struct cache *c, uint32_t hash)
 {
     return &c->buckets[(hash ^ hash >> 16) % CACHE_BUCKETS];
 }
 
 struct entry *cache_find(struct cache *c, const struct channel *channel, uint16_t type, const char *name)
 {
-    uint32_t hash = hash_of(type, name);
-    struct entry *e = *bucket(c, hash);
-    while (e && (e->hash != hash || e->channel != channel || e->type != type || !same_name(e->name, name)))
+    uint32_t hash = ares_cache_hash_of(type, name);
+    struct entry *e = *ares_cache_bucket(c, hash);
+    while (e &&
+        (e->hash != hash || e->channel != channel || e->type != type || !ares_cache_same_name(e->name, name)))
         e = e->chain;
     return e;
 }
@@ -49,10 +50,10 @@ struct entry *cache_add(struct cache *c, struct channel *channel, uint16_t type,
     memset(e, 0, sizeof *e);
     e->channel = channel;
     e->type = type;
-    e->hash = hash_of(type, name);
+    e->hash = ares_cache_hash_of(type, name);
     e->flying = e->listed = true;
     memcpy(e->name, name, size);
-    struct entry **head = bucket(c, e->hash);
+    struct entry **head = ares_cache_bucket(c, e->hash);
     e->chain = *head;
     *head = e;
     return e;
@@ -104,7 +105,7 @@ void cache_keep(struct cache *c, struct entry *e, int status, struct asio_answer
 
 static void unlist(struct cache *c, struct entry *e)
 {
-    struct entry **link = bucket(c, e->hash);
+    struct entry **link = ares_cache_bucket(c, e->hash);
     if (!e->listed)
         return;
     while (*link != e)

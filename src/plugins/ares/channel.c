@@ -49,7 +49,7 @@ static struct link **find_link(struct channel *ch, ares_socket_t fd)
 
 static struct link *open_link(struct channel *ch, ares_socket_t fd)
 {
-    const struct asio_core_api *core = ch->resolver->core;
+    const struct asio_plugin *core = ch->resolver->core;
     int status;
     struct link *l = core->mem->malloc(sizeof *l);
     if (!l)
@@ -94,7 +94,7 @@ static void on_socket(void *data, ares_socket_t fd, int readable, int writable)
 
 /* ---- deadlines ---------------------------------------------------------------------------- */
 
-static void on_timer(struct asio_timer *t)
+static void ares_channel_on_timer(struct asio_timer *t)
 {
     struct channel *ch = ASIO_CONTAINER(t, struct channel, timer);
     struct resolver *r = ch->resolver;
@@ -107,7 +107,7 @@ static void on_timer(struct asio_timer *t)
  * come: no question that was sent since is due earlier than one that is sent now. */
 static void arm(struct channel *ch)
 {
-    const struct asio_core_api *core = ch->resolver->core;
+    const struct asio_plugin *core = ch->resolver->core;
     uint64_t now = core->now(), at = now + ch->patience;
     struct timeval tv;
     if (ch->flying == 0) {
@@ -168,7 +168,7 @@ static void on_answer(void *arg, int result, int timeouts, unsigned char *bytes,
 {
     struct entry *e = arg;
     struct channel *ch = e->channel;
-    const struct asio_core_api *core = ch->resolver->core;
+    const struct asio_plugin *core = ch->resolver->core;
     struct asio_answer *answer = NULL;
     uint32_t keep = 0;
     int status = status_of(ch, result);
@@ -217,7 +217,7 @@ struct patience {
     int timeout, tries;
 };
 
-static void read_option(const char *word, struct patience *p)
+static void ares_channel_read_option(const char *word, struct patience *p)
 {
     int n;
     if (sscanf(word, "timeout:%d", &n) == 1)
@@ -230,7 +230,7 @@ static void read_options(char *text, struct patience *p)
 {
     for (char *word = text; *word;) {
         size_t length = strcspn(word, " \t\r\n");
-        read_option(word, p);
+        ares_channel_read_option(word, p);
         word += length;
         word += strspn(word, " \t\r\n");
     }
@@ -280,7 +280,7 @@ static int set_servers(struct channel *ch)
 }
 
 /* Servers that were named are asked for exactly the name: what the system adds to names is for its own. */
-static int init(struct channel *ch)
+static int ares_channel_init(struct channel *ch)
 {
     struct patience p = read_patience();
     struct ares_options o;
@@ -321,8 +321,8 @@ struct channel *channel_open(
     ch->servers_count = count;
     if (count > 0)
         memcpy(ch->servers, servers, count * sizeof *servers);
-    r->core->timer_init(&ch->timer, on_timer);
-    int result = init(ch);
+    r->core->timer_init(&ch->timer, ares_channel_on_timer);
+    int result = ares_channel_init(ch);
     if (result != ARES_SUCCESS) {
         *status = status_of(ch, result);
         r->core->mem->free(ch);

@@ -83,17 +83,17 @@ static bool read_name(const struct message *m, size_t *at, struct name *name)
     return true;
 }
 
-static unsigned char lower(unsigned char c)
+static unsigned char ares_dns_lower(unsigned char c)
 {
     return c >= 'A' && c <= 'Z' ? (unsigned char)(c + 32) : c;
 }
 
-static bool same_name(const struct name *a, const struct name *b)
+static bool ares_dns_same_name(const struct name *a, const struct name *b)
 {
     if (a->length != b->length)
         return false;
     for (size_t i = 0; i < a->length; i++)
-        if (lower(a->bytes[i]) != lower(b->bytes[i]))
+        if (ares_dns_lower(a->bytes[i]) != ares_dns_lower(b->bytes[i]))
             return false;
     return true;
 }
@@ -178,7 +178,7 @@ static bool follow_aliases(const struct message *m, size_t answers, struct name 
         for (unsigned n = answers_of(m); n > 0; n--) {
             if (!read_rr(m, &at, &r))
                 return false;
-            if (r.type != TYPE_CNAME || r.class != CLASS_IN || !same_name(&r.owner, name))
+            if (r.type != TYPE_CNAME || r.class != CLASS_IN || !ares_dns_same_name(&r.owner, name))
                 continue;
             size_t data = r.data;
             if (!read_name(m, &data, name))
@@ -282,7 +282,7 @@ static struct found go_through(const struct message *m, size_t at, const struct 
             f.garbage = true;
             break;
         }
-        if (r.type != type || r.class != CLASS_IN || !same_name(&r.owner, name))
+        if (r.type != type || r.class != CLASS_IN || !ares_dns_same_name(&r.owner, name))
             continue;
         long length = take_data(m, &r, &record, text);
         if (length < 0) {

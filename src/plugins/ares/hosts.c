@@ -23,7 +23,7 @@ static bool is_space(char c)
     return c == ' ' || c == '\t' || c == '\r' || c == '\f' || c == '\v';
 }
 
-static char lower(char c)
+static char ares_hosts_lower(char c)
 {
     return c >= 'A' && c <= 'Z' ? (char)(c + 32) : c;
 }
@@ -71,7 +71,7 @@ static void reader_close(struct reader *r)
         fclose(r->file);
 }
 
-static bool grow(struct reader *r)
+static bool ares_hosts_grow(struct reader *r)
 {
     char *block = r->mem->realloc(r->block, 2 * r->capacity);
     if (!block)
@@ -85,7 +85,7 @@ static bool grow(struct reader *r)
 static void refill(struct reader *r)
 {
     size_t rest = r->size - r->next;
-    r->out_of_memory = rest == r->capacity && !grow(r);
+    r->out_of_memory = rest == r->capacity && !ares_hosts_grow(r);
     if (r->out_of_memory)
         return;
     memmove(r->block, r->block + r->next, rest);
@@ -127,18 +127,18 @@ static size_t parse_address(struct token t, unsigned char bytes[16])
     return inet_pton(AF_INET6, text, bytes) == 1 ? 16 : 0;
 }
 
-static uint32_t hash_of(const char *name, size_t length)
+static uint32_t ares_hosts_hash_of(const char *name, size_t length)
 {
     uint32_t hash = 2166136261u;
     for (size_t i = 0; i < length; i++)
-        hash = (hash ^ (unsigned char)lower(name[i])) * 16777619u;
+        hash = (hash ^ (unsigned char)ares_hosts_lower(name[i])) * 16777619u;
     return hash;
 }
 
 static bool same(const char *a, const char *b, size_t length)
 {
     for (size_t i = 0; i < length; i++)
-        if (lower(a[i]) != lower(b[i]))
+        if (ares_hosts_lower(a[i]) != ares_hosts_lower(b[i]))
             return false;
     return true;
 }
@@ -175,7 +175,7 @@ static bool add_entry(struct hosts *h, struct token name, size_t name_at, size_t
         h->capacity = capacity;
     }
     h->entries[h->count++] = (struct hosts_entry){
-        .hash = hash_of(name.text, name.length), .name = (uint32_t)name_at, .line = (uint32_t)line
+        .hash = ares_hosts_hash_of(name.text, name.length), .name = (uint32_t)name_at, .line = (uint32_t)line
     };
     return true;
 }
@@ -212,7 +212,7 @@ static bool fill_buckets(struct hosts *h)
     return true;
 }
 
-static int load(struct hosts *h)
+static int ares_hosts_load(struct hosts *h)
 {
     struct reader r;
     struct token line;
@@ -243,7 +243,7 @@ static int refresh(struct hosts *h)
     if (h->looked_at && now - h->looked_at < 1000000000)
         return 0;
     uint64_t stamp = h->core->file_stamp(h->path);
-    int status = stamp != h->stamp ? load(h) : 0;
+    int status = stamp != h->stamp ? ares_hosts_load(h) : 0;
     if (status == 0) {
         h->stamp = stamp;
         h->looked_at = now;
@@ -253,7 +253,7 @@ static int refresh(struct hosts *h)
     return status;
 }
 
-void hosts_init(struct hosts *h, const struct asio_core_api *core)
+void hosts_init(struct hosts *h, const struct asio_plugin *core)
 {
     memset(h, 0, sizeof *h);
     h->core = core;
@@ -307,12 +307,12 @@ static void add_address(struct addresses *a, const unsigned char bytes[16], size
     }
 }
 
-static void collect(struct hosts *h, const char *name, uint16_t type, struct addresses *found)
+static void ares_hosts_collect(struct hosts *h, const char *name, uint16_t type, struct addresses *found)
 {
     char buffer[TOKEN_MAX];
     unsigned char bytes[16];
     size_t length = length_of(name);
-    uint32_t hash = hash_of(name, length);
+    uint32_t hash = ares_hosts_hash_of(name, length);
     FILE *file = NULL;
     for (uint32_t i = h->buckets[2 * (hash & (h->buckets_count - 1))]; i; i = h->entries[i - 1].next) {
         const struct hosts_entry *e = &h->entries[i - 1];
@@ -345,7 +345,7 @@ static void add_loopback(struct addresses *found, uint16_t type)
     add_address(found, four, 4, type);
 }
 
-static int make_answer(struct hosts *h, const struct addresses *found, struct asio_answer **answer)
+static int ares_hosts_make_answer(struct hosts *h, const struct addresses *found, struct asio_answer **answer)
 {
     char *room;
     *answer = asio_answer_new(h->core->mem, found->count, found->count * sizeof *found->bytes, &room);
@@ -368,11 +368,11 @@ int hosts_find(struct hosts *h, const char *name, uint16_t type, struct asio_ans
     int status = refresh(h);
     if (status < 0)
         return status;
-    collect(h, name, type, &found);
+    ares_hosts_collect(h, name, type, &found);
     if (found.count + found.others == 0 && hosts_is_localhost(name))
         add_loopback(&found, type);
     if (found.count > 0)
-        return make_answer(h, &found, answer);
+        return ares_hosts_make_answer(h, &found, answer);
     return found.others > 0 ? UV_EAI_NODATA : UV_EAI_NONAME;
 }
 

@@ -16,7 +16,7 @@ struct hosts_entry {
 };
 
 struct hosts {
-    const struct asio_core_api *core;
+    const struct asio_plugin *core;
     char path[300];
     char *text; /* NULL: too large to keep */
     size_t size;
@@ -26,7 +26,7 @@ struct hosts {
     uint64_t stamp, looked_at; /* of the file as read; when that was last compared */
 };
 
-void hosts_init(struct hosts *h, const struct asio_core_api *core);
+void hosts_init(struct hosts *h, const struct asio_plugin *core);
 void hosts_free(struct hosts *h);
 
 /* All addresses of a name; for `type` A or AAAA only those. Returns 0 with an answer (owned); UV_EAI_NODATA: there
