@@ -184,8 +184,10 @@ static int l_addr_to_str(lua_State *L)
     return 1;
 }
 
-void asio_address_open(lua_State *L, struct asio_rt *rt)
+static void address_part_open(lua_State *L, struct asio_rt *rt)
 {
     static const luaL_Reg module[] = { { "addr_to_str", l_addr_to_str }, { NULL, NULL } };
     asio_bind_functions(L, rt, "asio", module);
 }
+
+const struct asio_part asio_part_address = { "address", address_part_open, NULL };

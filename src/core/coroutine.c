@@ -4,14 +4,14 @@
 
 void asio_slot_get(lua_State *L, struct asio_rt *rt, int slot, int key)
 {
-    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_threads);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_THREADS]);
     lua_rawgeti(L, -1, ASIO_SLOT_KEYS * slot + key);
     lua_remove(L, -2);
 }
 
 void asio_slot_set(lua_State *L, struct asio_rt *rt, int slot, int key)
 {
-    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_threads);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_THREADS]);
     lua_insert(L, -2);
     lua_rawseti(L, -2, ASIO_SLOT_KEYS * slot + key);
     lua_pop(L, 1);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * The coroutines that light threads run on: a pool of finished ones to use again, and the one
- * table (rt->ref_threads) that anchors what must not be collected while a light thread is alive.
+ * table (rt->refs[ASIO_REF_THREADS]) that anchors what must not be collected while a light thread is alive.
  * Each coroutine has a slot in it, with four values: itself, the handle of the light thread
  * that runs on it, what that thread owns, and what it gives or is given while it waits. Slot 0 is
  * the main chunk's, which has the last of them only. */

@@ -26,7 +26,7 @@ static int protect(struct asio_rt *rt, void (*body)(lua_State *L, void *arg), vo
 {
     void (*outer_body)(lua_State * L, void *arg) = rt->body;
     void *outer_arg = rt->body_arg;
-    lua_rawgeti(rt->L, LUA_REGISTRYINDEX, rt->ref_protect);
+    lua_rawgeti(rt->L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_PROTECT]);
     rt->body = body;
     rt->body_arg = arg;
     int status = lua_pcall(rt->L, 0, 0, 0);
@@ -78,7 +78,7 @@ static void anchor(lua_State *L, void *arg)
     lua_pushvalue(a->from, a->index);
     if (a->from != L)
         lua_xmove(a->from, L, 1);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, a->rt->ref_anchors);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, a->rt->refs[ASIO_REF_ANCHORS]);
     lua_insert(L, -2);
     a->ref = luaL_ref(L, -2);
     lua_pop(L, 1);
@@ -96,7 +96,7 @@ int asio_rt_anchor(struct asio_rt *rt, lua_State *L, int index)
 
 void asio_rt_push_anchored(lua_State *L, struct asio_rt *rt, int ref)
 {
-    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_anchors);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_ANCHORS]);
     lua_rawgeti(L, -1, ref);
     lua_remove(L, -2);
 }
@@ -106,14 +106,14 @@ void asio_rt_release(void *p, int ref)
     struct asio_rt *rt = p;
     if (rt->closed)
         return; /* everything goes anyway, and rt->L may be gone */
-    lua_rawgeti(rt->L, LUA_REGISTRYINDEX, rt->ref_anchors);
+    lua_rawgeti(rt->L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_ANCHORS]);
     luaL_unref(rt->L, -1, ref); /* stores under keys that exist: allocates nothing */
     lua_pop(rt->L, 1);
 }
 
 void asio_rt_wrapper_add(lua_State *L, struct asio_rt *rt, void *object)
 {
-    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_wrappers);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_WRAPPERS]);
     lua_pushlightuserdata(L, object);
     lua_pushvalue(L, -3);
     lua_rawset(L, -3);
@@ -122,7 +122,7 @@ void asio_rt_wrapper_add(lua_State *L, struct asio_rt *rt, void *object)
 
 void asio_rt_wrapper_push(lua_State *L, struct asio_rt *rt, void *object)
 {
-    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_wrappers);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_WRAPPERS]);
     lua_pushlightuserdata(L, object);
     lua_rawget(L, -2);
     lua_remove(L, -2);
@@ -291,7 +291,7 @@ static void unblock_sigpipe(struct asio_rt *rt)
 void asio_rt_sending_begins(struct asio_rt *rt)
 {
     rt->sending++;
-    rt->alive++;
+    asio_rt_ref(rt);
     block_sigpipe(rt);
 }
 
@@ -304,7 +304,7 @@ void asio_rt_sending_began(struct asio_rt *rt)
 void asio_rt_sending_ends(struct asio_rt *rt)
 {
     rt->sending--;
-    rt->alive--;
+    asio_rt_unref(rt);
 }
 
 /* Something keeps run going that libuv knows nothing of (a sleep without end, a server that pauses):
@@ -373,9 +373,25 @@ void asio_rt_leave(struct asio_rt *rt)
 
 /* ---- opening and closing ------------------------------------------------------------------ */
 
-void asio_rt_at_close(struct asio_rt *rt, void (*fn)(struct asio_rt *rt))
+void asio_rt_open_parts(lua_State *L, struct asio_rt *rt, const struct asio_part *const *parts)
 {
-    rt->closers[rt->closers_count++] = fn;
+    const struct asio_part *part;
+    rt->parts = parts;
+    while ((part = parts[rt->parts_open])) {
+        rt->parts_begun = rt->parts_open + 1;
+        if (part->open)
+            part->open(L, rt);
+        rt->parts_open++;
+    }
+}
+
+static void close_parts(struct asio_rt *rt)
+{
+    while (rt->parts_begun > 0) {
+        const struct asio_part *part = rt->parts[--rt->parts_begun];
+        if (part->close)
+            part->close(rt);
+    }
 }
 
 static void teardown_handle(uv_handle_t *handle, void *arg)
@@ -405,8 +421,7 @@ static int l_rt_gc(lua_State *L)
         rt->turn_ended(rt); /* what is still to be told: on standard error now */
     rt->current = NULL;
     rt->self = rt->main_wait;
-    for (int i = 0; i < rt->closers_count; i++)
-        rt->closers[i](rt);
+    close_parts(rt);
     if (rt->loop_open) {
         uv_walk(&rt->loop, teardown_handle, NULL);
         uv_run(&rt->loop, UV_RUN_DEFAULT);
@@ -454,17 +469,11 @@ static void choose_tokens(struct asio_rt *rt)
  * number out twice. */
 static void reserve_refs(lua_State *L, struct asio_rt *rt)
 {
-    int *refs[] = { &rt->ref_thread_L, &rt->ref_protect, &rt->ref_anchors, &rt->ref_threads,
-        &rt->ref_thread_mt, &rt->ref_main_wait, &rt->ref_no_memory, &rt->ref_cancelled, &rt->ref_interrupt_mt,
-        &rt->ref_conn_mt, &rt->ref_server_mt, &rt->ref_wrappers, &rt->ref_buffer_mt, &rt->ref_user_coroutine,
-        &rt->ref_user_coroutine_mt, &rt->ref_channel_mt, &rt->ref_semaphore_mt, &rt->ref_mutex_mt,
-        &rt->ref_event_mt, &rt->ref_group_mt, &rt->ref_ticker_mt, &rt->ref_signal_mt, &rt->ref_on_error,
-        &rt->ref_reports, &rt->ref_deadlock, &rt->ref_udp_mt, &rt->ref_udp_ips };
-    for (size_t i = 0; i < sizeof refs / sizeof *refs; i++) {
+    for (int i = 0; i < ASIO_REFS; i++) {
         lua_pushboolean(L, 0);
-        *refs[i] = luaL_ref(L, LUA_REGISTRYINDEX);
-        for (size_t j = 0; j < i; j++)
-            if (*refs[j] == *refs[i])
+        rt->refs[i] = luaL_ref(L, LUA_REGISTRYINDEX);
+        for (int j = 0; j < i; j++)
+            if (rt->refs[j] == rt->refs[i])
                 luaL_error(L, "not enough memory");
     }
 }
@@ -492,18 +501,18 @@ struct asio_rt *asio_rt_open(lua_State *L)
     reserve_refs(L, rt);
     open_loop(L, rt);
     rt->L = lua_newthread(L);
-    lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_thread_L);
+    lua_rawseti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_THREAD_L]);
     lua_pushlightuserdata(L, rt);
     lua_pushcclosure(L, protected_body, 1);
-    lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_protect);
+    lua_rawseti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_PROTECT]);
     lua_createtable(L, 8, 0);
-    lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_anchors);
+    lua_rawseti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_ANCHORS]);
     lua_newtable(L);
     lua_createtable(L, 0, 1);
     lua_pushliteral(L, "v");
     lua_setfield(L, -2, "__mode");
     lua_setmetatable(L, -2);
-    lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_wrappers);
+    lua_rawseti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_WRAPPERS]);
     lua_pushlightuserdata(L, (void *)&rt_key);
     lua_insert(L, -2);
     lua_rawset(L, LUA_REGISTRYINDEX);

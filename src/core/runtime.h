@@ -14,15 +14,15 @@
 
 #include "base/asio.h"
 #include "base/buffer.h"
+#include "core/part.h"
 #include "sys/sys.h"
 #include "base/timer_heap.h"
+
+#include <assert.h>
 
 struct asio_thread;
 struct asio_wait;
 struct asio_scope;
-struct asio_watchdog;
-struct asio_names;
-struct asio_splices;
 
 /* Something that wants its output sent when the running light thread parks or ends. */
 struct asio_flush_node {
@@ -62,7 +62,11 @@ struct asio_stats {
     uint64_t longest_turn; /* ns that one turn kept the processor */
 };
 
-enum { ASIO_POOL_MAX = 100, ASIO_SCRATCH_SIZE = 65536, ASIO_CLOSERS_MAX = 8, ASIO_POLLER_BUCKETS = 64 };
+/* Resumes nest on the C stack (a spawn runs the new light thread inside the call of the old one): beyond this
+ * depth the new one is queued. */
+enum { ASIO_DEPTH_MAX = 100 };
+
+enum { ASIO_POOL_MAX = 100, ASIO_SCRATCH_SIZE = 65536 };
 
 struct asio_rt {
     uv_loop_t loop;
@@ -75,7 +79,7 @@ struct asio_rt {
     struct asio_flush_node *flush_list;
     struct asio_outbuf_env out_env;
     size_t sending; /* transport writes on their way */
-    size_t alive;   /* reasons for asio.run to go on, beside ready light threads */
+    size_t alive;   /* reasons for asio.run to go on, beside ready light threads; see asio_rt_ref */
     uint64_t turns; /* of the loop, since the start */
     uint64_t asked; /* uv_hrtime() before libuv was asked last, if there were any deadlines */
     uint64_t turn_began, idle_before; /* for stats.longest_turn; turn_began 0: not measured */
@@ -93,14 +97,14 @@ struct asio_rt {
     bool stop, interrupted;
     bool attention; /* what drives the loop has something to look at: do not wait for events */
 
-    /* registry references */
-    int ref_thread_L, ref_protect, ref_anchors;
+    int refs[ASIO_REFS];     /* by enum asio_ref: keys in the registry */
+    void *slots[ASIO_PARTS]; /* by enum asio_part_id: state of the parts, each set by its part alone */
+    const struct asio_part *const *parts;  /* ends with NULL */
+    unsigned parts_begun, parts_open;      /* the first so many of `parts` */
     void (*body)(lua_State *L, void *arg); /* arguments of the protected call being made */
     void *body_arg;
 
     /* the scheduler's (sched.c) */
-    int ref_threads; /* table: [3*slot] coroutine, +1 its light thread's handle, +2 what that owns */
-    int ref_thread_mt, ref_main_wait, ref_no_memory, ref_cancelled, ref_interrupt_mt;
     struct asio_thread *current;
     struct asio_wait *self;          /* the record of the running light thread, or the main chunk's */
     struct asio_thread_list ready;   /* to run */
@@ -115,29 +119,19 @@ struct asio_rt {
     unsigned depth;          /* nested resumes */
     uint32_t last_id;
     size_t threads;                                          /* alive */
-    struct asio_watchdog *watchdog;                          /* NULL: none, see watchdog.c */
     void (*thread_ended)(struct asio_thread *t, int status); /* set by thread.c */
     void (*turn_ended)(struct asio_rt *rt);
+    /* Called before a light thread runs and when it has parked or ended; NULL: not. It may change itself. */
+    void (*on_resume)(struct asio_rt *rt, struct asio_thread *t, bool begins);
 
-    /* others' state, each set by its owner's open function */
-    int ref_conn_mt, ref_server_mt, ref_wrappers, ref_buffer_mt, ref_user_coroutine, ref_user_coroutine_mt,
-        ref_channel_mt, ref_semaphore_mt, ref_mutex_mt, ref_event_mt, ref_group_mt, ref_ticker_mt,
-        ref_signal_mt, ref_on_error, ref_reports, ref_deadlock, ref_udp_mt, ref_udp_ips;
     bool buffer_mt_known;
-    struct asio_names *names;
-    struct asio_splices *splices;
-    void *udp;                          /* what datagram sockets share */
-    void *pollers[ASIO_POLLER_BUCKETS]; /* a hash table of descriptors, see wait_fd.c */
-    struct asio_scope *spare_scopes;    /* see scope.c */
+    struct asio_scope *spare_scopes; /* see scope.c */
     unsigned spare_scopes_count;
     uint64_t last_scope;
     unsigned groups_dropped; /* to be reported at the end of the turn */
     int reports;             /* texts to be reported then, in ref_reports */
     int sigint_watchers;     /* open asio.signal('SIGINT') */
     struct asio_stats stats;
-    /* Called when the state closes, before the handles are closed; see asio_rt_at_close. */
-    void (*closers[ASIO_CLOSERS_MAX])(struct asio_rt *rt);
-    int closers_count;
 };
 
 /* The runtime of this Lua state; made at the first call. Raises. */
@@ -154,8 +148,32 @@ static inline struct asio_rt *asio_rt_of(lua_State *L)
  * be run again. For use from libuv callbacks. */
 int asio_rt_protect(struct asio_rt *rt, void (*body)(lua_State *L, void *arg), void *arg);
 
-/* Has fn called when the state closes. For a file's open function; the order is that of the calls. */
-void asio_rt_at_close(struct asio_rt *rt, void (*fn)(struct asio_rt *rt));
+/* Opens the parts of a list, which ends with NULL, that are not open yet: after an error the next call goes on
+ * with the part that raised. Raises what a part raises. */
+void asio_rt_open_parts(lua_State *L, struct asio_rt *rt, const struct asio_part *const *parts);
+
+/* The state that a part keeps in the runtime; NULL before it is set, and once the part is closed. */
+static inline void *asio_rt_part(const struct asio_rt *rt, enum asio_part_id id)
+{
+    return rt->slots[id];
+}
+
+static inline void asio_rt_part_set(struct asio_rt *rt, enum asio_part_id id, void *state)
+{
+    rt->slots[id] = state;
+}
+
+/* One reason more, or less, for asio.run to go on. */
+static inline void asio_rt_ref(struct asio_rt *rt)
+{
+    rt->alive++;
+}
+
+static inline void asio_rt_unref(struct asio_rt *rt)
+{
+    assert(rt->alive > 0);
+    rt->alive--;
+}
 
 /* True inside a finalizer: no light thread may run there, since LuaJIT takes its yields for those
  * of a debug hook. LuaJIT does not say so, but it stops its collector while a finalizer runs, and

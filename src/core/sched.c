@@ -5,13 +5,8 @@
 #include "core/coroutine.h"
 #include "base/error.h"
 #include "core/scope.h"
-#include "task/watchdog.h"
 
 #include <string.h>
-
-/* Resumes nest on the C stack (a spawn runs the new thread inside the old one's call); deeper
- * than this the new one is queued instead. */
-enum { DEPTH_MAX = 100 };
 
 static struct asio_thread *sched_thread_of(struct asio_wait *w)
 {
@@ -111,12 +106,11 @@ static void resume(struct asio_thread *t, int nargs)
     rt->current = t;
     rt->self = &t->wait;
     rt->depth++;
-    struct asio_watch watch = { 0 };
-    if (rt->watchdog)
-        watch = asio_watchdog_enter(rt, t);
+    if (rt->on_resume)
+        rt->on_resume(rt, t, true);
     int status = lua_resume(t->co, nargs);
-    if (rt->watchdog) /* it may have come meanwhile */
-        asio_watchdog_leave(rt, watch);
+    if (rt->on_resume)
+        rt->on_resume(rt, t, false);
     rt->depth--;
     rt->current = before;
     rt->self = self_before;
@@ -149,7 +143,7 @@ static void push_no_memory(lua_State *L, void *arg)
     struct push *p = arg;
     lua_pushnumber(L, p->wait->rt->token_fail);
     lua_pushnil(L);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, p->wait->rt->ref_no_memory);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, p->wait->rt->refs[ASIO_REF_NO_MEMORY]);
     lua_rawgeti(L, -1, 1);
     lua_rawgeti(L, -2, 2);
     lua_remove(L, -3);
@@ -218,7 +212,7 @@ static struct asio_thread *sched_push_thread(lua_State *L, struct asio_rt *rt)
     asio_wait_init(&t->wait, rt, sched_on_deadline);
     t->id = ++rt->last_id;
     t->born = (uint32_t)uv_now(&rt->loop);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_thread_mt);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_THREAD_MT]);
     lua_setmetatable(L, -2);
     return t;
 }
@@ -226,7 +220,7 @@ static struct asio_thread *sched_push_thread(lua_State *L, struct asio_rt *rt)
 static void spawn(
     struct asio_rt *rt, lua_State *L, int nargs, enum asio_spawn how, struct asio_counter *counter)
 {
-    bool later = rt->depth >= DEPTH_MAX || asio_rt_in_finalizer(rt);
+    bool later = rt->depth >= ASIO_DEPTH_MAX || asio_rt_in_finalizer(rt);
     int base = lua_gettop(L) - nargs; /* the function */
     luaL_checkstack(L, 8, "too many arguments");
     struct asio_thread *t = sched_push_thread(L, rt);
@@ -348,11 +342,20 @@ struct asio_wait *asio_sched_claim(lua_State *L, struct asio_rt *rt)
     return rt->self;
 }
 
+/* Whether the record is a reason for run to go on. */
+static void set_counted(struct asio_wait *w, bool counted)
+{
+    if (counted && !w->counted)
+        asio_rt_ref(w->rt);
+    else if (!counted && w->counted)
+        asio_rt_unref(w->rt);
+    w->counted = counted;
+}
+
 static void sched_settle(struct asio_wait *w, int status)
 {
     asio_timer_clear(&w->timer);
-    w->rt->alive -= w->counted;
-    w->counted = false;
+    set_counted(w, false);
     w->status = status;
     w->state = ASIO_WAIT_DONE;
 }
@@ -410,9 +413,7 @@ static void recount(struct asio_wait *w, bool reason)
 {
     for (struct asio_scope *s = w->scope; s && !reason; s = s->outer)
         reason = s->timer.at != ASIO_NEVER;
-    w->rt->alive += reason;
-    w->rt->alive -= w->counted;
-    w->counted = reason;
+    set_counted(w, reason);
 }
 
 void asio_sched_interrupt(struct asio_wait *w)
@@ -462,8 +463,7 @@ int asio_sched_park(lua_State *L, struct asio_wait *w, const struct asio_wait_op
             op->abort(w);
         return asio_wait_push(L, w);
     }
-    w->counted = op->outside || timeout >= 0;
-    rt->alive += w->counted;
+    set_counted(w, op->outside || timeout >= 0);
     if (w->scope && !w->counted)
         recount(w, false);
     w->since = (uint32_t)uv_now(&rt->loop);
@@ -500,7 +500,7 @@ static void keep_cancelled(lua_State *L, struct asio_rt *rt)
     lua_pushcfunction(L, cancelled_tostring);
     lua_setfield(L, -2, "__tostring");
     lua_setmetatable(L, -2);
-    lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_cancelled);
+    lua_rawseti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_CANCELLED]);
 }
 
 /* The messages of running out of memory, made while there is some. */
@@ -511,7 +511,7 @@ static void sched_keep_no_memory(lua_State *L, struct asio_rt *rt)
     lua_rawseti(L, -4, 2);
     lua_rawseti(L, -3, 1);
     lua_pop(L, 1);
-    lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_no_memory);
+    lua_rawseti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_NO_MEMORY]);
 }
 
 static void drop_scopes(struct asio_wait *w)
@@ -522,7 +522,7 @@ static void drop_scopes(struct asio_wait *w)
 }
 
 /* What is parked goes without a word; its scopes are not Lua's memory. */
-static void sched_close(struct asio_rt *rt)
+static void sched_part_close(struct asio_rt *rt)
 {
     for (int slot = 1; slot <= rt->slot_top; slot++) {
         asio_slot_get(rt->L, rt, slot, ASIO_SLOT_HANDLE);
@@ -531,23 +531,23 @@ static void sched_close(struct asio_rt *rt)
         if (t)
             drop_scopes(&t->wait);
     }
-    drop_scopes(rt->main_wait);
+    if (rt->main_wait)
+        drop_scopes(rt->main_wait);
     asio_scope_close(rt);
 }
 
-void asio_sched_open(lua_State *L, struct asio_rt *rt)
+static void sched_part_open(lua_State *L, struct asio_rt *rt)
 {
-    if (rt->main_wait)
-        return;
     lua_createtable(L, 4 * ASIO_SLOT_KEYS, 0); /* an array from the start, see asio_slot_set */
-    lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_threads);
+    lua_rawseti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_THREADS]);
     sched_keep_no_memory(L, rt);
     keep_cancelled(L, rt);
     struct asio_wait *w = lua_newuserdata(L, sizeof *w);
     asio_wait_init(w, rt, sched_on_deadline);
     w->main = true;
-    lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_main_wait);
+    lua_rawseti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_MAIN_WAIT]);
     rt->main_wait = rt->self = w;
     asio_slot_open(L, rt);
-    asio_rt_at_close(rt, sched_close);
 }
+
+const struct asio_part asio_part_sched = { "sched", sched_part_open, sched_part_close };

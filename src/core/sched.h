@@ -21,7 +21,7 @@ enum asio_thread_state {
 };
 
 /* A light thread; Lua's handle of it is this userdata.
- * Created by spawn; anchored in rt->ref_threads while alive and until an error was reported, then
+ * Created by spawn; anchored in rt->refs[ASIO_REF_THREADS] while alive and until an error was reported, then
  * only by who holds the handle; freed by the collector; if the state closes first nothing of it
  * needs closing. */
 struct asio_thread {
@@ -146,7 +146,5 @@ static inline bool asio_sched_alive(const struct asio_rt *rt)
 
 /* Raises the report that light threads wait and nothing can wake them. */
 int asio_sched_deadlock(lua_State *L, struct asio_rt *rt);
-
-void asio_sched_open(lua_State *L, struct asio_rt *rt);
 
 #endif

@@ -103,7 +103,7 @@ void asio_sched_raise_interrupted(lua_State *L, struct asio_rt *rt)
 /* The report is made by a Lua part, which knows how to describe light threads. */
 int asio_sched_deadlock(lua_State *L, struct asio_rt *rt)
 {
-    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_deadlock);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_DEADLOCK]);
     lua_call(L, 0, 1);
     return lua_error(L);
 }

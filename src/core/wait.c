@@ -86,7 +86,7 @@ static void push_interrupt_object(lua_State *L, struct asio_rt *rt, struct asio_
         return;
     }
     lua_newuserdata(L, 1);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_interrupt_mt);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_INTERRUPT_MT]);
     lua_setmetatable(L, -2);
     s->ref = asio_rt_anchor(rt, L, lua_gettop(L));
     if (s->ref == LUA_NOREF)
@@ -101,7 +101,7 @@ static int push_interrupt(lua_State *L, const struct asio_wait *w)
     if (which)
         push_interrupt_object(L, w->rt, which);
     else
-        lua_rawgeti(L, LUA_REGISTRYINDEX, w->rt->ref_cancelled);
+        lua_rawgeti(L, LUA_REGISTRYINDEX, w->rt->refs[ASIO_REF_CANCELLED]);
     return 2;
 }
 

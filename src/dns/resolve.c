@@ -314,7 +314,7 @@ static int resolve_push_found(lua_State *L, struct asio_rt *rt, const struct loo
 void asio_names_done(struct asio_names_query *q)
 {
     struct lookup *k = ASIO_CONTAINER(q, struct lookup, query);
-    unlink_lookup(k->wait->rt->names, k);
+    unlink_lookup(asio_rt_part(k->wait->rt, ASIO_PART_NAMES), k);
     asio_sched_wake(k->wait, q->status);
     lookup_free(k);
 }
@@ -322,7 +322,7 @@ void asio_names_done(struct asio_names_query *q)
 static void abort_lookup(struct asio_wait *w)
 {
     struct lookup *k = w->source;
-    struct asio_names *n = w->rt->names;
+    struct asio_names *n = asio_rt_part(w->rt, ASIO_PART_NAMES);
     n->backend->cancel(n->state, &k->query);
     unlink_lookup(n, k);
     lookup_free(k);
@@ -337,7 +337,7 @@ static const struct asio_wait_op look_up_op = { "resolve", true, abort_lookup, p
 
 static int ready(struct asio_rt *rt)
 {
-    struct asio_names *n = rt->names;
+    struct asio_names *n = asio_rt_part(rt, ASIO_PART_NAMES);
     int status = UV_ENOMEM;
     if (!n->backend)
         n->backend = &asio_names_getaddrinfo;
@@ -367,7 +367,7 @@ static int resolve_look_up(
 {
     struct asio_wait *w = asio_sched_claim(L, rt);
     int status = ready(rt);
-    struct asio_names *n = rt->names;
+    struct asio_names *n = asio_rt_part(rt, ASIO_PART_NAMES);
     struct lookup *k = status == 0 ? lookup_new(host, length, o) : NULL;
     if (status == 0)
         status = k ? n->backend->start(n->state, &k->query) : UV_ENOMEM;
@@ -497,7 +497,7 @@ static int resolve_load(const struct asio_names_backend *backend)
  * system's resolver. */
 static int l_names_use(lua_State *L)
 {
-    struct asio_names *n = asio_rt_of(L)->names;
+    struct asio_names *n = asio_rt_part(asio_rt_of(L), ASIO_PART_NAMES);
     const struct asio_names_backend *backend = lua_touserdata(L, 1);
     if (!backend)
         backend = &asio_names_getaddrinfo;
@@ -521,15 +521,17 @@ static int l_names_beside(lua_State *L)
 
 static int l_resolve_clear(lua_State *L)
 {
-    struct asio_names *n = asio_rt_of(L)->names;
+    struct asio_names *n = asio_rt_part(asio_rt_of(L), ASIO_PART_NAMES);
     if (n && n->state && n->backend->clear)
         n->backend->clear(n->state);
     return 0;
 }
 
-static void names_close(struct asio_rt *rt)
+static void names_part_close(struct asio_rt *rt)
 {
-    struct asio_names *n = rt->names;
+    struct asio_names *n = asio_rt_part(rt, ASIO_PART_NAMES);
+    if (!n)
+        return;
     if (n->state)
         n->backend->close(n->state);
     while (n->lookups) {
@@ -539,21 +541,21 @@ static void names_close(struct asio_rt *rt)
     }
     lookup_free(n->held);
     asio_mem.free(n);
-    rt->names = NULL;
+    asio_rt_part_set(rt, ASIO_PART_NAMES, NULL);
 }
 
-void asio_names_open(lua_State *L, struct asio_rt *rt)
+static void names_part_open(lua_State *L, struct asio_rt *rt)
 {
     static const luaL_Reg core[] = { { "resolve", l_resolve }, { "lookup", l_lookup }, { "claim", l_claim },
         { "names_use", l_names_use }, { "names_beside", l_names_beside }, { NULL, NULL } };
     static const luaL_Reg module[] = { { "resolve_cache_clear", l_resolve_clear }, { NULL, NULL } };
     asio_bind_functions(L, rt, "core", core);
     asio_bind_functions(L, rt, "asio", module);
-    if (rt->names) /* of a require that failed later on */
-        return;
-    rt->names = asio_mem.malloc(sizeof *rt->names);
-    if (!rt->names)
+    struct asio_names *n = asio_mem.malloc(sizeof *n);
+    if (!n)
         luaL_error(L, "not enough memory");
-    memset(rt->names, 0, sizeof *rt->names);
-    asio_rt_at_close(rt, names_close);
+    memset(n, 0, sizeof *n);
+    asio_rt_part_set(rt, ASIO_PART_NAMES, n);
 }
+
+const struct asio_part asio_part_names = { "names", names_part_open, names_part_close };

@@ -2,8 +2,8 @@
  * require 'asio': tables, nothing else. */
 #include "core/bind.h"
 #include "module/embedded.h"
+#include "module/parts.h"
 #include "base/error.h"
-#include "core/sched.h"
 
 static void set_tokens(lua_State *L, struct asio_rt *rt)
 {
@@ -25,38 +25,31 @@ static void run_embedded(lua_State *L, const struct asio_embedded *part)
     lua_call(L, 1, 0);
 }
 
-static int open_parts(lua_State *L)
+#define DECLARE(name) extern const struct asio_part asio_part_##name;
+ASIO_PARTS_LIST(DECLARE)
+
+#define ADDRESS(name) &asio_part_##name,
+static const struct asio_part *const module_parts[] = { ASIO_PARTS_LIST(ADDRESS) NULL };
+
+/* A require that failed has left parts that are open; their functions are in the table `core`. */
+static void push_core(lua_State *L, struct asio_rt *rt)
+{
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_CORE]);
+    if (lua_istable(L, -1))
+        return;
+    lua_pop(L, 1);
+    lua_newtable(L);
+    lua_pushvalue(L, -1);
+    lua_rawseti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_CORE]);
+}
+
+static int open_module(lua_State *L)
 {
     struct asio_rt *rt = asio_rt_open(L);
     lua_settop(L, 0);
-    lua_newtable(L);
-    asio_sched_open(L, rt);
+    push_core(L, rt);
     set_tokens(L, rt);
-    asio_thread_open(L, rt);
-    asio_report_open(L, rt);
-    asio_run_open(L, rt);
-    asio_timeout_open(L, rt);
-    asio_user_coroutine_open(L, rt);
-    asio_channel_open(L, rt);
-    asio_sync_open(L, rt);
-    asio_select_open(L, rt);
-    asio_group_open(L, rt);
-    asio_ticker_open(L, rt);
-    asio_inspect_open(L, rt);
-    asio_watchdog_open(L, rt);
-    asio_signal_open(L, rt);
-    asio_wait_fd_open(L, rt);
-    asio_address_open(L, rt);
-    asio_conn_open(L, rt);
-    asio_tcp_open(L, rt);
-    asio_unix_open(L, rt);
-    asio_fd_passing_open(L, rt);
-    asio_splice_open(L, rt);
-    asio_relay_open(L, rt);
-    asio_stdio_open(L, rt);
-    asio_server_open(L, rt);
-    asio_names_open(L, rt);
-    asio_udp_open(L, rt);
+    asio_rt_open_parts(L, rt, module_parts);
     for (const struct asio_embedded *part = asio_embedded; part->name; part++)
         run_embedded(L, part);
     lua_getfield(L, ASIO_BIND_CORE, "asio");
@@ -78,7 +71,7 @@ int luaopen_asio(lua_State *L)
     lua_rawget(L, LUA_REGISTRYINDEX);
     if (!lua_isnil(L, -1))
         return 1;
-    lua_pushcfunction(L, open_parts);
+    lua_pushcfunction(L, open_module);
     lua_call(L, 0, 1);
     lua_pushlightuserdata(L, (void *)&module_key);
     lua_pushvalue(L, -2);

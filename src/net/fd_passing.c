@@ -469,9 +469,11 @@ static int l_fd_passing_receive(lua_State *L)
     return asio_sched_park(L, w, &receive_op, s->read_timeout);
 }
 
-void asio_fd_passing_open(lua_State *L, struct asio_rt *rt)
+static void fd_passing_part_open(lua_State *L, struct asio_rt *rt)
 {
     static const luaL_Reg core[] = { { "send_handle", l_fd_passing_send },
         { "recv_handle", l_fd_passing_receive }, { NULL, NULL } };
     asio_bind_functions(L, rt, "core", core);
 }
+
+const struct asio_part asio_part_fd_passing = { "fd_passing", fd_passing_part_open, NULL };

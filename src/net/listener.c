@@ -65,7 +65,7 @@ void asio_listener_close(struct asio_listener *l)
         asio_proxy_accept_give_up(l->complete.first->source);
     l->drain->listener = NULL;
     asio_drain_free(l->drain);
-    l->rt->alive--;
+    asio_rt_unref(l->rt);
     asio_timer_remove(&l->rt->timers, &l->timer);
     asio_sys_unix_remove(&l->file);
     if (l->spare != ASIO_NO_SOCKET)
@@ -207,7 +207,7 @@ int asio_listener_open(struct asio_rt *rt, struct asio_server *server, const str
     l->drain->held = true;
     server->listener = l;
     server->drain = l->drain;
-    rt->alive++;
+    asio_rt_ref(rt);
     status = listener_open_handle(l, where);
     if (status == 0)
         status = start_listening(l);

@@ -106,7 +106,7 @@ static struct asio_server *push_holder(lua_State *L, struct asio_rt *rt, int han
 {
     struct asio_server *server = lua_newuserdata(L, sizeof *server);
     *server = (struct asio_server){ 0 };
-    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_server_mt);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_SERVER_MT]);
     lua_setmetatable(L, -2);
     lua_createtable(L, 0, 1);
     lua_pushvalue(L, handler);
@@ -169,7 +169,7 @@ static int l_server(lua_State *L)
 
 static struct asio_server *check_server(lua_State *L, const char *fname)
 {
-    return asio_bind_check(L, 1, asio_rt_of(L)->ref_server_mt, fname, "server");
+    return asio_bind_check(L, 1, asio_rt_of(L)->refs[ASIO_REF_SERVER_MT], fname, "server");
 }
 
 /* ---- accepting by hand -------------------------------------------------------------------- */
@@ -266,7 +266,7 @@ static int l_server_close(lua_State *L)
 
 static int l_server_gc(lua_State *L)
 {
-    struct asio_server *server = asio_bind_to(L, 1, asio_rt_of(L)->ref_server_mt);
+    struct asio_server *server = asio_bind_to(L, 1, asio_rt_of(L)->refs[ASIO_REF_SERVER_MT]);
     if (server && server->listener)
         asio_listener_close(server->listener);
     if (server && server->drain)
@@ -298,7 +298,7 @@ static int l_server_tostring(lua_State *L)
     return 1;
 }
 
-void asio_server_open(lua_State *L, struct asio_rt *rt)
+static void server_part_open(lua_State *L, struct asio_rt *rt)
 {
     static const luaL_Reg module[] = { { "server", l_server }, { "destory_server", l_server_close },
         { NULL, NULL } };
@@ -310,5 +310,7 @@ void asio_server_open(lua_State *L, struct asio_rt *rt)
         { NULL, NULL } };
     asio_bind_functions(L, rt, "asio", module);
     asio_bind_functions(L, rt, "core", core);
-    asio_bind_class(L, rt, "server", methods, meta, rt->ref_server_mt);
+    asio_bind_class(L, rt, "server", methods, meta, rt->refs[ASIO_REF_SERVER_MT]);
 }
+
+const struct asio_part asio_part_server = { "server", server_part_open, NULL };

@@ -191,7 +191,7 @@ static int l_socketpair(lua_State *L)
     return 2;
 }
 
-void asio_tcp_open(lua_State *L, struct asio_rt *rt)
+static void tcp_part_open(lua_State *L, struct asio_rt *rt)
 {
     static const luaL_Reg core[] = { { "connect", l_tcp_connect }, { "check_port", l_check_port },
         { NULL, NULL } };
@@ -199,3 +199,5 @@ void asio_tcp_open(lua_State *L, struct asio_rt *rt)
     asio_bind_functions(L, rt, "core", core);
     asio_bind_functions(L, rt, "asio", module);
 }
+
+const struct asio_part asio_part_tcp = { "tcp", tcp_part_open, NULL };

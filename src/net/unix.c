@@ -190,10 +190,12 @@ static int l_credentials(lua_State *L)
     return 1;
 }
 
-void asio_unix_open(lua_State *L, struct asio_rt *rt)
+static void unix_part_open(lua_State *L, struct asio_rt *rt)
 {
     static const luaL_Reg core[] = { { "connect_pipe", l_unix_connect }, { NULL, NULL } };
     static const luaL_Reg methods[] = { { "credentials", l_credentials }, { NULL, NULL } };
     asio_bind_functions(L, rt, "core", core);
     asio_bind_functions(L, rt, "conn", methods);
 }
+
+const struct asio_part asio_part_unix = { "unix", unix_part_open, NULL };

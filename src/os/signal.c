@@ -155,7 +155,7 @@ static int l_signal(lua_State *L)
     lua_settop(L, 3);
     struct signal *s = lua_newuserdata(L, sizeof *s);
     s->watch = NULL;
-    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_signal_mt);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_SIGNAL_MT]);
     lua_setmetatable(L, -2);
     lua_createtable(L, 1, 0);
     lua_pushvalue(L, 3);
@@ -170,7 +170,7 @@ static int l_signal(lua_State *L)
 
 static struct signal *signal_check(lua_State *L, const char *fname)
 {
-    return asio_bind_check(L, 1, asio_rt_of(L)->ref_signal_mt, fname, "signal");
+    return asio_bind_check(L, 1, asio_rt_of(L)->refs[ASIO_REF_SIGNAL_MT], fname, "signal");
 }
 
 static void signal_abort_wait(struct asio_wait *w)
@@ -212,7 +212,7 @@ static int l_signal_close(lua_State *L)
 
 static int l_signal_gc(lua_State *L)
 {
-    struct signal *s = asio_bind_to(L, 1, asio_rt_of(L)->ref_signal_mt);
+    struct signal *s = asio_bind_to(L, 1, asio_rt_of(L)->refs[ASIO_REF_SIGNAL_MT]);
     if (s && s->watch)
         close_watch(s->watch);
     return 0;
@@ -229,7 +229,7 @@ static int l_signal_tostring(lua_State *L)
     return 1;
 }
 
-void asio_signal_open(lua_State *L, struct asio_rt *rt)
+static void signal_part_open(lua_State *L, struct asio_rt *rt)
 {
     static const luaL_Reg core[] = { { "new_signal", l_signal }, { "wait_signal", l_signal_wait },
         { NULL, NULL } };
@@ -237,5 +237,7 @@ void asio_signal_open(lua_State *L, struct asio_rt *rt)
     static const luaL_Reg meta[] = { { "__gc", l_signal_gc }, { "__tostring", l_signal_tostring },
         { NULL, NULL } };
     asio_bind_functions(L, rt, "core", core);
-    asio_bind_class(L, rt, "signal", methods, meta, rt->ref_signal_mt);
+    asio_bind_class(L, rt, "signal", methods, meta, rt->refs[ASIO_REF_SIGNAL_MT]);
 }
+
+const struct asio_part asio_part_signal = { "signal", signal_part_open, NULL };

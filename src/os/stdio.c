@@ -462,8 +462,10 @@ static int l_open(lua_State *L)
     return 1;
 }
 
-void asio_stdio_open(lua_State *L, struct asio_rt *rt)
+static void stdio_part_open(lua_State *L, struct asio_rt *rt)
 {
     static const luaL_Reg core[] = { { "open_stdio", l_open }, { NULL, NULL } };
     asio_bind_functions(L, rt, "core", core);
 }
+
+const struct asio_part asio_part_stdio = { "stdio", stdio_part_open, NULL };

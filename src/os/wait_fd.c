@@ -3,7 +3,7 @@
  * asio.wait_fd: descriptors of other C libraries. libuv takes each descriptor only once, so all who
  * wait for one share a poller.
  *
- * Lifetime of struct poller: made by the first who waits for its descriptor, in the table of rt->pollers while
+ * Lifetime of struct poller: made by the first who waits for its descriptor, in the table of pollers while
  * anybody does; freed by libuv's close callback. The descriptor stays its owner's, who must not close
  * it while somebody waits. */
 #include "core/bind.h"
@@ -21,9 +21,30 @@ struct poller {
     struct asio_wait_list waiters;
 };
 
-static struct poller **wait_fd_bucket(struct asio_rt *rt, uv_os_sock_t fd)
+enum { WAIT_FD_BUCKETS = 64 };
+
+/* The part's state: a hash table of descriptors, made at the first wait. */
+struct wait_fd_table {
+    struct poller *buckets[WAIT_FD_BUCKETS];
+};
+
+/* NULL: there is no table. */
+static struct poller **wait_fd_bucket(const struct asio_rt *rt, uv_os_sock_t fd)
 {
-    return (struct poller **)&rt->pollers[(uintptr_t)fd % ASIO_POLLER_BUCKETS];
+    struct wait_fd_table *table = asio_rt_part(rt, ASIO_PART_WAIT_FD);
+    return table ? &table->buckets[(uintptr_t)fd % WAIT_FD_BUCKETS] : NULL;
+}
+
+static bool wait_fd_make_table(struct asio_rt *rt)
+{
+    if (asio_rt_part(rt, ASIO_PART_WAIT_FD))
+        return true;
+    struct wait_fd_table *table = asio_mem.malloc(sizeof *table);
+    if (!table)
+        return false;
+    memset(table, 0, sizeof *table);
+    asio_rt_part_set(rt, ASIO_PART_WAIT_FD, table);
+    return true;
 }
 
 static void wait_fd_on_close(uv_handle_t *handle)
@@ -34,9 +55,10 @@ static void wait_fd_on_close(uv_handle_t *handle)
 static void close_poller(struct poller *p)
 {
     struct poller **link = wait_fd_bucket(p->rt, p->fd);
-    while (*link != p)
+    while (link && *link != p)
         link = &(*link)->next;
-    *link = p->next;
+    if (link) /* else the state closes */
+        *link = p->next;
     uv_close((uv_handle_t *)&p->handle, wait_fd_on_close);
 }
 
@@ -107,7 +129,7 @@ static const struct asio_wait_op poll_op = { "wait_fd", true, abort_poll, push_e
 
 static struct poller *wait_fd_find(struct asio_rt *rt, uv_os_sock_t fd)
 {
-    struct poller *p = *wait_fd_bucket(rt, fd);
+    struct poller **bucket = wait_fd_bucket(rt, fd), *p = bucket ? *bucket : NULL;
     while (p && p->fd != fd)
         p = p->next;
     return p;
@@ -141,8 +163,10 @@ static struct poller *open_poller(struct asio_rt *rt, uv_os_sock_t fd, int *stat
     *status = is_ours(rt, fd) ? UV_EEXIST : 0;
     if (*status < 0)
         return NULL;
-    struct poller *p = asio_mem.malloc(sizeof *p);
     *status = UV_ENOMEM;
+    if (!wait_fd_make_table(rt))
+        return NULL;
+    struct poller *p = asio_mem.malloc(sizeof *p);
     if (!p)
         return NULL;
     memset(p, 0, sizeof *p);
@@ -200,8 +224,16 @@ static int l_wait_fd(lua_State *L)
     return asio_sched_park(L, w, &poll_op, timeout);
 }
 
-void asio_wait_fd_open(lua_State *L, struct asio_rt *rt)
+static void wait_fd_part_close(struct asio_rt *rt)
+{
+    asio_mem.free(asio_rt_part(rt, ASIO_PART_WAIT_FD));
+    asio_rt_part_set(rt, ASIO_PART_WAIT_FD, NULL);
+}
+
+static void wait_fd_part_open(lua_State *L, struct asio_rt *rt)
 {
     static const luaL_Reg core[] = { { "wait_fd", l_wait_fd }, { NULL, NULL } };
     asio_bind_functions(L, rt, "core", core);
 }
+
+const struct asio_part asio_part_wait_fd = { "wait_fd", wait_fd_part_open, wait_fd_part_close };

@@ -18,7 +18,7 @@ struct asio_conn *asio_conn_push(lua_State *L, struct asio_rt *rt)
     struct asio_conn *c = lua_newuserdata(L, sizeof *c);
     c->magic = &asio_conn_magic;
     c->stream = NULL;
-    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_conn_mt);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_CONN_MT]);
     lua_setmetatable(L, -2);
     return c;
 }
@@ -160,7 +160,7 @@ static bool learn_buffer_metatable(lua_State *L, struct asio_rt *rt)
     lua_call(L, 0, 1);
     if (!lua_getmetatable(L, -1))
         return false;
-    lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_buffer_mt);
+    lua_rawseti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_BUFFER_MT]);
     rt->buffer_mt_known = true;
     return true;
 }
@@ -174,7 +174,7 @@ static bool is_string_buffer(lua_State *L, int index)
         return false;
     luaL_checkstack(L, 6, "tables nested too deep");
     if (lua_getmetatable(L, index) && (rt->buffer_mt_known || learn_buffer_metatable(L, rt))) {
-        lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_buffer_mt);
+        lua_rawgeti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_BUFFER_MT]);
         same = lua_rawequal(L, -1, top + 1);
     }
     lua_settop(L, top);
@@ -452,7 +452,7 @@ static int l_conn_tostring(lua_State *L)
     return 1;
 }
 
-void asio_conn_open(lua_State *L, struct asio_rt *rt)
+static void conn_part_open(lua_State *L, struct asio_rt *rt)
 {
     static const luaL_Reg core[] = { { "read", l_read }, { "read_some", l_read_some },
         { "read_until", l_read_until }, { "read_line", l_read_line }, { "read_all", l_read_all },
@@ -465,5 +465,7 @@ void asio_conn_open(lua_State *L, struct asio_rt *rt)
     static const luaL_Reg meta[] = { { "__gc", l_conn_gc }, { "__tostring", l_conn_tostring },
         { NULL, NULL } };
     asio_bind_functions(L, rt, "core", core);
-    asio_bind_class(L, rt, "conn", methods, meta, rt->ref_conn_mt);
+    asio_bind_class(L, rt, "conn", methods, meta, rt->refs[ASIO_REF_CONN_MT]);
 }
+
+const struct asio_part asio_part_conn = { "conn", conn_part_open, NULL };

@@ -491,8 +491,10 @@ static int l_relay(lua_State *L)
     return relay_start(L, a, b, timeout);
 }
 
-void asio_relay_open(lua_State *L, struct asio_rt *rt)
+static void relay_part_open(lua_State *L, struct asio_rt *rt)
 {
     static const luaL_Reg core[] = { { "relay", l_relay }, { NULL, NULL } };
     asio_bind_functions(L, rt, "core", core);
 }
+
+const struct asio_part asio_part_relay = { "relay", relay_part_open, NULL };

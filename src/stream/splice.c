@@ -51,12 +51,13 @@ static void on_idle(struct asio_timer *t)
 
 bool asio_splice_enter(struct asio_rt *rt)
 {
-    struct asio_splices *s = rt->splices;
+    struct asio_splices *s = asio_rt_part(rt, ASIO_PART_SPLICE);
     if (!s) {
-        s = rt->splices = asio_mem.malloc(sizeof *s);
+        s = asio_mem.malloc(sizeof *s);
         if (!s)
             return false;
         *s = (struct asio_splices){ .rt = rt };
+        asio_rt_part_set(rt, ASIO_PART_SPLICE, s);
         asio_timer_init(&s->timer, on_idle);
     }
     s->users++;
@@ -65,7 +66,7 @@ bool asio_splice_enter(struct asio_rt *rt)
 
 void asio_splice_leave(struct asio_rt *rt)
 {
-    struct asio_splices *s = rt->splices;
+    struct asio_splices *s = asio_rt_part(rt, ASIO_PART_SPLICE);
     if (s && --s->users == 0)
         close_spare(s);
 }
@@ -88,7 +89,7 @@ static struct asio_splice *splice_make(void)
 
 struct asio_splice *asio_splice_take(struct asio_rt *rt)
 {
-    struct asio_splices *s = rt->splices;
+    struct asio_splices *s = asio_rt_part(rt, ASIO_PART_SPLICE);
     struct asio_splice *p = s->spare;
     s->used = true;
     if (!p)
@@ -100,7 +101,7 @@ struct asio_splice *asio_splice_take(struct asio_rt *rt)
 
 void asio_splice_give(struct asio_rt *rt, struct asio_splice *p)
 {
-    struct asio_splices *s = rt->splices;
+    struct asio_splices *s = asio_rt_part(rt, ASIO_PART_SPLICE);
     if (!s || p->held > 0 || s->count == SPARE_MAX) {
         discard(p);
         return;
@@ -137,19 +138,15 @@ size_t asio_splice_read(struct asio_splice *p, char *to, size_t n)
     return (size_t)got;
 }
 
-static void splice_close(struct asio_rt *rt)
+static void splice_part_close(struct asio_rt *rt)
 {
-    struct asio_splices *s = rt->splices;
+    struct asio_splices *s = asio_rt_part(rt, ASIO_PART_SPLICE);
     if (!s)
         return;
     close_spare(s);
     asio_timer_remove(&rt->timers, &s->timer);
     asio_mem.free(s);
-    rt->splices = NULL;
+    asio_rt_part_set(rt, ASIO_PART_SPLICE, NULL);
 }
 
-void asio_splice_open(lua_State *L, struct asio_rt *rt)
-{
-    (void)L;
-    asio_rt_at_close(rt, splice_close);
-}
+const struct asio_part asio_part_splice = { "splice", NULL, splice_part_close };

@@ -154,7 +154,7 @@ static void let_go(struct asio_stream *s)
     asio_stream_write_abort(s, UV_ECANCELED);
     if (s->transport->abort_waits)
         s->transport->abort_waits(s, UV_ECANCELED);
-    s->rt->alive++; /* until the handle is gone: run waits for what was written */
+    asio_rt_ref(s->rt); /* until the handle is gone: run waits for what was written */
 }
 
 void asio_stream_drop(struct asio_stream *s)
@@ -207,7 +207,7 @@ void asio_stream_teardown(void *p)
     s->reader = NULL; /* dropped silently: their coroutines are going too */
     s->writers = (struct asio_wait_list){ 0 };
     if (!s->closing)
-        s->rt->alive++;
+        asio_rt_ref(s->rt);
     s->closing = true;
     untap(s);
     asio_stream_flush(s);
@@ -229,5 +229,5 @@ void asio_stream_free(struct asio_stream *s)
         s->counter->gone(s->counter);
     }
     if (s->closing)
-        s->rt->alive--;
+        asio_rt_unref(s->rt);
 }

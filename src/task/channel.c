@@ -26,7 +26,7 @@ struct channel {
 
 static struct channel *channel_check(lua_State *L, const char *fname)
 {
-    return asio_bind_check(L, 1, asio_rt_of(L)->ref_channel_mt, fname, "channel");
+    return asio_bind_check(L, 1, asio_rt_of(L)->refs[ASIO_REF_CHANNEL_MT], fname, "channel");
 }
 
 /* ---- the ring ----------------------------------------------------------------------------- */
@@ -241,12 +241,12 @@ static int l_channel(lua_State *L)
     *c = (struct channel){ .capacity = (uint32_t)capacity };
     lua_newtable(L);
     lua_setfenv(L, -2);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_channel_mt);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_CHANNEL_MT]);
     lua_setmetatable(L, -2);
     return 1;
 }
 
-void asio_channel_open(lua_State *L, struct asio_rt *rt)
+static void channel_part_open(lua_State *L, struct asio_rt *rt)
 {
     static const luaL_Reg module[] = { { "channel", l_channel }, { NULL, NULL } };
     static const luaL_Reg core[] = { { "send", l_channel_send }, { "receive", l_channel_receive },
@@ -255,5 +255,7 @@ void asio_channel_open(lua_State *L, struct asio_rt *rt)
     static const luaL_Reg meta[] = { { "__tostring", l_channel_tostring }, { NULL, NULL } };
     asio_bind_functions(L, rt, "asio", module);
     asio_bind_functions(L, rt, "core", core);
-    asio_bind_class(L, rt, "channel", methods, meta, rt->ref_channel_mt);
+    asio_bind_class(L, rt, "channel", methods, meta, rt->refs[ASIO_REF_CHANNEL_MT]);
 }
+
+const struct asio_part asio_part_channel = { "channel", channel_part_open, NULL };

@@ -35,7 +35,7 @@ struct group {
 
 static struct group *group_check(lua_State *L, const char *fname)
 {
-    return asio_bind_check(L, 1, asio_rt_of(L)->ref_group_mt, fname, "group");
+    return asio_bind_check(L, 1, asio_rt_of(L)->refs[ASIO_REF_GROUP_MT], fname, "group");
 }
 
 /* ---- children ----------------------------------------------------------------------------- */
@@ -244,7 +244,7 @@ static int l_group_enter(lua_State *L)
 static int l_group_gc(lua_State *L)
 {
     struct asio_rt *rt = asio_rt_of(L);
-    struct group *g = asio_bind_to(L, 1, rt->ref_group_mt);
+    struct group *g = asio_bind_to(L, 1, rt->refs[ASIO_REF_GROUP_MT]);
     if (!g)
         return 0;
     g->ended = true; /* a finalizer of the script's may still have it, and spawn */
@@ -279,12 +279,12 @@ static int l_group(lua_State *L)
     struct asio_rt *rt = asio_rt_of(L);
     struct group *g = lua_newuserdata(L, sizeof *g);
     *g = (struct group){ .count = 0 };
-    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_group_mt);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_GROUP_MT]);
     lua_setmetatable(L, -2);
     return 1;
 }
 
-void asio_group_open(lua_State *L, struct asio_rt *rt)
+static void group_part_open(lua_State *L, struct asio_rt *rt)
 {
     static const luaL_Reg core[] = { { "new_group", l_group }, { "group_wait", l_group_wait },
         { "group_end", l_end }, { "group_enter", l_group_enter }, { NULL, NULL } };
@@ -293,5 +293,7 @@ void asio_group_open(lua_State *L, struct asio_rt *rt)
     static const luaL_Reg meta[] = { { "__gc", l_group_gc }, { "__tostring", l_group_tostring },
         { NULL, NULL } };
     asio_bind_functions(L, rt, "core", core);
-    asio_bind_class(L, rt, "group", methods, meta, rt->ref_group_mt);
+    asio_bind_class(L, rt, "group", methods, meta, rt->refs[ASIO_REF_GROUP_MT]);
 }
+
+const struct asio_part asio_part_group = { "group", group_part_open, NULL };

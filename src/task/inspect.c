@@ -98,14 +98,16 @@ static int l_stats(lua_State *L)
 static int l_set_deadlock(lua_State *L)
 {
     lua_settop(L, 1);
-    lua_rawseti(L, LUA_REGISTRYINDEX, asio_rt_of(L)->ref_deadlock);
+    lua_rawseti(L, LUA_REGISTRYINDEX, asio_rt_of(L)->refs[ASIO_REF_DEADLOCK]);
     return 0;
 }
 
-void asio_inspect_open(lua_State *L, struct asio_rt *rt)
+static void inspect_part_open(lua_State *L, struct asio_rt *rt)
 {
     static const luaL_Reg module[] = { { "threads", l_threads }, { "stats", l_stats }, { NULL, NULL } };
     static const luaL_Reg core[] = { { "set_deadlock", l_set_deadlock }, { NULL, NULL } };
     asio_bind_functions(L, rt, "asio", module);
     asio_bind_functions(L, rt, "core", core);
 }
+
+const struct asio_part asio_part_inspect = { "inspect", inspect_part_open, NULL };

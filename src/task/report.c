@@ -28,7 +28,7 @@ void asio_report_withdraw(struct asio_thread *t)
 
 void asio_report_text(lua_State *L, struct asio_rt *rt)
 {
-    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_reports);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_REPORTS]);
     lua_insert(L, -2);
     lua_rawseti(L, -2, rt->reports + 1);
     rt->reports++;
@@ -57,7 +57,7 @@ static void to_stderr(lua_State *L, struct asio_thread *t)
 static void report_tell_of(lua_State *L, struct asio_thread *t)
 {
     struct asio_rt *rt = asio_rt_of(L);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_on_error);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_ON_ERROR]);
     if (!lua_isfunction(L, -1) || rt->closed || (t && t->reports)) {
         to_stderr(L, t);
         return;
@@ -90,7 +90,7 @@ static void report_text(lua_State *L, void *arg)
 {
     struct asio_rt *rt = asio_rt_of(L);
     lua_settop(L, 0);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_reports);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_REPORTS]);
     lua_rawgeti(L, 1, *(int *)arg);
     lua_remove(L, 1);
     lua_settop(L, 3);
@@ -159,7 +159,7 @@ static int l_on_error(lua_State *L)
     if (!lua_isnoneornil(L, 1) && !lua_isfunction(L, 1))
         asio_error_type(L, 1, 1, "on_error", "function");
     lua_settop(L, 1);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_on_error);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_ON_ERROR]);
     if (!lua_isfunction(L, -1)) {
         lua_pop(L, 1);
         lua_pushnil(L);
@@ -169,7 +169,7 @@ static int l_on_error(lua_State *L)
         lua_pop(L, 1);
         lua_pushboolean(L, 0); /* the key stays taken */
     }
-    lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_on_error);
+    lua_rawseti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_ON_ERROR]);
     return 1;
 }
 
@@ -181,13 +181,15 @@ static int l_report(lua_State *L)
     return 0;
 }
 
-void asio_report_open(lua_State *L, struct asio_rt *rt)
+static void report_part_open(lua_State *L, struct asio_rt *rt)
 {
     static const luaL_Reg module[] = { { "on_error", l_on_error }, { NULL, NULL } };
     static const luaL_Reg core[] = { { "report", l_report }, { NULL, NULL } };
     rt->turn_ended = turn_ended;
     asio_bind_functions(L, rt, "core", core);
     lua_newtable(L);
-    lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_reports);
+    lua_rawseti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_REPORTS]);
     asio_bind_functions(L, rt, "asio", module);
 }
+
+const struct asio_part asio_part_report = { "report", report_part_open, NULL };

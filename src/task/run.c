@@ -38,7 +38,7 @@ static int push_deadlock(lua_State *L, struct asio_rt *rt)
 {
     lua_pushnumber(L, rt->token_fail);
     lua_pushnil(L);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_deadlock);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_DEADLOCK]);
     lua_call(L, 0, 1);
     lua_pushliteral(L, "EDEADLK");
     return 4;
@@ -106,10 +106,12 @@ static int l_run_stop(lua_State *L)
     return 0;
 }
 
-void asio_run_open(lua_State *L, struct asio_rt *rt)
+static void run_part_open(lua_State *L, struct asio_rt *rt)
 {
     static const luaL_Reg module[] = { { "run_once", l_run_once }, { "stop", l_run_stop }, { NULL, NULL } };
     static const luaL_Reg core[] = { { "run", l_run }, { NULL, NULL } };
     asio_bind_functions(L, rt, "asio", module);
     asio_bind_functions(L, rt, "core", core);
 }
+
+const struct asio_part asio_part_run = { "run", run_part_open, NULL };

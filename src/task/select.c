@@ -86,9 +86,10 @@ static const struct asio_selectable *kind_of(lua_State *L, struct asio_rt *rt, i
     const struct {
         int ref;
         const struct asio_selectable *kind;
-    } kinds[] = { { rt->ref_channel_mt, &asio_channel_selectable },
-        { rt->ref_thread_mt, &asio_thread_selectable }, { rt->ref_event_mt, &asio_event_selectable },
-        { rt->ref_semaphore_mt, &asio_semaphore_selectable } };
+    } kinds[] = { { rt->refs[ASIO_REF_CHANNEL_MT], &asio_channel_selectable },
+        { rt->refs[ASIO_REF_THREAD_MT], &asio_thread_selectable },
+        { rt->refs[ASIO_REF_EVENT_MT], &asio_event_selectable },
+        { rt->refs[ASIO_REF_SEMAPHORE_MT], &asio_semaphore_selectable } };
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
         if (asio_bind_to(L, index, kinds[i].ref))
             return kinds[i].kind;
@@ -178,8 +179,10 @@ static int l_is_thread(lua_State *L)
     return 1;
 }
 
-void asio_select_open(lua_State *L, struct asio_rt *rt)
+static void select_part_open(lua_State *L, struct asio_rt *rt)
 {
     static const luaL_Reg core[] = { { "select", l_select }, { "is_thread", l_is_thread }, { NULL, NULL } };
     asio_bind_functions(L, rt, "core", core);
 }
+
+const struct asio_part asio_part_select = { "select", select_part_open, NULL };

@@ -56,7 +56,7 @@ static const struct asio_wait_op acquire_op = { .name = "acquire", .abort = sync
 
 static struct semaphore *check_semaphore(lua_State *L, const char *fname)
 {
-    return asio_bind_check(L, 1, asio_rt_of(L)->ref_semaphore_mt, fname, "semaphore");
+    return asio_bind_check(L, 1, asio_rt_of(L)->refs[ASIO_REF_SEMAPHORE_MT], fname, "semaphore");
 }
 
 /* semaphore:acquire([timeout]) */
@@ -120,7 +120,7 @@ static int l_semaphore(lua_State *L)
     double n = asio_check_integer(L, 1, 1, "semaphore", 0, count_max);
     struct semaphore *s = lua_newuserdata(L, sizeof *s);
     *s = (struct semaphore){ .count = n };
-    set_metatable(L, asio_rt_of(L)->ref_semaphore_mt);
+    set_metatable(L, asio_rt_of(L)->refs[ASIO_REF_SEMAPHORE_MT]);
     return 1;
 }
 
@@ -135,7 +135,7 @@ static const struct asio_wait_op event_op = { .name = "event", .abort = sync_abo
 
 static struct event *check_event(lua_State *L, const char *fname)
 {
-    return asio_bind_check(L, 1, asio_rt_of(L)->ref_event_mt, fname, "event");
+    return asio_bind_check(L, 1, asio_rt_of(L)->refs[ASIO_REF_EVENT_MT], fname, "event");
 }
 
 /* event:wait([timeout]) */
@@ -193,7 +193,7 @@ static int l_event(lua_State *L)
 {
     struct event *e = lua_newuserdata(L, sizeof *e);
     *e = (struct event){ .set = false };
-    set_metatable(L, asio_rt_of(L)->ref_event_mt);
+    set_metatable(L, asio_rt_of(L)->refs[ASIO_REF_EVENT_MT]);
     return 1;
 }
 
@@ -209,7 +209,7 @@ static const struct asio_wait_op death_op = { .name = "mutex" };
 
 static struct mutex *check_mutex(lua_State *L, const char *fname)
 {
-    return asio_bind_check(L, 1, asio_rt_of(L)->ref_mutex_mt, fname, "mutex");
+    return asio_bind_check(L, 1, asio_rt_of(L)->refs[ASIO_REF_MUTEX_MT], fname, "mutex");
 }
 
 static struct asio_thread *sync_thread_of(struct asio_wait *w)
@@ -294,7 +294,7 @@ static int l_unlock(lua_State *L)
 
 static int l_mutex_gc(lua_State *L)
 {
-    struct mutex *m = asio_bind_to(L, 1, asio_rt_of(L)->ref_mutex_mt);
+    struct mutex *m = asio_bind_to(L, 1, asio_rt_of(L)->refs[ASIO_REF_MUTEX_MT]);
     if (m && !asio_rt_of(L)->closed)
         take_back(m);
     return 0;
@@ -311,11 +311,11 @@ static int l_mutex(lua_State *L)
 {
     struct mutex *m = lua_newuserdata(L, sizeof *m);
     *m = (struct mutex){ .owner = NULL };
-    set_metatable(L, asio_rt_of(L)->ref_mutex_mt);
+    set_metatable(L, asio_rt_of(L)->refs[ASIO_REF_MUTEX_MT]);
     return 1;
 }
 
-void asio_sync_open(lua_State *L, struct asio_rt *rt)
+static void sync_part_open(lua_State *L, struct asio_rt *rt)
 {
     static const luaL_Reg module[] = { { "semaphore", l_semaphore }, { "event", l_event },
         { "mutex", l_mutex }, { NULL, NULL } };
@@ -331,7 +331,9 @@ void asio_sync_open(lua_State *L, struct asio_rt *rt)
         { NULL, NULL } };
     asio_bind_functions(L, rt, "asio", module);
     asio_bind_functions(L, rt, "core", core);
-    asio_bind_class(L, rt, "semaphore", semaphore, semaphore_meta, rt->ref_semaphore_mt);
-    asio_bind_class(L, rt, "event", event, event_meta, rt->ref_event_mt);
-    asio_bind_class(L, rt, "mutex", mutex, mutex_meta, rt->ref_mutex_mt);
+    asio_bind_class(L, rt, "semaphore", semaphore, semaphore_meta, rt->refs[ASIO_REF_SEMAPHORE_MT]);
+    asio_bind_class(L, rt, "event", event, event_meta, rt->refs[ASIO_REF_EVENT_MT]);
+    asio_bind_class(L, rt, "mutex", mutex, mutex_meta, rt->refs[ASIO_REF_MUTEX_MT]);
 }
+
+const struct asio_part asio_part_sync = { "sync", sync_part_open, NULL };

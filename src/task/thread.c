@@ -87,7 +87,7 @@ static void keep_results(lua_State *L, void *arg)
 /* Being cancelled is no failure to report, and costs no table. */
 static bool ended_by_cancel(lua_State *L, struct asio_thread *t)
 {
-    lua_rawgeti(L, LUA_REGISTRYINDEX, t->wait.rt->ref_cancelled);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, t->wait.rt->refs[ASIO_REF_CANCELLED]);
     t->by_cancel = lua_rawequal(L, -1, -2);
     lua_pop(L, 1);
     return t->by_cancel;
@@ -134,7 +134,7 @@ static void thread_keep_no_memory(lua_State *L, void *arg)
     lua_settop(L, 0);
     asio_sched_push_handle(L, t);
     lua_getfenv(L, 1);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, t->wait.rt->ref_no_memory);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, t->wait.rt->refs[ASIO_REF_NO_MEMORY]);
     lua_rawgeti(L, -1, 1);
     lua_rawseti(L, 2, ASIO_KEPT_ERROR);
 }
@@ -253,12 +253,12 @@ static int l_now(lua_State *L)
 
 struct asio_thread *asio_thread_to(lua_State *L, int index)
 {
-    return asio_bind_to(L, index, asio_rt_of(L)->ref_thread_mt);
+    return asio_bind_to(L, index, asio_rt_of(L)->refs[ASIO_REF_THREAD_MT]);
 }
 
 struct asio_thread *asio_thread_check(lua_State *L, int index, const char *fname)
 {
-    return asio_bind_check(L, index, asio_rt_of(L)->ref_thread_mt, fname, "light thread");
+    return asio_bind_check(L, index, asio_rt_of(L)->refs[ASIO_REF_THREAD_MT], fname, "light thread");
 }
 
 static void abort_join(struct asio_wait *w)
@@ -310,7 +310,7 @@ static int l_outcome(lua_State *L)
     luaL_checkstack(L, n + 2, "too many results");
     lua_pushboolean(L, done);
     if (t->by_cancel) {
-        lua_rawgeti(L, LUA_REGISTRYINDEX, t->wait.rt->ref_cancelled);
+        lua_rawgeti(L, LUA_REGISTRYINDEX, t->wait.rt->refs[ASIO_REF_CANCELLED]);
         return 2;
     }
     if (!t->kept) { /* nothing was returned, or memory was out */
@@ -433,7 +433,7 @@ static int l_thread_tostring(lua_State *L)
     return 1;
 }
 
-void asio_thread_open(lua_State *L, struct asio_rt *rt)
+static void thread_part_open(lua_State *L, struct asio_rt *rt)
 {
     static const luaL_Reg module[] = { { "spawn", l_thread_spawn }, { "current", l_current },
         { "now", l_now }, { NULL, NULL } };
@@ -447,8 +447,10 @@ void asio_thread_open(lua_State *L, struct asio_rt *rt)
     asio_bind_functions(L, rt, "asio", module);
     asio_bind_functions(L, rt, "core", waiting);
     lua_getfield(L, 1, "asio");
-    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_cancelled);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_CANCELLED]);
     lua_setfield(L, -2, "cancelled");
     lua_pop(L, 1);
-    asio_bind_class(L, rt, "thread", methods, meta, rt->ref_thread_mt);
+    asio_bind_class(L, rt, "thread", methods, meta, rt->refs[ASIO_REF_THREAD_MT]);
 }
+
+const struct asio_part asio_part_thread = { "thread", thread_part_open, NULL };

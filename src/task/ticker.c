@@ -26,7 +26,7 @@ static void deactivate(struct ticker *t)
     asio_timer_remove(&t->rt->timers, &t->timer);
     asio_rt_release(t->rt, t->ref);
     t->ref = LUA_NOREF;
-    t->rt->alive--;
+    asio_rt_unref(t->rt);
 }
 
 /* The next of the regular times that lies ahead: what was missed is left out. */
@@ -98,12 +98,12 @@ static int ticker_start(lua_State *L, const char *fname, bool repeats)
     lua_pushboolean(L, 0);
     lua_rawseti(L, -2, KEPT_THREAD);
     lua_setfenv(L, -2);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_ticker_mt);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_TICKER_MT]);
     lua_setmetatable(L, -2);
     t->ref = asio_rt_anchor(rt, L, lua_gettop(L));
     if (t->ref == LUA_NOREF)
         return luaL_error(L, "not enough memory");
-    rt->alive++;
+    asio_rt_ref(rt);
     if (asio_timer_set(&rt->timers, &t->timer, t->at) < 0) {
         deactivate(t);
         return luaL_error(L, "not enough memory");
@@ -126,7 +126,7 @@ static int l_every(lua_State *L)
 /* timer:stop() -> whether there was something to stop */
 static int l_ticker_stop(lua_State *L)
 {
-    struct ticker *t = asio_bind_check(L, 1, asio_rt_of(L)->ref_ticker_mt, "stop", "timer");
+    struct ticker *t = asio_bind_check(L, 1, asio_rt_of(L)->refs[ASIO_REF_TICKER_MT], "stop", "timer");
     lua_pushboolean(L, t->ref != LUA_NOREF);
     if (!t->rt->closed)
         deactivate(t);
@@ -135,16 +135,18 @@ static int l_ticker_stop(lua_State *L)
 
 static int l_ticker_tostring(lua_State *L)
 {
-    struct ticker *t = asio_bind_check(L, 1, asio_rt_of(L)->ref_ticker_mt, "tostring", "timer");
+    struct ticker *t = asio_bind_check(L, 1, asio_rt_of(L)->refs[ASIO_REF_TICKER_MT], "tostring", "timer");
     lua_pushfstring(L, "timer (%s)", t->ref == LUA_NOREF ? "stopped" : t->interval > 0 ? "every" : "after");
     return 1;
 }
 
-void asio_ticker_open(lua_State *L, struct asio_rt *rt)
+static void ticker_part_open(lua_State *L, struct asio_rt *rt)
 {
     static const luaL_Reg module[] = { { "after", l_after }, { "every", l_every }, { NULL, NULL } };
     static const luaL_Reg methods[] = { { "stop", l_ticker_stop }, { NULL, NULL } };
     static const luaL_Reg meta[] = { { "__tostring", l_ticker_tostring }, { NULL, NULL } };
     asio_bind_functions(L, rt, "asio", module);
-    asio_bind_class(L, rt, "timer", methods, meta, rt->ref_ticker_mt);
+    asio_bind_class(L, rt, "timer", methods, meta, rt->refs[ASIO_REF_TICKER_MT]);
 }
+
+const struct asio_part asio_part_ticker = { "ticker", ticker_part_open, NULL };

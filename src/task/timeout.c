@@ -92,8 +92,8 @@ static bool is_interrupt(lua_State *L, struct asio_rt *rt, int index)
 {
     if (lua_type(L, index) != LUA_TUSERDATA || !lua_getmetatable(L, index))
         return false;
-    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_interrupt_mt);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_cancelled);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_INTERRUPT_MT]);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_CANCELLED]);
     bool same = lua_rawequal(L, -2, -3) || lua_rawequal(L, -1, index);
     lua_pop(L, 3);
     return same;
@@ -135,7 +135,7 @@ static int interrupt_tostring(lua_State *L)
     return 1;
 }
 
-void asio_timeout_open(lua_State *L, struct asio_rt *rt)
+static void timeout_part_open(lua_State *L, struct asio_rt *rt)
 {
     static const luaL_Reg core[] = { { "enter", l_timeout_enter }, { "enter_shield", l_enter_shield },
         { "leave", l_timeout_leave }, { "trace", l_trace }, { "set_trace", l_set_trace },
@@ -144,5 +144,7 @@ void asio_timeout_open(lua_State *L, struct asio_rt *rt)
     lua_createtable(L, 0, 1);
     lua_pushcfunction(L, interrupt_tostring);
     lua_setfield(L, -2, "__tostring");
-    lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_interrupt_mt);
+    lua_rawseti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_INTERRUPT_MT]);
 }
+
+const struct asio_part asio_part_timeout = { "timeout", timeout_part_open, NULL };

@@ -9,7 +9,7 @@
  * maybe by another light thread. Its deadline goes on meanwhile, and is told of then.
  *
  * Lifetime of struct asio_user_coroutine: a userdata, made when asio.coroutine first meets a coroutine;
- * the value under that coroutine in a table with weak keys (rt->ref_user_coroutine); on the stack of its resumer
+ * the value under that coroutine in a table with weak keys (rt->refs[ASIO_REF_USER_COROUTINE]); on the stack of its resumer
  * while it runs; its finalizer frees scopes that nobody will leave any more. */
 #include "base/error.h"
 #include "core/bind.h"
@@ -23,7 +23,7 @@ static struct asio_user_coroutine *new_user_coroutine(lua_State *L, struct asio_
     struct asio_user_coroutine *n = lua_newuserdata(L, sizeof *n);
     memset(n, 0, sizeof *n);
     n->co = lua_tothread(L, 1);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_user_coroutine_mt);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_USER_COROUTINE_MT]);
     lua_setmetatable(L, -2);
     return n;
 }
@@ -31,7 +31,7 @@ static struct asio_user_coroutine *new_user_coroutine(lua_State *L, struct asio_
 /* Pushes the record of the coroutine at index 1; made if there is none. */
 static struct asio_user_coroutine *push_user_coroutine(lua_State *L, struct asio_rt *rt)
 {
-    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_user_coroutine);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_USER_COROUTINE]);
     lua_pushvalue(L, 1);
     lua_rawget(L, -2);
     struct asio_user_coroutine *n = lua_touserdata(L, -1);
@@ -94,7 +94,7 @@ static int l_passes(lua_State *L)
 static int l_active(lua_State *L)
 {
     lua_settop(L, 1);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, asio_rt_of(L)->ref_user_coroutine);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, asio_rt_of(L)->refs[ASIO_REF_USER_COROUTINE]);
     lua_pushvalue(L, 1);
     lua_rawget(L, -2);
     const struct asio_user_coroutine *n = lua_touserdata(L, -1);
@@ -117,7 +117,7 @@ static int l_at_base(lua_State *L)
 static int l_user_coroutine_gc(lua_State *L)
 {
     struct asio_rt *rt = asio_rt_of(L);
-    struct asio_user_coroutine *n = asio_bind_to(L, 1, rt->ref_user_coroutine_mt);
+    struct asio_user_coroutine *n = asio_bind_to(L, 1, rt->refs[ASIO_REF_USER_COROUTINE_MT]);
     if (!n)
         return 0;
     take_off(n); /* one whose resumer was left by an error; a record must not outlive its userdata */
@@ -126,7 +126,7 @@ static int l_user_coroutine_gc(lua_State *L)
     return 0;
 }
 
-void asio_user_coroutine_open(lua_State *L, struct asio_rt *rt)
+static void user_coroutine_part_open(lua_State *L, struct asio_rt *rt)
 {
     static const luaL_Reg core[] = { { "coroutine_enter", l_user_coroutine_enter },
         { "coroutine_leave", l_user_coroutine_leave }, { "passes", l_passes },
@@ -134,11 +134,13 @@ void asio_user_coroutine_open(lua_State *L, struct asio_rt *rt)
     static const luaL_Reg methods[] = { { NULL, NULL } };
     static const luaL_Reg meta[] = { { "__gc", l_user_coroutine_gc }, { NULL, NULL } };
     asio_bind_functions(L, rt, "core", core);
-    asio_bind_class(L, rt, "user_coroutine", methods, meta, rt->ref_user_coroutine_mt);
+    asio_bind_class(L, rt, "user_coroutine", methods, meta, rt->refs[ASIO_REF_USER_COROUTINE_MT]);
     lua_newtable(L);
     lua_createtable(L, 0, 1);
     lua_pushliteral(L, "k");
     lua_setfield(L, -2, "__mode");
     lua_setmetatable(L, -2);
-    lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_user_coroutine);
+    lua_rawseti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_USER_COROUTINE]);
 }
+
+const struct asio_part asio_part_user_coroutine = { "user_coroutine", user_coroutine_part_open, NULL };

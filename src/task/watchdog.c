@@ -7,8 +7,6 @@
  *
  * Lifetime of struct asio_watchdog: made and freed by the loop thread, which waits for the helper to have
  * gone; the helper touches nothing else, above all no Lua. */
-#include "task/watchdog.h"
-
 #include "core/bind.h"
 #include "base/error.h"
 #include "core/sched.h"
@@ -17,13 +15,23 @@
 #include <stdio.h>
 #include <string.h>
 
+/* A light thread's time on the processor. */
+struct stretch {
+    struct asio_thread *thread; /* NULL: none runs. The helper does not look into it */
+    uint64_t since;             /* uv_hrtime() */
+    uint64_t told;              /* ns after which it was told of last; 0: not yet */
+};
+
 struct asio_watchdog {
-    uv_mutex_t lock; /* guards all below */
+    uv_mutex_t lock; /* guards all below, but for `outer` */
     uv_cond_t changed;
     uint64_t limit; /* ns */
-    struct asio_watch now;
+    struct stretch now;
     char name[64]; /* of now.thread */
     bool quit, gone;
+    /* Of the light threads that have spawned the running one, as far as they began after the watchdog. */
+    struct stretch outer[ASIO_DEPTH_MAX];
+    unsigned depth; /* resumes that have begun */
 };
 
 /* ---- the helper --------------------------------------------------------------------------- */
@@ -68,9 +76,9 @@ static void copy_name(lua_State *L, void *arg)
     snprintf(n->text, n->size, "%s", asio_thread_push_name(L, n->thread));
 }
 
-static void watchdog_set(struct asio_rt *rt, struct asio_watch watch)
+static void watchdog_set(struct asio_rt *rt, struct stretch watch)
 {
-    struct asio_watchdog *d = rt->watchdog;
+    struct asio_watchdog *d = asio_rt_part(rt, ASIO_PART_WATCHDOG);
     char text[sizeof d->name] = "";
     struct name n = { watch.thread, text, sizeof text };
     if (watch.thread && asio_rt_protect(rt, copy_name, &n) != 0)
@@ -81,19 +89,9 @@ static void watchdog_set(struct asio_rt *rt, struct asio_watch watch)
     uv_mutex_unlock(&d->lock);
 }
 
-struct asio_watch asio_watchdog_enter(struct asio_rt *rt, struct asio_thread *t)
-{
-    struct asio_watchdog *d = rt->watchdog;
-    uv_mutex_lock(&d->lock);
-    struct asio_watch before = d->now;
-    uv_mutex_unlock(&d->lock);
-    watchdog_set(rt, (struct asio_watch){ t, uv_hrtime(), 0 });
-    return before;
-}
-
 static void watchdog_tell_of(lua_State *L, void *arg)
 {
-    const struct asio_watch *w = arg;
+    const struct stretch *w = arg;
     const char *name = asio_thread_push_name(L, w->thread);
     double lasted = (double)(uv_hrtime() - w->since) / 1e9;
     if (w->thread->co)
@@ -105,21 +103,43 @@ static void watchdog_tell_of(lua_State *L, void *arg)
     fflush(stderr);
 }
 
-void asio_watchdog_leave(struct asio_rt *rt, struct asio_watch before)
+static struct stretch watchdog_now(struct asio_watchdog *d)
 {
-    struct asio_watchdog *d = rt->watchdog;
     uv_mutex_lock(&d->lock);
-    struct asio_watch was = d->now;
+    struct stretch now = d->now;
     uv_mutex_unlock(&d->lock);
-    watchdog_set(rt, before);
+    return now;
+}
+
+static void watchdog_begin(struct asio_rt *rt, struct asio_watchdog *d, struct asio_thread *t)
+{
+    assert(d->depth < ASIO_DEPTH_MAX);
+    d->outer[d->depth++] = watchdog_now(d);
+    watchdog_set(rt, (struct stretch){ t, uv_hrtime(), 0 });
+}
+
+static void watchdog_end(struct asio_rt *rt, struct asio_watchdog *d)
+{
+    struct stretch was = watchdog_now(d);
+    watchdog_set(rt, d->depth > 0 ? d->outer[--d->depth] : (struct stretch){ 0 });
     if (was.thread && was.told)
         asio_rt_protect(rt, watchdog_tell_of, &was);
 }
 
-static void stop(struct asio_rt *rt)
+static void watchdog_on_resume(struct asio_rt *rt, struct asio_thread *t, bool begins)
 {
-    struct asio_watchdog *d = rt->watchdog;
-    rt->watchdog = NULL;
+    struct asio_watchdog *d = asio_rt_part(rt, ASIO_PART_WATCHDOG);
+    if (begins)
+        watchdog_begin(rt, d, t);
+    else
+        watchdog_end(rt, d);
+}
+
+static void watchdog_part_close(struct asio_rt *rt)
+{
+    struct asio_watchdog *d = asio_rt_part(rt, ASIO_PART_WATCHDOG);
+    asio_rt_part_set(rt, ASIO_PART_WATCHDOG, NULL);
+    rt->on_resume = NULL;
     if (!d)
         return;
     uv_mutex_lock(&d->lock);
@@ -141,7 +161,7 @@ static int watchdog_start(struct asio_rt *rt, double seconds)
     memset(d, 0, sizeof *d);
     d->limit = (uint64_t)(seconds * 1e9);
     if (rt->current)
-        d->now = (struct asio_watch){ rt->current, uv_hrtime(), 0 };
+        d->now = (struct stretch){ rt->current, uv_hrtime(), 0 };
     int status = uv_mutex_init(&d->lock);
     if (status == 0 && (status = uv_cond_init(&d->changed)) < 0)
         uv_mutex_destroy(&d->lock);
@@ -153,7 +173,8 @@ static int watchdog_start(struct asio_rt *rt, double seconds)
         asio_mem.free(d);
         return status;
     }
-    rt->watchdog = d;
+    asio_rt_part_set(rt, ASIO_PART_WATCHDOG, d);
+    rt->on_resume = watchdog_on_resume;
     if (rt->current)
         watchdog_set(rt, d->now); /* with its name */
     return 0;
@@ -169,7 +190,7 @@ static int l_watchdog(lua_State *L)
         asio_error_arg(L, 1, "watchdog", "at least a millisecond expected");
     if (rt->closed)
         asio_error_misuse(L, "watchdog: the Lua state is being closed");
-    stop(rt);
+    watchdog_part_close(rt);
     int status = seconds < 0 ? 0 : watchdog_start(rt, seconds < AT_MOST ? seconds : AT_MOST);
     if (status < 0)
         return asio_error_push(L, status);
@@ -177,9 +198,10 @@ static int l_watchdog(lua_State *L)
     return 1;
 }
 
-void asio_watchdog_open(lua_State *L, struct asio_rt *rt)
+static void watchdog_part_open(lua_State *L, struct asio_rt *rt)
 {
     static const luaL_Reg module[] = { { "watchdog", l_watchdog }, { NULL, NULL } };
     asio_bind_functions(L, rt, "asio", module);
-    asio_rt_at_close(rt, stop);
 }
+
+const struct asio_part asio_part_watchdog = { "watchdog", watchdog_part_open, watchdog_part_close };

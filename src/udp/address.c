@@ -3,7 +3,7 @@
  * Addresses of datagrams, between the kernel's form and the text that scripts see. Every datagram has one to be
  * written, or read, or both; making a Lua string of it and parsing that again was measured at a
  * quarter of what this library adds to an echoed datagram. So the texts of the last addresses are kept, in
- * a table at rt->ref_udp_ips: Lua has each text once, and knows it again by where it is. */
+ * a table at rt->refs[ASIO_REF_UDP_IPS]: Lua has each text once, and knows it again by where it is. */
 #include "core/address.h"
 #include "base/error.h"
 #include "udp/udp.h"
@@ -47,7 +47,7 @@ static void keep(
 {
     unsigned place = place_of_ip(addr);
     struct asio_udp_ip *known = &shared->ips[place];
-    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_udp_ips);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_UDP_IPS]);
     lua_pushvalue(L, -2);
     lua_rawseti(L, -2, (int)place + 1); /* which is there since the start: allocates nothing */
     lua_pop(L, 1);
@@ -61,7 +61,7 @@ void asio_udp_push_ip(lua_State *L, struct asio_udp_socket *s, const struct sock
     char ip[ASIO_IP_MAX];
     unsigned place = place_of_ip(addr);
     if (same_ip(&s->shared->ips[place].addr, addr)) {
-        lua_rawgeti(L, LUA_REGISTRYINDEX, s->rt->ref_udp_ips);
+        lua_rawgeti(L, LUA_REGISTRYINDEX, s->rt->refs[ASIO_REF_UDP_IPS]);
         lua_rawgeti(L, -1, (int)place + 1);
         lua_replace(L, -2);
         return;
@@ -138,5 +138,5 @@ void asio_udp_address_open(lua_State *L, struct asio_rt *rt)
         lua_pushboolean(L, 0);
         lua_rawseti(L, -2, i);
     }
-    lua_rawseti(L, LUA_REGISTRYINDEX, rt->ref_udp_ips);
+    lua_rawseti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_UDP_IPS]);
 }

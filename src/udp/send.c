@@ -49,7 +49,7 @@ static void on_sent(uv_udp_send_t *req, int status)
     struct asio_udp_socket *s = req->handle->data;
     asio_mem.free(req);
     s->sending = false;
-    s->rt->alive--;
+    asio_rt_unref(s->rt);
     if (s->gone)
         return;
     if (status == 0)
@@ -84,7 +84,7 @@ static void wait_for_room(struct asio_udp_socket *s, int status)
 {
     if ((status == UV_EAGAIN && udp_send_hand_over(s)) || udp_send_retry_later(s)) {
         s->sending = true;
-        s->rt->alive++;
+        asio_rt_ref(s->rt);
         return;
     }
     udp_send_drop_sent(s, 1);

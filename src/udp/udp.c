@@ -39,23 +39,25 @@ static void udp_release(struct asio_udp_shared *shared)
 
 static struct asio_udp_shared *share(struct asio_rt *rt)
 {
-    struct asio_udp_shared *shared = rt->udp;
+    struct asio_udp_shared *shared = asio_rt_part(rt, ASIO_PART_UDP);
     if (!shared) {
-        shared = rt->udp = asio_mem.malloc(sizeof *shared);
+        shared = asio_mem.malloc(sizeof *shared);
         if (!shared)
             return NULL;
         memset(shared, 0, sizeof *shared);
         shared->references = 1;
+        asio_rt_part_set(rt, ASIO_PART_UDP, shared);
     }
     shared->references++;
     return shared;
 }
 
-static void udp_close(struct asio_rt *rt)
+static void udp_part_close(struct asio_rt *rt)
 {
-    if (rt->udp)
-        udp_release(rt->udp);
-    rt->udp = NULL;
+    struct asio_udp_shared *shared = asio_rt_part(rt, ASIO_PART_UDP);
+    if (shared)
+        udp_release(shared);
+    asio_rt_part_set(rt, ASIO_PART_UDP, NULL);
 }
 
 /* ---- the end ------------------------------------------------------------------------------ */
@@ -75,7 +77,7 @@ void asio_udp_finish(struct asio_udp_socket *s)
         return;
     s->gone = true;
     if (s->retrying)
-        s->rt->alive--;
+        asio_rt_unref(s->rt);
     asio_timer_remove(&s->rt->timers, &s->timer);
     asio_rt_flush_forget(s->rt, &s->flush);
     uv_close((uv_handle_t *)&s->handle, udp_on_close);
@@ -88,7 +90,7 @@ static void udp_on_timer(struct asio_timer *timer)
         asio_udp_finish(s);
     } else if (s->retrying) {
         s->sending = s->retrying = false;
-        s->rt->alive--;
+        asio_rt_unref(s->rt);
         asio_udp_flush(s);
     }
 }
@@ -244,7 +246,7 @@ static struct asio_udp *push_udp(lua_State *L, struct asio_rt *rt)
     struct asio_udp *u = lua_newuserdata(L, sizeof *u);
     u->magic = &asio_udp_magic;
     u->socket = NULL;
-    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->ref_udp_mt);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_UDP_MT]);
     lua_setmetatable(L, -2);
     return u;
 }
@@ -444,7 +446,7 @@ static int l_udp_tostring(lua_State *L)
     return 1;
 }
 
-void asio_udp_open(lua_State *L, struct asio_rt *rt)
+static void udp_part_open(lua_State *L, struct asio_rt *rt)
 {
     static const luaL_Reg core[] = { { "udp_connect", l_udp_connect }, { NULL, NULL } };
     static const luaL_Reg module[] = { { "udp", l_udp }, { NULL, NULL } };
@@ -454,10 +456,11 @@ void asio_udp_open(lua_State *L, struct asio_rt *rt)
     static const luaL_Reg meta[] = { { "__gc", l_udp_gc }, { "__tostring", l_udp_tostring }, { NULL, NULL } };
     asio_bind_functions(L, rt, "core", core);
     asio_bind_functions(L, rt, "asio", module);
-    asio_bind_class(L, rt, "udp", methods, meta, rt->ref_udp_mt);
+    asio_bind_class(L, rt, "udp", methods, meta, rt->refs[ASIO_REF_UDP_MT]);
     asio_udp_address_open(L, rt);
     asio_udp_recv_open(L, rt);
     asio_udp_send_open(L, rt);
     asio_udp_options_open(L, rt);
-    asio_rt_at_close(rt, udp_close);
 }
+
+const struct asio_part asio_part_udp = { "udp", udp_part_open, udp_part_close };
