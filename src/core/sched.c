@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * Light threads: spawn, park, wake, ready list, the turn; see sched.h. */
+ * Light threads: spawning, resuming and waking them, and what is to be told of them; see sched.h. The only
+ * lua_resume there is. */
 #include "core/sched.h"
 
 #include "core/coroutine.h"
@@ -34,24 +35,6 @@ void asio_sched_push_current(lua_State *L, struct asio_rt *rt)
 void asio_sched_forget(struct asio_thread *t)
 {
     asio_slot_give_back(t->wait.rt, t->wait.slot);
-}
-
-/* ---- what is given while waiting ---------------------------------------------------------- */
-
-void asio_wait_item_set(lua_State *L, struct asio_wait *w)
-{
-    asio_slot_set(L, w->rt, w->slot, ASIO_SLOT_ITEM);
-}
-
-void asio_wait_item_get(lua_State *L, struct asio_wait *w)
-{
-    asio_slot_get(L, w->rt, w->slot, ASIO_SLOT_ITEM);
-    asio_wait_item_clear(w);
-}
-
-void asio_wait_item_clear(struct asio_wait *w)
-{
-    asio_slot_clear(w->rt, w->slot, ASIO_SLOT_ITEM);
 }
 
 /* ---- resuming ----------------------------------------------------------------------------- */
@@ -268,94 +251,14 @@ void asio_sched_spawn_counted(struct asio_rt *rt, lua_State *L, int nargs, struc
     spawn(rt, L, nargs, ASIO_SPAWN_OWNER, counter);
 }
 
-/* ---- parking ------------------------------------------------------------------------------ */
-
-static bool is_main(lua_State *L)
-{
-    bool main = lua_pushthread(L);
-    lua_pop(L, 1);
-    return main;
-}
-
-static bool is_base(lua_State *L, const struct asio_rt *rt)
-{
-    return rt->current ? rt->current->co == L : is_main(L);
-}
-
-/* The users' coroutines that run above L do so no more if L itself asks: an error (a stack that
- * overflowed) has gone through the function that resumed them. */
-static void forget_above(lua_State *L, struct asio_rt *rt)
-{
-    struct asio_wait *w = rt->self;
-    struct asio_user_coroutine *n = w->user_coroutine;
-    while (n && n->co != L)
-        n = n->outer;
-    if (!n && !is_base(L, rt))
-        return; /* a coroutine that is not known */
-    while (w->user_coroutine != n)
-        asio_scope_pop_user_coroutine(w);
-}
-
-bool asio_sched_owns(lua_State *L, struct asio_rt *rt)
-{
-    const struct asio_wait *w = rt->self;
-    if (w->user_coroutine && w->user_coroutine->co != L)
-        forget_above(L, rt);
-    return w->user_coroutine ? w->user_coroutine->co == L : is_base(L, rt);
-}
+/* ---- ending a wait ------------------------------------------------------------------------ */
 
 const struct asio_wait_op asio_yield_op = { .name = "yield" };
-
-static const char cannot_suspend[] = "inside a call from C that cannot be suspended (table.sort, "
-                                     "string.gsub, a finalizer, require)";
-
-/* Why a call from L cannot wait; NULL: it can. */
-static const char *sched_obstacle(lua_State *L, struct asio_rt *rt)
-{
-    struct asio_wait *w = rt->self;
-    if (rt->closed)
-        return "the Lua state is being closed";
-    if (!asio_sched_owns(L, rt))
-        return "inside a coroutine of the script's own; asio.coroutine.install() lets waits pass through "
-               "such";
-    if (w->state != ASIO_WAIT_IDLE)
-        return "the light thread waits already";
-    if (rt->current)
-        return lua_isyieldable(L) && !(w->user_coroutine && w->user_coroutine->stuck) ? NULL : cannot_suspend;
-    if (rt->looping)
-        return "the event loop is already running";
-    if (asio_rt_in_finalizer(rt))
-        return "inside a finalizer";
-    return NULL;
-}
-
-bool asio_sched_can_wait(lua_State *L, struct asio_rt *rt)
-{
-    return sched_obstacle(L, rt) == NULL;
-}
-
-struct asio_wait *asio_sched_claim(lua_State *L, struct asio_rt *rt)
-{
-    const char *why = sched_obstacle(L, rt);
-    if (why)
-        asio_error_misuse(L, "cannot wait here: %s", why);
-    return rt->self;
-}
-
-/* Whether the record is a reason for run to go on. */
-static void set_counted(struct asio_wait *w, bool counted)
-{
-    if (counted && !w->counted)
-        asio_rt_ref(w->rt);
-    else if (!counted && w->counted)
-        asio_rt_unref(w->rt);
-    w->counted = counted;
-}
 
 static void sched_settle(struct asio_wait *w, int status)
 {
     asio_timer_clear(&w->timer);
-    set_counted(w, false);
+    asio_wait_uncount(w);
     w->status = status;
     w->state = ASIO_WAIT_DONE;
 }
@@ -407,21 +310,12 @@ void asio_sched_abort(struct asio_wait *w, int status)
     asio_sched_ready(w, w->status);
 }
 
-/* The reasons for a waiting record to count as alive: something outside can end its wait, or a
- * deadline will. */
-static void recount(struct asio_wait *w, bool reason)
-{
-    for (struct asio_scope *s = w->scope; s && !reason; s = s->outer)
-        reason = s->timer.at != ASIO_NEVER;
-    set_counted(w, reason);
-}
-
 void asio_sched_interrupt(struct asio_wait *w)
 {
     if (!is_parked(w))
         return;
     if (!asio_wait_interrupted(w)) { /* a shield's end, with nothing to let in */
-        recount(w, w->op->outside || w->timer.at != ASIO_NEVER);
+        asio_wait_count(w, w->op->outside || w->timer.at != ASIO_NEVER);
         return;
     }
     w->status = ASIO_INTERRUPTED;
@@ -430,58 +324,38 @@ void asio_sched_interrupt(struct asio_wait *w)
     asio_sched_wake(w, w->status);
 }
 
-static bool sched_is_over(const void *arg)
-{
-    return ((const struct asio_wait *)arg)->state != ASIO_WAIT_PARKED;
-}
-
-/* The main chunk does not yield: it runs the loop itself until its wait is over. A wait that was
- * over wins over a Ctrl-C of the same turn, which then ends the next one. */
-static int drive(lua_State *L, struct asio_wait *w)
-{
-    struct asio_rt *rt = w->rt;
-    luaL_checkstack(L, ASIO_WAIT_RESULTS, "too many results");
-    rt->main_L = L;
-    rt->stop = false;
-    asio_sched_loop(rt, true, sched_is_over, w);
-    bool ended = sched_is_over(w);
-    asio_sched_abort(w, UV_ECANCELED); /* unless it has */
-    w->state = ASIO_WAIT_IDLE;
-    if (ended || (rt->stop && !rt->interrupted))
-        return rt->main_results;
-    asio_sched_raise_interrupted(L, rt);
-    return asio_sched_deadlock(L, rt);
-}
-
-int asio_sched_park(lua_State *L, struct asio_wait *w, const struct asio_wait_op *op, double timeout)
-{
-    struct asio_rt *rt = w->rt;
-    w->op = op;
-    w->status = timeout < 0 ? 0 : asio_timer_set(&rt->timers, &w->timer, asio_rt_deadline(timeout));
-    if (w->status < 0) {
-        if (op->abort)
-            op->abort(w);
-        return asio_wait_push(L, w);
-    }
-    set_counted(w, op->outside || timeout >= 0);
-    if (w->scope && !w->counted)
-        recount(w, false);
-    w->since = (uint32_t)uv_now(&rt->loop);
-    w->state = ASIO_WAIT_PARKED;
-    if (w->main)
-        return drive(L, w);
-    /* All arguments stay on the stack, and so alive, while it waits: self may be a temporary. */
-    return lua_yield(L, lua_gettop(L));
-}
-
-int asio_sched_repark(lua_State *L)
-{
-    return lua_yield(L, lua_gettop(L));
-}
-
 void asio_sched_run(struct asio_thread *t)
 {
     resume(t, t->state == ASIO_THREAD_NEW ? t->nargs : results_to(&t->wait, t->co));
+}
+
+/* ---- what is to be told --------------------------------------------------------------------- */
+
+void asio_sched_report(struct asio_thread *t)
+{
+    struct asio_rt *rt = t->wait.rt;
+    t->joined = false;
+    t->next = rt->failed;
+    rt->failed = t;
+}
+
+void asio_sched_withdraw(struct asio_thread *t)
+{
+    struct asio_thread **link = &t->wait.rt->failed;
+    while (*link && *link != t)
+        link = &(*link)->next;
+    if (*link)
+        *link = t->next;
+    t->next = NULL;
+}
+
+void asio_sched_report_text(lua_State *L, struct asio_rt *rt)
+{
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_REPORTS]);
+    lua_insert(L, -2);
+    lua_rawseti(L, -2, rt->reports + 1);
+    rt->reports++;
+    lua_pop(L, 1);
 }
 
 /* ---- opening and closing ------------------------------------------------------------------ */

@@ -1,12 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * Light threads and the only lua_yield and lua_resume there are.
- *
- * A waiting operation is four steps: check the arguments; the fast path; asio_sched_claim, which
- * raises when this coroutine cannot wait; start the operation, link the record, and
- * `return asio_sched_park(...)`. Whoever completes it calls asio_sched_wake from a libuv callback
- * (the light thread runs at once: its data is still in the cache) or asio_sched_ready from Lua
- * (it is queued, so that two threads that wake each other cannot starve the loop). */
+ * Light threads: spawned, resumed and woken. A source that completes a wait calls asio_sched_wake from a libuv
+ * callback (the light thread runs at once: its data is still in the cache) or asio_sched_ready from Lua (the
+ * light thread is queued, so that two of them that wake each other cannot starve the loop). park.h suspends
+ * them, turn.h runs what is queued. */
 #ifndef ASIO_SCHED_H
 #define ASIO_SCHED_H
 
@@ -65,21 +62,6 @@ static inline bool asio_sched_interrupted(const struct asio_rt *rt)
     return asio_wait_interrupted(rt->self);
 }
 
-/* The wait record to use for a wait from L, or raises: not a light thread's coroutine, inside a
- * C call that cannot be suspended, loop already running below. Owns nothing yet. */
-struct asio_wait *asio_sched_claim(lua_State *L, struct asio_rt *rt);
-
-bool asio_sched_can_wait(lua_State *L, struct asio_rt *rt);
-
-/* L is what the running light thread (or the main chunk) runs on, and not a coroutine that somebody
- * made beside asio. */
-bool asio_sched_owns(lua_State *L, struct asio_rt *rt);
-
-/* Suspends the caller until the wait ends; use as `return asio_sched_park(...)`. The record must
- * be linked with its source. timeout in seconds: negative none, 0 only what is
- * there now. */
-int asio_sched_park(lua_State *L, struct asio_wait *w, const struct asio_wait_op *op, double timeout);
-
 /* Ends a parked wait; false if it was over already. The source has unlinked it. */
 bool asio_sched_wake(struct asio_wait *w, int status);  /* from libuv callbacks: runs it now */
 bool asio_sched_ready(struct asio_wait *w, int status); /* from anywhere: runs it soon */
@@ -92,15 +74,6 @@ void asio_sched_abort(struct asio_wait *w, int status);
 
 /* Something that may interrupt this record has happened (from a timer: it then runs at once). */
 void asio_sched_interrupt(struct asio_wait *w);
-
-/* The value that a record gives, or is given, while it waits (struct asio_wait_op.push fetches it).
- * Setting pops it from L. None of these allocates. */
-void asio_wait_item_set(lua_State *L, struct asio_wait *w);
-void asio_wait_item_get(lua_State *L, struct asio_wait *w); /* and clears it */
-void asio_wait_item_clear(struct asio_wait *w);
-
-/* For the shims: the light thread was resumed by hand; goes on waiting. */
-int asio_sched_repark(lua_State *L);
 
 /* For the turn: runs a light thread that was ready, until it waits again or ends. */
 void asio_sched_run(struct asio_thread *t);
@@ -116,16 +89,6 @@ void asio_sched_push_owned(lua_State *L, struct asio_thread *t);
 
 /* Lets go of a failed thread once reported. */
 void asio_sched_forget(struct asio_thread *t);
-
-/* ---- turn.c ---- */
-
-/* Runs turns until over(arg), asio.stop, Ctrl-C, or nothing is left; without `over` exactly one. A
- * turn: ready threads, flush, libuv (waiting for an event only if nobody is ready), deadlines, the
- * collector's share, reports. */
-void asio_sched_loop(struct asio_rt *rt, bool wait, bool (*over)(const void *arg), const void *arg);
-
-/* Raises "interrupted!" if Ctrl-C came. */
-void asio_sched_raise_interrupted(lua_State *L, struct asio_rt *rt);
 
 static inline bool asio_sched_has_ready(const struct asio_rt *rt)
 {
@@ -144,7 +107,13 @@ static inline bool asio_sched_alive(const struct asio_rt *rt)
     return rt->alive > 0 || asio_sched_has_ready(rt);
 }
 
-/* Raises the report that light threads wait and nothing can wake them. */
-int asio_sched_deadlock(lua_State *L, struct asio_rt *rt);
+/* Has the error that ended a light thread told at the end of the turn, unless something joins it by then. */
+void asio_sched_report(struct asio_thread *t);
+
+/* Takes it back: the caller sees to the error, and to the slot. */
+void asio_sched_withdraw(struct asio_thread *t);
+
+/* Has the text at the top of L (popped) told at the end of the turn. Raises out of memory. */
+void asio_sched_report_text(lua_State *L, struct asio_rt *rt);
 
 #endif

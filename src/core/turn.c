@@ -2,7 +2,7 @@
  *
  * The turn: light threads that are ready, what they wrote, libuv, deadlines, the collector's share, reports; and
  * the loop of turns, which whoever runs it ends. */
-#include "core/sched.h"
+#include "core/turn.h"
 
 /* Puts one list behind another. */
 static void list_join(struct asio_thread_list *list, struct asio_thread_list *added)
@@ -78,7 +78,7 @@ static void turn(struct asio_rt *rt, bool wait)
     note_turn(rt);
 }
 
-void asio_sched_loop(struct asio_rt *rt, bool wait, bool (*over)(const void *arg), const void *arg)
+void asio_turn_loop(struct asio_rt *rt, bool wait, bool (*over)(const void *arg), const void *arg)
 {
     asio_rt_flush(rt);
     asio_rt_enter(rt);
@@ -91,7 +91,7 @@ void asio_sched_loop(struct asio_rt *rt, bool wait, bool (*over)(const void *arg
     asio_rt_leave(rt);
 }
 
-void asio_sched_raise_interrupted(lua_State *L, struct asio_rt *rt)
+void asio_turn_raise_interrupted(lua_State *L, struct asio_rt *rt)
 {
     if (!rt->interrupted)
         return;
@@ -101,7 +101,7 @@ void asio_sched_raise_interrupted(lua_State *L, struct asio_rt *rt)
 }
 
 /* The report is made by a Lua part, which knows how to describe light threads. */
-int asio_sched_deadlock(lua_State *L, struct asio_rt *rt)
+int asio_turn_deadlock(lua_State *L, struct asio_rt *rt)
 {
     lua_rawgeti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_DEADLOCK]);
     lua_call(L, 0, 1);

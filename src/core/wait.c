@@ -3,6 +3,7 @@
 #include "core/wait.h"
 
 #include "base/error.h"
+#include "core/coroutine.h"
 
 #include <string.h>
 
@@ -141,4 +142,20 @@ void asio_wait_list_remove(struct asio_wait_list *list, struct asio_wait *w)
     else
         list->last = w->prev;
     w->next = w->prev = NULL;
+}
+
+void asio_wait_item_set(lua_State *L, struct asio_wait *w)
+{
+    asio_slot_set(L, w->rt, w->slot, ASIO_SLOT_ITEM);
+}
+
+void asio_wait_item_get(lua_State *L, struct asio_wait *w)
+{
+    asio_slot_get(L, w->rt, w->slot, ASIO_SLOT_ITEM);
+    asio_wait_item_clear(w);
+}
+
+void asio_wait_item_clear(struct asio_wait *w)
+{
+    asio_slot_clear(w->rt, w->slot, ASIO_SLOT_ITEM);
 }

@@ -135,6 +135,32 @@ int asio_push_interrupt(lua_State *L, struct asio_rt *rt);
 /* Pushes what a done wait returns. */
 int asio_wait_push(lua_State *L, struct asio_wait *w);
 
+/* The reasons for a waiting record to keep run going: `reason`, that something outside can end the wait or it has a
+ * deadline; or a deadline of a scope. */
+static inline void asio_wait_count(struct asio_wait *w, bool reason)
+{
+    for (struct asio_scope *s = w->scope; s && !reason; s = s->outer)
+        reason = s->timer.at != ASIO_NEVER;
+    if (reason && !w->counted)
+        asio_rt_ref(w->rt);
+    else if (!reason && w->counted)
+        asio_rt_unref(w->rt);
+    w->counted = reason;
+}
+
+static inline void asio_wait_uncount(struct asio_wait *w)
+{
+    if (w->counted)
+        asio_rt_unref(w->rt);
+    w->counted = false;
+}
+
+/* The value that a record gives, or is given, while it waits (struct asio_wait_op.push fetches it).
+ * Setting pops it from L. None of these allocates. */
+void asio_wait_item_set(lua_State *L, struct asio_wait *w);
+void asio_wait_item_get(lua_State *L, struct asio_wait *w); /* and clears it */
+void asio_wait_item_clear(struct asio_wait *w);
+
 /* A list of records in order of arrival. */
 struct asio_wait_list {
     struct asio_wait *first, *last;

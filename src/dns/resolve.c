@@ -10,7 +10,7 @@
 #include "core/address.h"
 #include "core/bind.h"
 #include "base/error.h"
-#include "core/sched.h"
+#include "core/park.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -365,7 +365,7 @@ static struct lookup *lookup_new(const char *host, size_t length, const struct o
 static int resolve_look_up(
     lua_State *L, struct asio_rt *rt, const char *host, size_t length, const struct options *o)
 {
-    struct asio_wait *w = asio_sched_claim(L, rt);
+    struct asio_wait *w = asio_park_claim(L, rt);
     int status = ready(rt);
     struct asio_names *n = asio_rt_part(rt, ASIO_PART_NAMES);
     struct lookup *k = status == 0 ? lookup_new(host, length, o) : NULL;
@@ -385,7 +385,7 @@ static int resolve_look_up(
     link_lookup(n, k);
     k->wait = w;
     w->source = k;
-    return asio_sched_park(L, w, &look_up_op, o->timeout);
+    return asio_park(L, w, &look_up_op, o->timeout);
 }
 
 /* ---- what Lua calls ----------------------------------------------------------------------- */
@@ -465,7 +465,7 @@ static int l_claim(lua_State *L)
     resolve_check_options(L, 1, 3, "connect", &o);
     if (asio_sched_interrupted(rt))
         return asio_push_interrupt(L, rt);
-    asio_sched_claim(L, rt);
+    asio_park_claim(L, rt);
     return asio_push_true(L);
 }
 

@@ -11,6 +11,7 @@
 #include "net/fd_passing.h"
 
 #include "core/bind.h"
+#include "core/park.h"
 #include "stream/conn.h"
 #include "base/error.h"
 #include "net/tcp.h"
@@ -335,12 +336,12 @@ static int send_now(lua_State *L, struct asio_stream *s, struct asio_stream *o)
     }
     if (status != UV_EAGAIN)
         return asio_push_fail(L, status);
-    struct asio_wait *w = asio_sched_claim(L, s->rt);
+    struct asio_wait *w = asio_park_claim(L, s->rt);
     struct asio_fd_passing *p = fd_passing_of(s);
     w->source = p;
     asio_wait_list_add(&p->senders, w);
     fd_passing_update(p);
-    return asio_sched_park(L, w, &send_op, time_left(L, s));
+    return asio_park(L, w, &send_op, time_left(L, s));
 }
 
 /* core.send_handle(conn, passed, since): true; or false, then what is queued has to be flushed first. */
@@ -461,12 +462,12 @@ static int l_fd_passing_receive(lua_State *L)
         return asio_push_fail(L, s->read_status);
     if (asio_inbuf_length(&s->in) > ASIO_READ_AHEAD)
         return push_failure(L, UV_ENOBUFS);
-    struct asio_wait *w = asio_sched_claim(L, rt);
+    struct asio_wait *w = asio_park_claim(L, rt);
     if (!asio_stream_start_reading(s))
         return asio_push_fail(L, s->read_status);
     w->source = p;
     p->receiver = w;
-    return asio_sched_park(L, w, &receive_op, s->read_timeout);
+    return asio_park(L, w, &receive_op, s->read_timeout);
 }
 
 static void fd_passing_part_open(lua_State *L, struct asio_rt *rt)

@@ -4,6 +4,7 @@
 #include "net/systemd.h"
 #include "core/address.h"
 #include "core/bind.h"
+#include "core/park.h"
 #include "base/error.h"
 #include "net/listener.h"
 #include "task/thread.h"
@@ -204,12 +205,12 @@ static int l_accept(lua_State *L)
         return asio_push_fail(L, UV_EBADF);
     if (asio_listener_take(L, l))
         return 2;
-    struct asio_wait *w = asio_sched_claim(L, rt);
+    struct asio_wait *w = asio_park_claim(L, rt);
     if (!l->server)
         return asio_push_fail(L, UV_ENOMEM);
     w->source = l;
     asio_wait_list_add(&l->accepters, w);
-    return asio_sched_park(L, w, &accept_op, timeout);
+    return asio_park(L, w, &accept_op, timeout);
 }
 
 /* ---- shutting down ------------------------------------------------------------------------ */
@@ -234,14 +235,14 @@ static int l_server_shutdown(lua_State *L)
     if (rt->closed || !drain)
         return asio_push_fail(L, UV_EBADF);
     bool alone = asio_drain_at_work(drain) == asio_drain_has(drain, rt->self);
-    struct asio_wait *w = alone ? NULL : asio_sched_claim(L, rt);
+    struct asio_wait *w = alone ? NULL : asio_park_claim(L, rt);
     if (server->listener)
         asio_listener_close(server->listener);
     if (alone)
         return asio_push_true(L);
     w->source = drain;
     asio_wait_list_add(&drain->waiters, w);
-    return asio_sched_park(L, w, &shutdown_op, timeout);
+    return asio_park(L, w, &shutdown_op, timeout);
 }
 
 /* core.cancel_handlers(server): all but the one that calls it. */

@@ -7,6 +7,7 @@
 #include "stream/conn.h"
 #include "base/error.h"
 #include "core/bind.h"
+#include "core/park.h"
 
 ASIO_UVSTREAM_LAYOUT(struct asio_tcp);
 
@@ -153,7 +154,7 @@ static int l_tcp_connect(lua_State *L)
         status = UV_EAFNOSUPPORT;
     if (status < 0)
         return asio_push_fail(L, status);
-    struct asio_wait *w = asio_sched_claim(L, rt);
+    struct asio_wait *w = asio_park_claim(L, rt);
     struct asio_connecting *c = start_connect(rt, &addr, &options, &status);
     return c ? asio_connecting_park(L, w, c, timeout) : asio_push_fail(L, status);
 }

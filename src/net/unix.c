@@ -5,6 +5,7 @@
 
 #include "core/address.h"
 #include "core/bind.h"
+#include "core/park.h"
 #include "stream/conn.h"
 #include "base/error.h"
 #include "net/fd_passing.h"
@@ -123,7 +124,7 @@ static int connect_named(
 {
     if (options->handles)
         return asio_push_fail(L, UV_ENOTSUP);
-    struct asio_wait *w = asio_sched_claim(L, rt);
+    struct asio_wait *w = asio_park_claim(L, rt);
     struct asio_uvstream *u = unix_make(rt, options);
     struct asio_connecting *c = u ? asio_connecting_new(u) : NULL;
     if (!c)

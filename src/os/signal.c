@@ -7,7 +7,7 @@
  * (struct signal) refers to it until close or collection; freed by libuv's close callback. */
 #include "core/bind.h"
 #include "base/error.h"
-#include "core/sched.h"
+#include "core/park.h"
 
 #include <signal.h>
 #include <string.h>
@@ -196,10 +196,10 @@ static int l_signal_wait(lua_State *L)
         watch->pending--;
         return asio_push_true(L);
     }
-    struct asio_wait *w = asio_sched_claim(L, rt);
+    struct asio_wait *w = asio_park_claim(L, rt);
     w->source = watch;
     asio_wait_list_add(&watch->waiters, w);
-    return asio_sched_park(L, w, &signal_op, timeout);
+    return asio_park(L, w, &signal_op, timeout);
 }
 
 static int l_signal_close(lua_State *L)

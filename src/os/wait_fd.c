@@ -8,7 +8,7 @@
  * it while somebody waits. */
 #include "core/bind.h"
 #include "base/error.h"
-#include "core/sched.h"
+#include "core/park.h"
 
 #include <string.h>
 
@@ -207,7 +207,7 @@ static int l_wait_fd(lua_State *L)
     double timeout = asio_check_timeout(L, 3, 3, "wait_fd");
     if (asio_sched_interrupted(rt))
         return asio_push_interrupt(L, rt);
-    struct asio_wait *w = asio_sched_claim(L, rt);
+    struct asio_wait *w = asio_park_claim(L, rt);
     struct poller *p = wait_fd_find(rt, fd);
     if (!p)
         p = open_poller(rt, fd, &status);
@@ -221,7 +221,7 @@ static int l_wait_fd(lua_State *L)
         abort_poll(w);
         return asio_push_fail(L, status);
     }
-    return asio_sched_park(L, w, &poll_op, timeout);
+    return asio_park(L, w, &poll_op, timeout);
 }
 
 static void wait_fd_part_close(struct asio_rt *rt)

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "core/bind.h"
+#include "core/park.h"
 #include "core/address.h"
 #include "net/proxy_protocol.h"
 
@@ -266,7 +267,7 @@ static int l_write(lua_State *L)
     struct asio_stream *s = c->stream;
     size_t n;
     if (s && s->out.length > ASIO_HIGH_WATER)
-        asio_sched_claim(L, s->rt); /* it will have to wait: raise before anything is queued */
+        asio_park_claim(L, s->rt); /* it will have to wait: raise before anything is queued */
     int top = lua_gettop(L);
     bool open = s && s->write_status == 0 && !s->shut && !s->tap;
     const char *bytes = top == 2 ? lua_tolstring(L, 2, &n) : NULL;

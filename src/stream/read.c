@@ -9,6 +9,7 @@
  * for a delimiter (s->delim) wants one more than it has looked at, so that nothing is looked at
  * twice. */
 #include "base/error.h"
+#include "core/park.h"
 #include "stream/stream.h"
 
 #include <string.h>
@@ -236,14 +237,14 @@ void asio_stream_ended(struct asio_stream *s, int status)
 static int stream_read_wait_for(
     lua_State *L, struct asio_stream *s, const struct asio_wait_op *op, size_t need, size_t max)
 {
-    struct asio_wait *w = asio_sched_claim(L, s->rt);
+    struct asio_wait *w = asio_park_claim(L, s->rt);
     if (!asio_stream_start_reading(s))
         return asio_push_fail(L, s->read_status);
     w->source = s;
     w->u.in.need = need;
     w->u.in.max = max;
     s->reader = w;
-    return asio_sched_park(L, w, op, s->read_timeout);
+    return asio_park(L, w, op, s->read_timeout);
 }
 
 int asio_stream_read(lua_State *L, struct asio_stream *s, size_t need, size_t max)

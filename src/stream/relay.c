@@ -11,6 +11,7 @@
  *
  * Nothing is decided in the callbacks: each does what it can, and `settle` looks what has become of it. */
 #include "core/bind.h"
+#include "core/park.h"
 #include "stream/conn.h"
 #include "base/error.h"
 #include "stream/splice.h"
@@ -425,7 +426,7 @@ static int run(lua_State *L, struct relay *r, struct asio_stream *a, struct asio
     w->status = relay_look(r);
     if (w->status == UV_EAGAIN) {
         w->source = r;
-        return asio_sched_park(L, w, &relay_op, -1);
+        return asio_park(L, w, &relay_op, -1);
     }
     relay_release(r, w->status);
     asio_mem.free(r);
@@ -435,7 +436,7 @@ static int run(lua_State *L, struct relay *r, struct asio_stream *a, struct asio
 static int relay_start(lua_State *L, struct asio_stream *a, struct asio_stream *b, double timeout)
 {
     struct asio_rt *rt = asio_rt_of(L);
-    struct asio_wait *w = asio_sched_claim(L, rt);
+    struct asio_wait *w = asio_park_claim(L, rt);
     struct relay *r = asio_mem.malloc(sizeof *r);
     if (!r)
         return asio_push_fail(L, UV_ENOMEM);

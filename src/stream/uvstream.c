@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * What every stream of libuv does for a transport; see uvstream.h. */
 #include "stream/uvstream.h"
+#include "core/park.h"
 
 #include "stream/conn.h"
 
@@ -226,5 +227,5 @@ int asio_connecting_park(lua_State *L, struct asio_wait *w, struct asio_connecti
 {
     c->wait = w;
     w->source = c;
-    return asio_sched_park(L, w, &connect_op, timeout);
+    return asio_park(L, w, &connect_op, timeout);
 }

@@ -6,6 +6,7 @@
  * mark writers wait: their bytes are queued already, so every write is contiguous and first come,
  * first served. */
 #include "base/error.h"
+#include "core/park.h"
 #include "stream/stream.h"
 
 enum { BUFS_MAX = 32 };
@@ -205,11 +206,11 @@ static int stream_write_park(
 {
     if (asio_sched_interrupted(s->rt))
         return asio_push_interrupt(L, s->rt);
-    struct asio_wait *w = asio_sched_claim(L, s->rt);
+    struct asio_wait *w = asio_park_claim(L, s->rt);
     w->source = s;
     w->u.out.target = target;
     asio_wait_list_add(&s->writers, w);
-    return asio_sched_park(L, w, op, s->write_timeout);
+    return asio_park(L, w, op, s->write_timeout);
 }
 
 int asio_stream_write_end(lua_State *L, struct asio_stream *s)
@@ -223,7 +224,7 @@ int asio_stream_write_end(lua_State *L, struct asio_stream *s)
         asio_rt_flush_later(rt, &s->flush);
     if (s->write_status < 0 || s->shut)
         return asio_push_fail(L, s->write_status < 0 ? s->write_status : UV_EPIPE);
-    if (s->out.length <= ASIO_HIGH_WATER || !asio_sched_can_wait(L, rt)) {
+    if (s->out.length <= ASIO_HIGH_WATER || !asio_park_can_wait(L, rt)) {
         asio_push_ok(L, rt); /* the shim adds the `true` */
         return 1;
     }

@@ -10,7 +10,7 @@
 
 #include "core/bind.h"
 #include "base/error.h"
-#include "core/sched.h"
+#include "core/park.h"
 
 #include <math.h>
 
@@ -134,11 +134,11 @@ static int l_channel_send(lua_State *L)
     }
     if (timeout == 0)
         return asio_push_fail(L, UV_ETIMEDOUT);
-    w = asio_sched_claim(L, rt);
+    w = asio_park_claim(L, rt);
     asio_wait_item_set(L, w);
     w->source = c;
     asio_wait_list_add(&c->senders, w);
-    return asio_sched_park(L, w, &send_op, timeout);
+    return asio_park(L, w, &send_op, timeout);
 }
 
 /* What is there: pushes token and value and returns true. */
@@ -178,10 +178,10 @@ static int l_channel_receive(lua_State *L)
         return asio_push_fail(L, UV_EBADF);
     if (timeout == 0)
         return asio_push_fail(L, UV_ETIMEDOUT);
-    struct asio_wait *w = asio_sched_claim(L, rt);
+    struct asio_wait *w = asio_park_claim(L, rt);
     w->source = c;
     asio_wait_list_add(&c->receivers, w);
-    return asio_sched_park(L, w, &receive_op, timeout);
+    return asio_park(L, w, &receive_op, timeout);
 }
 
 /* ---- select ------------------------------------------------------------------------------- */

@@ -9,6 +9,7 @@
  * that failed first keeps its slot, as one that is to be reported: by whoever waits for the group, or
  * when the group is collected. */
 #include "core/bind.h"
+#include "core/park.h"
 #include "base/error.h"
 #include "core/scope.h"
 #include "task/thread.h"
@@ -97,7 +98,7 @@ static void on_child_end(struct asio_wait *end)
     struct child *c = (struct child *)(void *)end;
     struct group *g = c->group;
     if (group_failed(c->thread) && !takes_failure(g, c))
-        asio_report_failed(c->thread);
+        asio_sched_report(c->thread);
     unlink_child(c);
     wake_waiters(g);
 }
@@ -143,7 +144,7 @@ static void started(struct child *c, struct asio_thread *t)
         return;
     }
     if (group_failed(t) && takes_failure(g, c))
-        asio_report_withdraw(t);
+        asio_sched_withdraw(t);
     unlink_child(c);
     wake_waiters(g);
 }
@@ -193,10 +194,10 @@ static int l_group_wait(lua_State *L)
         return asio_push_interrupt(L, rt);
     if (g->count == 0)
         return asio_push_true(L);
-    struct asio_wait *w = asio_sched_claim(L, rt);
+    struct asio_wait *w = asio_park_claim(L, rt);
     w->source = g;
     asio_wait_list_add(&g->waiters, w);
-    return asio_sched_park(L, w, &wait_op, -1);
+    return asio_park(L, w, &wait_op, -1);
 }
 
 /* The failure is somebody else's from here on. */
@@ -231,7 +232,7 @@ static int l_group_cancel(lua_State *L)
 static int l_group_enter(lua_State *L)
 {
     struct group *g = group_check(L, "group");
-    asio_sched_claim(L, asio_rt_of(L)); /* where it could not wait for its children none is to be started */
+    asio_park_claim(L, asio_rt_of(L)); /* where it could not wait for its children none is to be started */
     g->scope = asio_timeout_enter(L, ASIO_NEVER, "group");
     g->scope->holder = &g->scope;
     lua_pushnumber(L, (double)g->scope->id);
@@ -251,7 +252,7 @@ static int l_group_gc(lua_State *L)
     if (g->scope)
         g->scope->holder = NULL;
     if (g->failed && !rt->closed)
-        asio_report_failed(g->failed);
+        asio_sched_report(g->failed);
     g->failed = NULL;
     if (g->count > 0 && !rt->closed)
         rt->groups_dropped++;

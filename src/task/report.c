@@ -8,33 +8,6 @@
 
 #include <stdio.h>
 
-void asio_report_failed(struct asio_thread *t)
-{
-    struct asio_rt *rt = t->wait.rt;
-    t->joined = false;
-    t->next = rt->failed;
-    rt->failed = t;
-}
-
-void asio_report_withdraw(struct asio_thread *t)
-{
-    struct asio_thread **link = &t->wait.rt->failed;
-    while (*link && *link != t)
-        link = &(*link)->next;
-    if (*link)
-        *link = t->next;
-    t->next = NULL;
-}
-
-void asio_report_text(lua_State *L, struct asio_rt *rt)
-{
-    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_REPORTS]);
-    lua_insert(L, -2);
-    lua_rawseti(L, -2, rt->reports + 1);
-    rt->reports++;
-    lua_pop(L, 1);
-}
-
 enum { AT_ERROR = 1, AT_TRACEBACK, AT_HANDLE }; /* stack of a report_report; the last two may be nil */
 
 static void to_stderr(lua_State *L, struct asio_thread *t)
@@ -177,7 +150,7 @@ static int l_on_error(lua_State *L)
 static int l_report(lua_State *L)
 {
     lua_settop(L, 1);
-    asio_report_text(L, asio_rt_of(L));
+    asio_sched_report_text(L, asio_rt_of(L));
     return 0;
 }
 

@@ -2,7 +2,7 @@
  * asio.run, run_once, stop: the loop as the script drives it. */
 #include "base/error.h"
 #include "core/bind.h"
-#include "core/sched.h"
+#include "core/turn.h"
 
 static void check_may_run(lua_State *L, struct asio_rt *rt, const char *fname)
 {
@@ -60,12 +60,12 @@ static int l_run(lua_State *L)
     }
     bool again;
     do { /* the script's on_error may have begun something */
-        asio_sched_loop(rt, true, run_is_over, &r);
+        asio_turn_loop(rt, true, run_is_over, &r);
         again = asio_sched_has_reports(rt);
         if (again)
             rt->turn_ended(rt);
     } while (again && !run_is_over(&r) && !rt->stop && !rt->interrupted);
-    asio_sched_raise_interrupted(L, rt);
+    asio_turn_raise_interrupted(L, rt);
     if (!has_failed(&r) && asio_sched_interrupted(rt))
         return asio_push_interrupt(L, rt);
     if (!has_failed(&r) && !rt->stop && rt->threads > 0)
@@ -93,9 +93,9 @@ static int l_run_once(lua_State *L)
     if (seconds > 0 && asio_timer_set(&rt->timers, &limit, asio_rt_deadline(seconds)) < 0)
         return luaL_error(L, "not enough memory");
     rt->stop = false;
-    asio_sched_loop(rt, seconds != 0, NULL, NULL);
+    asio_turn_loop(rt, seconds != 0, NULL, NULL);
     asio_timer_remove(&rt->timers, &limit);
-    asio_sched_raise_interrupted(L, rt);
+    asio_turn_raise_interrupted(L, rt);
     lua_pushboolean(L, asio_sched_alive(rt));
     return 1;
 }

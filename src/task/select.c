@@ -8,6 +8,7 @@
 #include "task/select.h"
 
 #include "core/bind.h"
+#include "core/park.h"
 #include "base/error.h"
 #include "task/thread.h"
 
@@ -163,14 +164,14 @@ static int l_select(lua_State *L)
         return n;
     if (timeout == 0)
         return asio_push_fail(L, UV_ETIMEDOUT);
-    struct asio_wait *w = asio_sched_claim(L, rt);
+    struct asio_wait *w = asio_park_claim(L, rt);
     struct select *s = lua_newuserdata(L, sizeof *s + (size_t)count * sizeof *s->branches);
     n = poll_all(L, rt, count); /* once more: making that may have run finalizers, which send */
     if (n > 0)
         return n;
     join_all(L, rt, s, w, count);
     w->source = s;
-    return asio_sched_park(L, w, &select_op, timeout);
+    return asio_park(L, w, &select_op, timeout);
 }
 
 static int l_is_thread(lua_State *L)

@@ -7,6 +7,7 @@
  * wait; freed by the collector. A mutex that is held is in the list of its owner's joiners, and
  * is taken out by its finalizer. */
 #include "core/bind.h"
+#include "core/park.h"
 #include "base/error.h"
 #include "task/select.h"
 #include "task/thread.h"
@@ -31,10 +32,10 @@ static int sync_wait_for(
 {
     if (timeout == 0)
         return asio_push_fail(L, UV_ETIMEDOUT);
-    struct asio_wait *w = asio_sched_claim(L, asio_rt_of(L));
+    struct asio_wait *w = asio_park_claim(L, asio_rt_of(L));
     w->source = waiters;
     asio_wait_list_add(waiters, w);
-    return asio_sched_park(L, w, op, timeout);
+    return asio_park(L, w, op, timeout);
 }
 
 static void set_metatable(lua_State *L, int ref)
@@ -253,7 +254,7 @@ static void report_death(lua_State *L, void *arg)
     struct asio_thread *t = arg;
     lua_pushfstring(
         L, "light thread %s ended while it held a mutex, which is free again", asio_thread_push_name(L, t));
-    asio_report_text(L, t->wait.rt);
+    asio_sched_report_text(L, t->wait.rt);
 }
 
 static void owner_died(struct asio_wait *death)

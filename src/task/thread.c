@@ -5,6 +5,8 @@
  * the handle, and go with it. */
 #include "base/error.h"
 #include "core/bind.h"
+#include "core/turn.h"
+#include "core/park.h"
 #include "core/coroutine.h"
 #include "task/select.h"
 #include "task/thread.h"
@@ -161,7 +163,7 @@ static void fail(struct asio_thread *t, int status, int kept)
     if (t->by_cancel)
         t->joined = true;
     if (!t->joined)
-        asio_report_failed(t);
+        asio_sched_report(t);
 }
 
 static void thread_ended(struct asio_thread *t, int status)
@@ -212,14 +214,14 @@ static int l_yield(lua_State *L)
     struct asio_rt *rt = asio_rt_of(L);
     if (asio_sched_interrupted(rt))
         return asio_push_interrupt(L, rt);
-    struct asio_wait *w = asio_sched_claim(L, rt);
+    struct asio_wait *w = asio_park_claim(L, rt);
     if (w->main) { /* one turn for the others */
         rt->stop = false;
-        asio_sched_loop(rt, false, NULL, NULL);
-        asio_sched_raise_interrupted(L, rt);
+        asio_turn_loop(rt, false, NULL, NULL);
+        asio_turn_raise_interrupted(L, rt);
         return asio_push_true(L);
     }
-    int n = asio_sched_park(L, w, &asio_yield_op, -1);
+    int n = asio_park(L, w, &asio_yield_op, -1);
     asio_sched_ready(w, 0);
     return n;
 }
@@ -233,8 +235,8 @@ static int l_sleep(lua_State *L)
         return asio_push_interrupt(L, asio_rt_of(L));
     if (seconds == 0)
         return l_yield(L);
-    struct asio_wait *w = asio_sched_claim(L, asio_rt_of(L));
-    return asio_sched_park(L, w, seconds < 0 ? &sleep_op : &timed_sleep_op, seconds);
+    struct asio_wait *w = asio_park_claim(L, asio_rt_of(L));
+    return asio_park(L, w, seconds < 0 ? &sleep_op : &timed_sleep_op, seconds);
 }
 
 static int l_current(lua_State *L)
@@ -281,10 +283,10 @@ static int l_thread_join(lua_State *L)
         return asio_push_interrupt(L, rt);
     if (!t->co)
         return asio_push_true(L);
-    struct asio_wait *w = asio_sched_claim(L, rt);
+    struct asio_wait *w = asio_park_claim(L, rt);
     w->source = t;
     asio_wait_list_add(&t->joiners, w);
-    return asio_sched_park(L, w, &asio_join_op, timeout);
+    return asio_park(L, w, &asio_join_op, timeout);
 }
 
 /* For asio.select, whose shim asks for the outcome too. */
@@ -438,7 +440,7 @@ static void thread_part_open(lua_State *L, struct asio_rt *rt)
     static const luaL_Reg module[] = { { "spawn", l_thread_spawn }, { "current", l_current },
         { "now", l_now }, { NULL, NULL } };
     static const luaL_Reg waiting[] = { { "sleep", l_sleep }, { "yield", l_yield }, { "join", l_thread_join },
-        { "outcome", l_outcome }, { "repark", asio_sched_repark }, { "traceback", l_traceback },
+        { "outcome", l_outcome }, { "repark", asio_park_repark }, { "traceback", l_traceback },
         { NULL, NULL } };
     static const luaL_Reg methods[] = { { "status", l_status }, { "name", l_name },
         { "cancel", l_thread_cancel }, { NULL, NULL } };

@@ -39,15 +39,4 @@ extern const struct asio_wait_op asio_join_op;
 void asio_thread_set_trace(lua_State *L, int index);
 bool asio_thread_knows_trace(lua_State *L, int index, lua_State *co);
 
-/* ---- report.c ---- */
-
-/* Has an error that ended a light thread reported at the end of the turn, unless somebody joins. */
-void asio_report_failed(struct asio_thread *t);
-
-/* Takes it back: somebody else sees to it, and to its slot. */
-void asio_report_withdraw(struct asio_thread *t);
-
-/* The same for the text at the top of L (popped). Raises out of memory. */
-void asio_report_text(lua_State *L, struct asio_rt *rt);
-
 #endif

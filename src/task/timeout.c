@@ -4,6 +4,7 @@
  * errors that pass through functions of ours. */
 #include "base/error.h"
 #include "core/bind.h"
+#include "core/park.h"
 #include "core/scope.h"
 #include "task/thread.h"
 #include "task/timeout.h"
@@ -28,7 +29,7 @@ static struct asio_scope *timeout_enter(lua_State *L, uint64_t at, bool shield, 
     struct asio_rt *rt = asio_rt_of(L);
     if (rt->closed)
         asio_error_misuse(L, "%s: the Lua state is being closed", fname);
-    if (!asio_sched_owns(L, rt))
+    if (!asio_park_owns(L, rt))
         asio_error_misuse(L,
             "%s: inside a coroutine of the script's own; "
             "asio.coroutine.install() lets waits pass through such",

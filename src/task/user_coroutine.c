@@ -14,7 +14,7 @@
 #include "base/error.h"
 #include "core/bind.h"
 #include "core/scope.h"
-#include "core/sched.h"
+#include "core/park.h"
 
 #include <string.h>
 
@@ -56,7 +56,7 @@ static int l_user_coroutine_enter(lua_State *L)
     struct asio_user_coroutine *n = push_user_coroutine(L, rt);
     if (n->wait)
         return 0;
-    n->stuck = !asio_sched_owns(L, rt) || (w->user_coroutine && w->user_coroutine->stuck) ||
+    n->stuck = !asio_park_owns(L, rt) || (w->user_coroutine && w->user_coroutine->stuck) ||
         (rt->current && !lua_isyieldable(L));
     n->wait = w;
     n->outer = w->user_coroutine;

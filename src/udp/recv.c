@@ -9,6 +9,7 @@
  * for memory; it is given none, which ends its reading, once we have read. */
 #include "core/address.h"
 #include "core/bind.h"
+#include "core/park.h"
 #include "base/error.h"
 #include "udp/udp.h"
 
@@ -203,14 +204,14 @@ static bool is_for_readers(int status)
 
 static int wait_for_one(lua_State *L, struct asio_udp_socket *s, size_t max, double timeout)
 {
-    struct asio_wait *w = asio_sched_claim(L, s->rt);
+    struct asio_wait *w = asio_park_claim(L, s->rt);
     int status = start_reading(s);
     if (status < 0)
         return asio_push_fail(L, status);
     w->source = s;
     w->u.in.max = max;
     s->reader = w;
-    return asio_sched_park(L, w, &recv_op, timeout);
+    return asio_park(L, w, &recv_op, timeout);
 }
 
 /* core.udp_recv(socket, max, timeout) */

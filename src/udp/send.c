@@ -4,6 +4,7 @@
  * waits or ends. While the kernel has no room the first one is left to libuv, which watches the
  * socket; above a mark senders wait. What cannot be sent is dropped, and told to whoever sends next. */
 #include "core/bind.h"
+#include "core/park.h"
 #include "base/error.h"
 #include "udp/udp.h"
 
@@ -180,11 +181,11 @@ static int udp_send_park(
 {
     if (asio_sched_interrupted(s->rt))
         return asio_push_interrupt(L, s->rt);
-    struct asio_wait *w = asio_sched_claim(L, s->rt);
+    struct asio_wait *w = asio_park_claim(L, s->rt);
     w->source = s;
     w->u.out.target = target;
     asio_wait_list_add(&s->writers, w);
-    return asio_sched_park(L, w, op, s->write_timeout);
+    return asio_park(L, w, op, s->write_timeout);
 }
 
 /* What can be known before it is queued. */
@@ -212,7 +213,7 @@ static int send_end(lua_State *L, struct asio_udp_socket *s)
         asio_rt_flush_later(rt, &s->flush);
     if (now && alone && s->error && !asio_udp_is_answer(s->error))
         return asio_udp_push_failed(L, s);
-    if (s->out.cost <= s->options.send_queue || !asio_sched_can_wait(L, rt)) {
+    if (s->out.cost <= s->options.send_queue || !asio_park_can_wait(L, rt)) {
         asio_push_ok(L, rt); /* the shim adds the `true` */
         return 1;
     }
@@ -236,7 +237,7 @@ static int l_udp_send_send(lua_State *L)
     if (status == ASIO_UDP_NAME)
         return s->connected ? asio_push_fail(L, UV_EISCONN) : asio_udp_push_name(L, s);
     if (s->out.cost > s->options.send_queue)
-        asio_sched_claim(L, s->rt); /* it will have to wait: raise before anything is queued */
+        asio_park_claim(L, s->rt); /* it will have to wait: raise before anything is queued */
     if (status == 0)
         status = udp_send_check(s, &d, size);
     if (status == 0 && s->error)
