@@ -6,7 +6,7 @@ usage() {
     cat <<'END'
 ./build.sh                    install what is missing, configure, build
 ./build.sh example            ... and run examples/ping_pong.lua
-./build.sh test [NAME]        ... and run the tests, or the one file test/NAME.lua
+./build.sh test [NAME]        ... and run the tests, or the one file NAME_test.lua
 ./build.sh asan [NAME]        the same tests under AddressSanitizer and UBSan
 ./build.sh bench [ARGS]       compare with other libraries (installs them); ARGS go to bench/run
 ./build.sh lint               check the style of the Lua and C files

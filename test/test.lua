@@ -1,6 +1,6 @@
 -- Runs the tests:  ./test/luajit ./test/test.lua [--gc] [NAME ...] [luaunit's options]
 --
--- Every NAME_test.lua runs in a process of its own, so that one that crashes or hangs is one
+-- Every FOLDER/NAME_test.lua runs in a process of its own, so that one that crashes or hangs is one
 -- error and not the end of the run. --gc (or ASIO_GC=stress) collects garbage at every
 -- opportunity. The last line is luaunit's, summed over all files; the exit code is 0 when
 -- nothing failed.
@@ -8,14 +8,31 @@
 -- SPDX-License-Identifier: MIT
 
 local here = (arg[0]:match '^(.*/)' or './')
-package.path = here .. '?.lua;' .. package.path
+package.path = here .. 'support/?.lua;' .. package.path
+
+local function quote(word)
+  return "'" .. word:gsub("'", "'\\''") .. "'"
+end
+
+-- Every FOLDER/NAME_test.lua by its name, so that no new file is forgotten.
+local files = {}
+do
+  local list = io.popen('ls ' .. quote(here) .. '*/*_test.lua')
+  for path in list:lines() do
+    local name = path:match '([^/]*)_test%.lua$'
+    assert(not files[name], 'two test files with one name: ' .. name)
+    files[name] = path
+  end
+  list:close()
+  assert(next(files), 'no tests beside test.lua')
+end
 
 -- One file, in this process ---------------------------------------------------------------------
 
 local function run_here(dir, name, options)
   _G.arg = options -- luaunit takes them from here, when it is loaded
   local lu = require 'luaunit'
-  local suite = require 'support'.suite(require(name .. '_test'), dir)
+  local suite = require 'support'.suite(dofile(files[name]), dir)
   local runner = lu.LuaUnit.new()
   local failed = runner:runSuiteByInstances { { name, suite } }
   for _, node in ipairs(runner.result.skippedTests) do
@@ -26,10 +43,6 @@ local function run_here(dir, name, options)
 end
 
 -- All of them, each in a child ------------------------------------------------------------------
-
-local function quote(word)
-  return "'" .. word:gsub("'", "'\\''") .. "'"
-end
 
 local function read_file(path)
   local file = io.open(path)
@@ -91,16 +104,10 @@ local function closing_line(total, seconds)
   return table.concat(parts, ', ')
 end
 
--- Whatever is called NAME_test.lua, so that no new file is forgotten.
 local function all_names()
   local names = {}
-  local list = io.popen('ls ' .. quote(here))
-  for file in list:lines() do
-    names[#names + 1] = file:match '^(.*)_test%.lua$'
-  end
-  list:close()
+  for name in pairs(files) do names[#names + 1] = name end
   table.sort(names)
-  assert(#names > 0, 'no tests beside test.lua')
   return names
 end
 

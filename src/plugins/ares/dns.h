@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * Answers of name servers as they come off the wire. Nothing here trusts them: every length is
- * checked, names cannot loop. Pure functions over bytes; test/dns_fuzz.c feeds them garbage. */
+ * checked, names cannot loop. Pure functions over bytes; test/fuzz/dns_fuzz.c feeds them garbage. */
 #ifndef ARES_DNS_H
 #define ARES_DNS_H
 

@@ -1,7 +1,7 @@
--- The model of model_test: who does what at random, and whether that may end as it did.
+-- The model of model_test (test/task/): who does what at random, and whether that may end as it did.
 --
 -- A step is one operation of a light thread on something shared. What can be shared has files of its
--- own, which add their steps: model_channels, model_locks, model_links.
+-- own, which add their steps: model_channels, model_sync, model_links.
 --
 -- SPDX-License-Identifier: MIT
 

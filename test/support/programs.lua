@@ -8,19 +8,17 @@ local t = require 'support'
 
 local M = {}
 
-local here = debug.getinfo(1, 'S').source:match '^@(.*)programs%.lua$'
-if here == '' then here = './' end
 
 local LIMIT = 60 -- seconds that a program may run
 
 --- The path of an example.
 function M.example(name)
-  return here .. '../examples/' .. name .. '.lua'
+  return t.root .. 'examples/' .. name .. '.lua'
 end
 
 -- A shell command that runs an example under the time limit; what it reports is part of its output.
 local function command(name, options, ...)
-  local words = { t.quote(here .. 'luajit'), t.quote(M.example(name)) }
+  local words = { t.quote(t.launcher), t.quote(M.example(name)) }
   for _, word in ipairs { ... } do words[#words + 1] = t.quote(word) end
   return ('%s timeout --foreground -k 5 %d %s 2>&1'):format(
     options.env or '', LIMIT * t.patience, table.concat(words, ' '))

@@ -4,16 +4,14 @@
 
 local lu = require 'luaunit'
 local asio = require 'asio'
+local t = require 'support'
 
 local T = {}
-
-local root = debug.getinfo(1, 'S').source:match '^@(.*)test/meta_test%.lua$'
-  or debug.getinfo(1, 'S').source:match '^@(.*)meta_test%.lua$' .. '../'
 
 -- What the file names, by class: { ['asio.conn'] = { read = true, ... }, ... }
 local function annotated()
   local classes, class = {}, nil
-  for line in io.lines(root .. 'lua/asio/meta.lua') do
+  for line in io.lines(t.root .. 'lua/asio/meta.lua') do
     class = line:match '^%-%-%-@class ([%w_.]+)' or class
     local name = line:match '^%-%-%-@field ([%w_]+)'
     local of, method = line:match '^function ([%w_]+)[.:]([%w_]+)%('
@@ -79,7 +77,7 @@ function T.test_meta_names_what_stats_and_threads_return()
 end
 
 function T.test_meta_is_not_part_of_the_module()
-  local file = assert(io.open(root .. 'lua/asio/meta.lua'))
+  local file = assert(io.open(t.root .. 'lua/asio/meta.lua'))
   -- What cmake/embed.cmake looks for.
   lu.assertStrContains(file:read '*l', '---@meta')
   file:close()

@@ -14,7 +14,7 @@ local t = require 'support'
 local m = require 'model'
 local channels = require 'model_channels'
 local links = require 'model_links'
-local locks = require 'model_locks'
+local locks = require 'model_sync'
 
 local T = {}
 

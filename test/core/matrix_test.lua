@@ -335,10 +335,10 @@ local function case(operation, title, fn, ...)
   local function run() return fn(unpack(arguments, 1, count)) end
   if waits.operations[operation].network and not in_its_network then
     T[name] = function()
-      local result = child(function(which)
+      local result = child(function(which, file)
         local asio = require 'asio'
-        asio.run(require 'matrix_test'[which])
-      end, operation, { args = { name }, env = 'ASIO_TEST_NETWORK=1' })
+        asio.run(dofile(file)[which])
+      end, operation, { args = { name, debug.getinfo(1, 'S').source:sub(2) }, env = 'ASIO_TEST_NETWORK=1' })
       lu.assertEquals(result.err, '')
     end
   else

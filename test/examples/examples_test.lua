@@ -7,12 +7,9 @@ local t = require 'support'
 
 local T = {}
 
-local root = debug.getinfo(1, 'S').source:match '^@(.*)test/examples_test%.lua$'
-  or debug.getinfo(1, 'S').source:match '^@(.*)examples_test%.lua$' .. '../'
-local launcher = root .. 'test/luajit'
 
 local function example(name)
-  return root .. 'examples/' .. name .. '.lua'
+  return t.root .. 'examples/' .. name .. '.lua'
 end
 
 -- Runs an example that ends by itself; returns what it prints.
@@ -62,7 +59,7 @@ local function stop_gracefully(grace, client_closes)
     end
     conn:close()
     io.write(server:read '*a')
-  end, { args = { launcher, example 'graceful_shutdown', grace, client_closes and 'yes' or 'no' },
+  end, { args = { t.launcher, example 'graceful_shutdown', grace, client_closes and 'yes' or 'no' },
     seconds = 30 })
 end
 
@@ -77,11 +74,11 @@ end
 -- The other examples have files of their own: examples_NAME_test.lua.
 function T.test_every_example_has_a_case()
   local cases = {}
-  local list = io.popen('cat ' .. t.quote(root) .. 'test/examples*_test.lua')
+  local list = io.popen('cat ' .. t.quote(t.root) .. 'test/examples/*_test.lua')
   for name in list:read '*a':gmatch 'function T%.test_([%w_]*)' do cases[#cases + 1] = name end
   list:close()
-  list = io.popen('ls ' .. t.quote(root .. 'examples'))
-  local readme = assert(io.open(root .. 'examples/README.md')):read '*a'
+  list = io.popen('ls ' .. t.quote(t.root .. 'examples'))
+  local readme = assert(io.open(t.root .. 'examples/README.md')):read '*a'
   for file in list:lines() do
     local name, found = file:match '^(.*)%.lua$', false
     for _, case in ipairs(cases) do found = found or name and case:find(name, 1, true) == 1 end

@@ -9,14 +9,11 @@ local t = require 'support'
 
 local T = {}
 
-local root = debug.getinfo(1, 'S').source:match '^@(.*)test/docs_test%.lua$'
-  or debug.getinfo(1, 'S').source:match '^@(.*)docs_test%.lua$' .. '../'
-
 -- Reading -----------------------------------------------------------------------------------------
 
 local function chapters()
   local names = {}
-  local list = io.popen('ls ' .. t.quote(root .. 'docs'))
+  local list = io.popen('ls ' .. t.quote(t.root .. 'docs'))
   for name in list:lines() do
     names[#names + 1] = name:match '^(.*)%.md$'
   end
@@ -28,7 +25,7 @@ end
 -- lies between it and the block before.
 local function blocks_of(name)
   local blocks, block, between, number = {}, nil, false, 0
-  for line in io.lines(root .. 'docs/' .. name .. '.md') do
+  for line in io.lines(t.root .. 'docs/' .. name .. '.md') do
     number = number + 1
     local fence = line:match '^```(.*)$'
     if fence and block then

@@ -10,7 +10,6 @@ local rawunix = require 'rawunix'
 
 local T = {}
 
-local launcher = debug.getinfo(1, 'S').source:match '^@(.*)activation_test%.lua$' .. 'luajit'
 
 local function hello(conn)
   conn:write 'hello'
@@ -228,7 +227,7 @@ T.test_asked_from_outside = with_listeners(1, function(listeners)
   file:close()
   local child = rawunix.lend(listeners[1].fd, 9, io.popen, ([[ASIO_BUILD='%s' timeout 20 sh -c '
     exec 3<&9 9<&-
-    LISTEN_PID=$$ LISTEN_FDS=1 exec %s %s' 2>&1]]):format(os.getenv 'ASIO_BUILD' or '', launcher, script))
+    LISTEN_PID=$$ LISTEN_FDS=1 exec %s %s' 2>&1]]):format(os.getenv 'ASIO_BUILD' or '', t.launcher, script))
   local conn = assert(asio.connect('127.0.0.1', listeners[1]:port()))
   conn:write 'ping'
   lu.assertEquals(conn:read(5), 'ping!')
@@ -258,7 +257,7 @@ T.test_systemd_socket_activate = linux(function()
   script:close()
   local child = io.popen(([[ASIO_BUILD='%s' timeout 20 systemd-socket-activate -l %s/1 -l %s/2 \
     --fdname=one:two -E ASIO_BUILD -E PATH %s %s/server.lua 2>%s/err]]):format(
-    os.getenv 'ASIO_BUILD' or '', dir, dir, launcher, dir, dir))
+    os.getenv 'ASIO_BUILD' or '', dir, dir, t.launcher, dir, dir))
   for i, expected in ipairs { 'one', 'two' } do
     local conn
     t.wait_until(function()

@@ -51,8 +51,7 @@ local function shell(command, fn)
   local file = assert(io.open(path, 'w'))
   file:write(fn and string.dump(fn) or '')
   file:close()
-  local dir = debug.getinfo(1, 'S').source:match '^@(.*)stdio_test%.lua$'
-  local script = ("%sluajit %s"):format(dir == '' and './' or dir, path)
+  local script = ("%s %s"):format(t.launcher, path)
   local pipe = io.popen(('timeout -k 2 %d bash -c %s 2>&1; echo "code $?"'):format(20 * t.patience,
     t.quote((command:gsub('%%s', function() return script end)))))
   local out = pipe:read '*a'

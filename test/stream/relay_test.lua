@@ -276,7 +276,6 @@ end
 
 function T.test_without_files_for_a_pipe_it_copies()
   lu.assertEquals(t.quiet_child(function()
-    package.path = package.path .. ';' .. (os.getenv 'ASIO_TEST_DIR' or 'test') .. '/?.lua'
     local asio = require 'asio'
     local raw = require 'raw'
     local a, far_a = asio.socketpair()
@@ -290,8 +289,7 @@ function T.test_without_files_for_a_pipe_it_copies()
     print(far_b:read_all(math.huge) == ('0123456789abcdef'):rep(2 ^ 19))
     far_b:close()
     asio.run()
-  end, { env = 'ASIO_TEST_DIR=' .. t.quote((debug.getinfo(1, 'S').source:match '^@(.*)relay_test%.lua$'
-    or './'):gsub('(.)/$', '%1')) }), 'true\n')
+  end), 'true\n')
 end
 
 -- Faults ------------------------------------------------------------------------------------------

@@ -8,12 +8,9 @@ local t = require 'support'
 
 local T = {}
 
-local root = debug.getinfo(1, 'S').source:match '^@(.*)test/readme_test%.lua$'
-  or debug.getinfo(1, 'S').source:match '^@(.*)readme_test%.lua$' .. '../'
-
 -- The blocks of Lua in the README, in order.
 local function readme_programs()
-  local file = io.open(root .. 'README.md')
+  local file = io.open(t.root .. 'README.md')
   lu.skipIf(not file, 'there is no README.md')
   local text = file:read '*a'
   file:close()
@@ -51,7 +48,7 @@ function T.test_the_server_and_the_client()
     assert(up, 'the server does not listen')
     os.execute(('timeout 10 %s %s'):format(launcher, client_script))
     os.execute(('kill $(cat %s.pid); rm %s.pid'):format(server_script, server_script))
-  end, { wrap = t.network(), args = { root .. 'test/luajit', server, client } })
+  end, { wrap = t.network(), args = { t.launcher, server, client } })
   os.remove(server)
   os.remove(client)
   lu.assertStrContains(out, 'ping1-pong')

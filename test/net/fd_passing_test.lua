@@ -132,7 +132,7 @@ function T.test_another_process()
       boss:write 'done'
       boss:close()
     end)" 2>&1]]):format(os.getenv 'ASIO_BUILD' or '',
-    debug.getinfo(1, 'S').source:match '^@(.*)pass_test%.lua$' .. 'luajit', name))
+    t.launcher, name))
   for i = 1, 3 do lu.assertEquals({ clients[i]:join() }, { true, 'hello from the worker' }) end
   lu.assertTrue(done:join())
   lu.assertEquals(child:read '*a', '')

@@ -1,4 +1,4 @@
--- Semaphore, mutex, event. Channels and asio.select are in sync_test.lua.
+-- Semaphore, mutex, event. Channels and asio.select are in channel_test.lua.
 --
 -- SPDX-License-Identifier: MIT
 -- luacheck: ignore 431/asio (child processes require their own)

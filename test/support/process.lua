@@ -21,8 +21,6 @@ local M = {}
 
 local O_RDWR, O_NOCTTY, O_CLOEXEC, O_NONBLOCK, F_GETFL = 2, 256, 0x80000, 2048, 3
 local POLLIN, WNOHANG = 1, 1
-local here = debug.getinfo(1, 'S').source:match '^@(.*)process%.lua$'
-if here == '' then here = './' end
 
 local function check(result)
   if result < 0 then error(ffi.string(C.strerror(ffi.errno())), 3) end
@@ -95,7 +93,7 @@ function M.spawn(fn, fds, args, wrap)
   os.execute('chmod 644 ' .. path)
   local words = {}
   for word in (wrap or ''):gmatch '%S+' do words[#words + 1] = word end
-  for _, word in ipairs { here .. 'luajit', path, unpack(args or {}) } do words[#words + 1] = word end
+  for _, word in ipairs { t.launcher, path, unpack(args or {}) } do words[#words + 1] = word end
   local argv = ffi.new('const char *[?]', #words + 4)
   for i, word in ipairs(words) do argv[i + 2] = word end
   argv[0], argv[1], argv[2] = 'sh', '-c', 'exec "$0" "$@"'
@@ -140,8 +138,8 @@ end
 --- Words for `wrap` with which pipes of ours cannot be opened again; skips the case elsewhere.
 function M.stranger()
   require('luaunit').skipIf(os.execute(
-    ("setpriv --reuid=65534 --regid=65534 --clear-groups %sluajit -e 'require [[asio]]' 2>/dev/null")
-    :format(here)) ~= 0, 'needs root, setpriv, and a build that everybody can read')
+    ("setpriv --reuid=65534 --regid=65534 --clear-groups %s -e 'require [[asio]]' 2>/dev/null")
+    :format(t.launcher)) ~= 0, 'needs root, setpriv, and a build that everybody can read')
   return 'setpriv --reuid=65534 --regid=65534 --clear-groups'
 end
 

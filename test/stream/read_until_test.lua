@@ -375,7 +375,7 @@ end
 local function raises_in_loop(code, a, ...)
   local err = t.raises(code, loop, a, ...)
   local line = debug.getinfo(loop, 'S').linedefined + 1
-  lu.assertStrContains(err, ('until_test.lua:%d: '):format(line))
+  lu.assertStrContains(err, ('read_until_test.lua:%d: '):format(line))
   return err
 end
 

@@ -1,5 +1,5 @@
 -- asio.coroutine: coroutines of the user's own through which waits pass. What happens to Lua's own
--- is in coroutine_test.lua, what becomes of scopes in coroutine_scope_test.lua.
+-- is in coroutine_test.lua, what becomes of scopes in user_coroutine_scope_test.lua.
 --
 -- SPDX-License-Identifier: MIT
 -- luacheck: ignore 431/asio 431/co (child processes require their own)

@@ -1,4 +1,4 @@
--- Channels and asio.select. Locks and events are in lock_test.lua.
+-- Channels and asio.select. Locks and events are in sync_test.lua.
 --
 -- SPDX-License-Identifier: MIT
 -- luacheck: ignore 431/asio (child processes require their own)

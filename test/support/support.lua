@@ -17,13 +17,15 @@ M.stress = os.getenv 'ASIO_GC' == 'stress'
 M.long = os.getenv 'ASIO_LONG' == '1'
 M.sanitized = os.getenv 'ASIO_SANITIZED' == '1'
 
+--- The repository, with a slash at the end, and what runs a script with the library that was built.
+M.root = debug.getinfo(1, 'S').source:match '^@(.*)support%.lua$' .. '../../'
+M.launcher = M.root .. 'test/luajit'
+
 --- Limits in seconds are multiplied by this: sanitizers and a busy collector are slow.
 M.patience = (M.stress and 4 or 1) * (M.sanitized and 4 or 1)
 
 local LIMIT = 20        -- seconds for a case that names no limit
 local DRAIN = 3         -- seconds in which a case's last handles have to go
-local here = debug.getinfo(1, 'S').source:match '^@(.*)support%.lua$'
-if here == '' then here = './' end
 
 -- Cases ---------------------------------------------------------------------------------------
 
@@ -381,7 +383,7 @@ function M.child(fn, child_options)
   local script = assert(io.open(base, 'w'))
   script:write(prelude:format(string.dump(fn), '=child'))
   script:close()
-  local words = { quote(here .. 'luajit'), quote(base) }
+  local words = { quote(M.launcher), quote(base) }
   for _, word in ipairs(child_options.args or {}) do words[#words + 1] = quote(word) end
   local seconds = (child_options.seconds or 15) * M.patience
   local status = io.popen(("%s timeout -k 2 %d %s %s </dev/null >%s.out 2>%s.err; echo $?"):format(
