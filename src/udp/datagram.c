@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-/* A small block for a first datagram that nobody takes yet, large ones for a queue that goes on growing. */
+/* A small block for the first datagrams of a queue, large ones when it goes on growing. */
 enum { SMALL = 2 * 1024, LARGE = 16 * 1024, SPARE_SMALL = 16, SPARE_LARGE = 4, ALIGNMENT = 8 };
 
 /* Owned by its queue, then by the spares; freed by whichever drops it. */
@@ -17,17 +17,17 @@ struct asio_datagram_block {
     } data; /* capacity bytes: datagrams, one after the other, each followed by its bytes */
 };
 
-static size_t room_for(size_t size)
+static size_t datagram_room(size_t size)
 {
     return (sizeof(struct asio_datagram) + size + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1);
 }
 
-static struct asio_datagram *at(const struct asio_datagram_block *b, size_t offset)
+static struct asio_datagram *datagram_at(const struct asio_datagram_block *b, size_t offset)
 {
     return (struct asio_datagram *)(void *)((char *)b + offsetof(struct asio_datagram_block, data) + offset);
 }
 
-static struct asio_datagram_block *new_block(size_t capacity)
+static struct asio_datagram_block *datagram_new_block(size_t capacity)
 {
     struct asio_datagram_block *b = asio_mem.malloc(offsetof(struct asio_datagram_block, data) + capacity);
     if (b)
@@ -35,7 +35,7 @@ static struct asio_datagram_block *new_block(size_t capacity)
     return b;
 }
 
-static struct asio_datagram_block *take_block(
+static struct asio_datagram_block *datagram_take_block(
     struct asio_datagram_queue *q, struct asio_datagram_env *env, size_t need)
 {
     bool large = q->first || need > SMALL;
@@ -45,7 +45,7 @@ static struct asio_datagram_block *take_block(
         *spare = b->next;
         *(large ? &env->large_count : &env->small_count) -= 1;
     } else {
-        b = new_block(need > capacity ? need : capacity);
+        b = datagram_new_block(need > capacity ? need : capacity);
     }
     if (!b)
         return NULL;
@@ -92,13 +92,13 @@ void asio_datagram_env_free(struct asio_datagram_env *env)
 int asio_datagram_add(
     struct asio_datagram_queue *q, struct asio_datagram_env *env, const struct asio_datagram *d)
 {
-    size_t need = room_for(d->size);
+    size_t need = datagram_room(d->size);
     struct asio_datagram_block *b = q->last;
     if (!b || b->capacity - b->end < need)
-        b = take_block(q, env, need);
+        b = datagram_take_block(q, env, need);
     if (!b)
         return UV_ENOMEM;
-    struct asio_datagram *copy = at(b, b->end);
+    struct asio_datagram *copy = datagram_at(b, b->end);
     *copy = *d;
     copy->bytes = (char *)(copy + 1);
     if (d->size > 0)
@@ -111,7 +111,7 @@ int asio_datagram_add(
 
 struct asio_datagram *asio_datagram_first(const struct asio_datagram_queue *q)
 {
-    return q->first ? at(q->first, q->first->start) : NULL;
+    return q->first ? datagram_at(q->first, q->first->start) : NULL;
 }
 
 unsigned asio_datagram_gather(const struct asio_datagram_queue *q, struct asio_datagram **list, unsigned max)
@@ -119,8 +119,8 @@ unsigned asio_datagram_gather(const struct asio_datagram_queue *q, struct asio_d
     unsigned count = 0;
     for (struct asio_datagram_block *b = q->first; b && count < max; b = b->next) {
         for (size_t offset = b->start; offset < b->end && count < max;) {
-            list[count] = at(b, offset);
-            offset += room_for(list[count++]->size);
+            list[count] = datagram_at(b, offset);
+            offset += datagram_room(list[count++]->size);
         }
     }
     return count;
@@ -130,8 +130,8 @@ void asio_datagram_drop(struct asio_datagram_queue *q, struct asio_datagram_env 
 {
     for (; n > 0; n--) {
         struct asio_datagram_block *b = q->first;
-        size_t size = at(b, b->start)->size;
-        b->start += room_for(size);
+        size_t size = datagram_at(b, b->start)->size;
+        b->start += datagram_room(size);
         q->count--;
         q->cost -= asio_datagram_cost(size);
         if (b->start < b->end)

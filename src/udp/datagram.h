@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * A queue of datagrams: received and nobody has taken them, or on their way to the kernel. Each has an
+ * A queue of datagrams: received and not yet taken by the script, or on their way to the kernel. Each has an
  * address and its bytes, copied into blocks that hold many: one allocation for a hundred small
- * datagrams, and none while a queue comes and goes, since emptied blocks are kept for the next.
+ * datagrams, and none while a queue fills and empties, since emptied blocks are kept for the next.
  *
  * Lifetime of struct asio_datagram: in a block of its queue until it is dropped; it does not move. */
 #ifndef ASIO_DATAGRAM_H

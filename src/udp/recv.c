@@ -1,23 +1,25 @@
 /* SPDX-License-Identifier: MIT
  *
  * Receiving. As many datagrams as there are, up to ASIO_SYS_BATCH, are taken in one call; a reader that
- * waits runs once for all of them and finds the rest there when it asks again, without any of them
- * being copied but into its Lua string. What nobody takes is kept, up to a mark.
+ * waits runs once for all of them and finds the rest when it calls again; each is copied once, into its Lua
+ * string. Datagrams that no reader takes are kept, up to a mark.
  *
  * libuv's own batches (UV_UDP_RECVMMSG) are of 20, and another call says that nothing is left: measured
  * at a tenth of the processor time of an echo server. So libuv only tells that there is something, by asking
  * for memory; it is given none, which ends its reading, once we have read. */
+#include "udp/recv.h"
+
+#include "base/error.h"
 #include "core/address.h"
 #include "core/bind.h"
 #include "core/park.h"
-#include "base/error.h"
-#include "udp/udp.h"
+#include "udp/address.h"
 
 #include <string.h>
 
 /* ---- from libuv --------------------------------------------------------------------------- */
 
-/* There is something to be read. Only the call is made here: libuv may not be told to stop just now. */
+/* Datagrams can be read. Only the call is made here: uv_udp_recv_stop is not allowed inside this callback. */
 static void udp_recv_on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
 {
     (void)suggested;
@@ -38,7 +40,7 @@ static void udp_recv_on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *b
     *buf = leave ? asio_rt_scratch(s->rt) : uv_buf_init(NULL, 0);
 }
 
-static void stop_reading(struct asio_udp_socket *s)
+void asio_udp_recv_stop(struct asio_udp_socket *s)
 {
     if (s->reading)
         uv_udp_recv_stop(&s->handle);
@@ -52,21 +54,21 @@ static void udp_recv_wake_reader(struct asio_udp_socket *s, int status)
     asio_sched_wake(w, status);
 }
 
-/* Keeps what nobody has taken: where it is, the next will land. */
-static void keep_rest(struct asio_udp_socket *s)
+/* Keeps what the reader has not taken: the next batch lands in the same memory. */
+static void udp_recv_keep_rest(struct asio_udp_socket *s)
 {
     struct asio_udp_shared *shared = s->shared;
     size_t before = s->in.cost;
     for (; shared->first < shared->end && !s->closing; shared->first++)
         if (asio_datagram_add(&s->in, &shared->env, &shared->list[shared->first]) < 0)
-            asio_udp_failed(s, UV_ENOMEM); /* lost, and the next one who reads is told */
+            asio_udp_socket_failed(s, UV_ENOMEM); /* lost: the next reader gets the error */
     if (s->in.cost > before)
         asio_rt_external(s->rt, s->in.cost - before);
     shared->owner = NULL;
 }
 
 /* User code runs: the socket may have been closed afterwards, but its memory is there until libuv calls back. */
-static void deliver(struct asio_udp_socket *s, struct asio_datagram *list, unsigned count)
+static void udp_recv_deliver(struct asio_udp_socket *s, struct asio_datagram *list, unsigned count)
 {
     struct asio_udp_shared *shared = s->shared;
     for (unsigned i = 0; i < count; i++)
@@ -77,32 +79,33 @@ static void deliver(struct asio_udp_socket *s, struct asio_datagram *list, unsig
     shared->end = count;
     if (s->reader && s->in.count == 0)
         udp_recv_wake_reader(s, 0);
-    keep_rest(s);
+    udp_recv_keep_rest(s);
     if (!s->closing && !s->reader && s->in.cost > s->options.recv_queue) {
-        stop_reading(s);
+        asio_udp_recv_stop(s);
         s->full = true;
     }
 }
 
-static void on_error(struct asio_udp_socket *s, int status)
+static void udp_recv_on_error(struct asio_udp_socket *s, int status)
 {
-    if (!asio_udp_is_answer(status))
-        stop_reading(s); /* or libuv goes on telling; the next who reads finds out whether it lasts */
+    if (!asio_udp_socket_is_answer(status))
+        asio_udp_recv_stop(
+            s); /* or libuv reports it in every turn; the next reader finds out whether it lasts */
     if (s->reader)
         udp_recv_wake_reader(s, status);
     else
-        asio_udp_failed(s, status);
+        asio_udp_socket_failed(s, status);
 }
 
-static void deliver_one(
+static void udp_recv_deliver_one(
     struct asio_udp_socket *s, const uv_buf_t *buf, size_t size, const struct sockaddr *addr, bool partial)
 {
     struct asio_datagram d = { .bytes = buf->base, .size = (uint32_t)size, .partial = partial };
     memcpy(&d.address, addr, addr->sa_family == AF_INET6 ? sizeof d.address.v6 : sizeof d.address.v4);
-    deliver(s, &d, 1);
+    udp_recv_deliver(s, &d, 1);
 }
 
-static void on_recv(
+static void udp_recv_on_recv(
     uv_udp_t *handle, ssize_t n, const uv_buf_t *buf, const struct sockaddr *addr, unsigned flags)
 {
     struct asio_udp_socket *s = handle->data;
@@ -112,20 +115,20 @@ static void on_recv(
     else if (n == UV_ENOBUFS && buf->len == 0) /* that is libuv's word for having got no memory */
         n = UV_ENOMEM;
     if (n < 0)
-        on_error(s, (int)n);
+        udp_recv_on_error(s, (int)n);
     else if (taken && n > 0)
-        deliver(s, s->shared->batch->list, (unsigned)n);
-    else if (addr) /* without one there is nothing: an empty datagram has one */
-        deliver_one(s, buf, (size_t)n, addr, flags & UV_UDP_PARTIAL);
+        udp_recv_deliver(s, s->shared->batch->list, (unsigned)n);
+    else if (addr) /* NULL: nothing was there; an empty datagram has one */
+        udp_recv_deliver_one(s, buf, (size_t)n, addr, flags & UV_UDP_PARTIAL);
 }
 
-static int start_reading(struct asio_udp_socket *s)
+static int udp_recv_start(struct asio_udp_socket *s)
 {
     if (s->reading)
         return 0;
-    int status = asio_udp_open_as(s, AF_UNSPEC);
+    int status = asio_udp_socket_open_as(s, AF_UNSPEC);
     if (status == 0)
-        status = uv_udp_recv_start(&s->handle, udp_recv_on_alloc, on_recv);
+        status = uv_udp_recv_start(&s->handle, udp_recv_on_alloc, udp_recv_on_recv);
     s->reading = status == 0;
     s->full = false;
     return status;
@@ -133,19 +136,19 @@ static int start_reading(struct asio_udp_socket *s)
 
 /* ---- to Lua ------------------------------------------------------------------------------- */
 
-static bool is_batch_of(const struct asio_udp_socket *s)
+static bool udp_recv_has_batch(const struct asio_udp_socket *s)
 {
     return s->shared->owner == s && s->shared->first < s->shared->end;
 }
 
-static const struct asio_datagram *first(const struct asio_udp_socket *s)
+static const struct asio_datagram *udp_recv_first(const struct asio_udp_socket *s)
 {
     if (s->in.count > 0)
         return asio_datagram_first(&s->in);
-    return is_batch_of(s) ? &s->shared->list[s->shared->first] : NULL;
+    return udp_recv_has_batch(s) ? &s->shared->list[s->shared->first] : NULL;
 }
 
-static void drop_first(struct asio_udp_socket *s)
+static void udp_recv_drop_first(struct asio_udp_socket *s)
 {
     if (s->in.count == 0) {
         s->shared->first++;
@@ -153,7 +156,7 @@ static void drop_first(struct asio_udp_socket *s)
     }
     asio_datagram_drop(&s->in, &s->shared->env, 1);
     if (s->full && s->in.cost <= s->options.recv_queue / 2)
-        start_reading(s); /* if that fails, who finds nothing more tries again */
+        udp_recv_start(s); /* if that fails, the next reader that has to wait tries again */
 }
 
 /* The datagram is dropped last: running out of memory loses nothing. Making strings may run
@@ -161,7 +164,7 @@ static void drop_first(struct asio_udp_socket *s)
  * kept from reading. */
 static int udp_recv_push_first(lua_State *L, struct asio_udp_socket *s, size_t max)
 {
-    const struct asio_datagram *d = first(s);
+    const struct asio_datagram *d = udp_recv_first(s);
     int n = 2;
     s->pushing = true;
     if (d->size > max || d->partial) {
@@ -170,11 +173,11 @@ static int udp_recv_push_first(lua_State *L, struct asio_udp_socket *s, size_t m
         asio_push_ok(L, s->rt);
         lua_pushlstring(L, d->bytes, d->size);
     }
-    asio_udp_push_ip(L, s, &d->address.any);
+    asio_udp_address_push_ip(L, s, &d->address.any);
     lua_pushinteger(L, asio_address_port(&d->address.any));
     s->pushing = false;
     if (!s->closing)
-        drop_first(s);
+        udp_recv_drop_first(s);
     return n + 2;
 }
 
@@ -183,41 +186,41 @@ static int udp_recv_push_received(lua_State *L, struct asio_wait *w)
     return w->status < 0 ? asio_push_fail(L, w->status) : udp_recv_push_first(L, w->source, w->u.in.max);
 }
 
-static void abort_recv(struct asio_wait *w)
+static void udp_recv_on_abort(struct asio_wait *w)
 {
     struct asio_udp_socket *s = w->source;
     s->reader = NULL;
 }
 
-static const struct asio_wait_op recv_op = { "recv", true, abort_recv, udp_recv_push_received };
+static const struct asio_wait_op udp_recv_op = { "recv", true, udp_recv_on_abort, udp_recv_push_received };
 
 /* Raising out of memory leaves `pushing` set: a finalizer is what makes it mean something. */
-static bool is_busy(const struct asio_udp_socket *s)
+static bool udp_recv_is_busy(const struct asio_udp_socket *s)
 {
     return s->reader || (s->pushing && asio_rt_in_finalizer(s->rt));
 }
 
-static bool is_for_readers(int status)
+static bool udp_recv_is_for_readers(int status)
 {
-    return status == UV_ENOMEM || asio_udp_is_answer(status);
+    return status == UV_ENOMEM || asio_udp_socket_is_answer(status);
 }
 
-static int wait_for_one(lua_State *L, struct asio_udp_socket *s, size_t max, double timeout)
+static int udp_recv_wait(lua_State *L, struct asio_udp_socket *s, size_t max, double timeout)
 {
     struct asio_wait *w = asio_park_claim(L, s->rt);
-    int status = start_reading(s);
+    int status = udp_recv_start(s);
     if (status < 0)
         return asio_push_fail(L, status);
     w->source = s;
     w->u.in.max = max;
     s->reader = w;
-    return asio_park(L, w, &recv_op, timeout);
+    return asio_park(L, w, &udp_recv_op, timeout);
 }
 
 /* core.udp_recv(socket, max, timeout) */
-static int l_recv(lua_State *L)
+static int l_udp_recv(lua_State *L)
 {
-    struct asio_udp_socket *s = asio_udp_check(L, "recv");
+    struct asio_udp_socket *s = asio_udp_socket_check(L, "recv");
     size_t max = SIZE_MAX;
     double timeout = -1;
     bool own = false;
@@ -228,16 +231,16 @@ static int l_recv(lua_State *L)
         timeout = asio_check_timeout(L, 3, 2, "recv");
     }
     if (!s)
-        return asio_udp_closed(L);
+        return asio_udp_socket_push_closed(L);
     if (asio_sched_interrupted(s->rt))
         return asio_push_interrupt(L, s->rt);
-    if (is_busy(s))
+    if (udp_recv_is_busy(s))
         return asio_push_fail(L, UV_EBUSY);
-    if (first(s))
+    if (udp_recv_first(s))
         return udp_recv_push_first(L, s, max);
-    if (is_for_readers(s->error))
-        return asio_udp_push_failed(L, s);
-    return wait_for_one(L, s, max, own ? timeout : s->read_timeout);
+    if (udp_recv_is_for_readers(s->error))
+        return asio_udp_socket_push_failed(L, s);
+    return udp_recv_wait(L, s, max, own ? timeout : s->read_timeout);
 }
 
 void asio_udp_recv_abort(struct asio_udp_socket *s, int status)
@@ -248,6 +251,6 @@ void asio_udp_recv_abort(struct asio_udp_socket *s, int status)
 
 void asio_udp_recv_open(lua_State *L, struct asio_rt *rt)
 {
-    static const luaL_Reg core[] = { { "udp_recv", l_recv }, { NULL, NULL } };
+    static const luaL_Reg core[] = { { "udp_recv", l_udp_recv }, { NULL, NULL } };
     asio_bind_functions(L, rt, "core", core);
 }

@@ -2,17 +2,20 @@
  *
  * Sending. Datagrams are copied to a queue, which goes to the kernel in one call when the light thread
  * waits or ends. While the kernel has no room the first one is left to libuv, which watches the
- * socket; above a mark senders wait. What cannot be sent is dropped, and told to whoever sends next. */
+ * socket; above a mark senders wait. What cannot be sent is dropped, and the next send or flush returns the
+ * error. */
+#include "udp/send.h"
+
+#include "base/error.h"
 #include "core/bind.h"
 #include "core/park.h"
-#include "base/error.h"
-#include "udp/udp.h"
+#include "udp/address.h"
 
 #include <string.h>
 
 enum { V4_MAX = 65507, V6_MAX = 65527 }; /* what fits into a packet, behind the headers */
 enum { COALESCE = 64 * 1024 };           /* a queue this long is sent at once, not when the thread parks */
-static const double again_in = 0.001;    /* seconds, where the kernel cannot say when it has room */
+static const double udp_send_again_in = 0.001; /* seconds, where the kernel cannot say when it has room */
 
 /* ---- to the kernel ------------------------------------------------------------------------ */
 
@@ -21,13 +24,13 @@ static void udp_send_drop_sent(struct asio_udp_socket *s, unsigned n)
     asio_datagram_drop(&s->out, &s->shared->env, n);
 }
 
-static const struct sockaddr *address_of(const struct asio_datagram *d)
+static const struct sockaddr *udp_send_address_of(const struct asio_datagram *d)
 {
     return d->address.any.sa_family == AF_UNSPEC ? NULL : &d->address.any;
 }
 
 /* How many were sent, or an error. */
-static int send_some(struct asio_udp_socket *s)
+static int udp_send_some(struct asio_udp_socket *s)
 {
     struct asio_datagram *list[ASIO_SYS_DATAGRAMS];
     unsigned count = asio_datagram_gather(&s->out, list, ASIO_SYS_DATAGRAMS);
@@ -37,7 +40,7 @@ static int send_some(struct asio_udp_socket *s)
         n = asio_sys_send_datagrams(fd, list, count);
     if (n == UV_ENOTSUP) {
         uv_buf_t buf = uv_buf_init((char *)list[0]->bytes, list[0]->size);
-        n = uv_udp_try_send(&s->handle, &buf, 1, address_of(list[0]));
+        n = uv_udp_try_send(&s->handle, &buf, 1, udp_send_address_of(list[0]));
         n = n < 0 ? n : 1;
     }
     for (int i = 0; i < n; i++)
@@ -45,7 +48,7 @@ static int send_some(struct asio_udp_socket *s)
     return n;
 }
 
-static void on_sent(uv_udp_send_t *req, int status)
+static void udp_send_on_sent(uv_udp_send_t *req, int status)
 {
     struct asio_udp_socket *s = req->handle->data;
     asio_mem.free(req);
@@ -57,8 +60,8 @@ static void on_sent(uv_udp_send_t *req, int status)
         s->rt->stats.bytes_out += asio_datagram_first(&s->out)->size;
     udp_send_drop_sent(s, 1);
     if (status < 0)
-        asio_udp_failed(s, status);
-    asio_udp_flush(s);
+        asio_udp_socket_failed(s, status);
+    asio_udp_send_flush(s);
 }
 
 /* The first one is libuv's until it is out. */
@@ -66,8 +69,8 @@ static bool udp_send_hand_over(struct asio_udp_socket *s)
 {
     struct asio_datagram *d = asio_datagram_first(&s->out);
     uv_buf_t buf = uv_buf_init((char *)d->bytes, d->size);
-    uv_udp_send_t *req = asio_mem.malloc(sizeof *req); /* it may be a while until it is needed again */
-    if (req && uv_udp_send(req, &s->handle, &buf, 1, address_of(d), on_sent) == 0)
+    uv_udp_send_t *req = asio_mem.malloc(sizeof *req); /* not kept in the socket: this is rare */
+    if (req && uv_udp_send(req, &s->handle, &buf, 1, udp_send_address_of(d), udp_send_on_sent) == 0)
         return true;
     asio_mem.free(req);
     return false;
@@ -77,11 +80,11 @@ static bool udp_send_hand_over(struct asio_udp_socket *s)
  * while, and there is nothing to wait for but time. */
 static bool udp_send_retry_later(struct asio_udp_socket *s)
 {
-    s->retrying = asio_timer_set(&s->rt->timers, &s->timer, asio_rt_deadline(again_in)) == 0;
+    s->retrying = asio_timer_set(&s->rt->timers, &s->timer, asio_rt_deadline(udp_send_again_in)) == 0;
     return s->retrying;
 }
 
-static void wait_for_room(struct asio_udp_socket *s, int status)
+static void udp_send_wait_for_room(struct asio_udp_socket *s, int status)
 {
     if ((status == UV_EAGAIN && udp_send_hand_over(s)) || udp_send_retry_later(s)) {
         s->sending = true;
@@ -89,10 +92,10 @@ static void wait_for_room(struct asio_udp_socket *s, int status)
         return;
     }
     udp_send_drop_sent(s, 1);
-    asio_udp_failed(s, UV_ENOMEM);
+    asio_udp_socket_failed(s, UV_ENOMEM);
 }
 
-static struct asio_wait *reached(struct asio_udp_socket *s)
+static struct asio_wait *udp_send_reached(struct asio_udp_socket *s)
 {
     struct asio_wait *w = s->writers.first;
     while (w && w->u.out.target > s->queued - s->out.cost)
@@ -105,42 +108,42 @@ static struct asio_wait *reached(struct asio_udp_socket *s)
 static void udp_send_wake_writers(struct asio_udp_socket *s)
 {
     struct asio_wait *w;
-    while ((w = reached(s)) != NULL) {
+    while ((w = udp_send_reached(s)) != NULL) {
         asio_wait_list_remove(&s->writers, w);
         asio_sched_ready(w, 0);
     }
 }
 
-static void continue_close(struct asio_udp_socket *s)
+static void udp_send_continue_close(struct asio_udp_socket *s)
 {
     if (s->gone || s->retrying)
         return;
     bool waits = s->out.count > 0 && s->timer.at == ASIO_NEVER;
     if (s->out.count == 0 || (waits && asio_timer_set(&s->rt->timers, &s->timer, s->give_up) < 0))
-        asio_udp_finish(s);
+        asio_udp_socket_finish(s);
 }
 
-/* Linux tells the answer to an earlier datagram in place of sending the next, which is then tried again. */
-void asio_udp_flush(struct asio_udp_socket *s)
+/* Linux returns the answer to an earlier datagram instead of sending the next one, which is then tried again. */
+void asio_udp_send_flush(struct asio_udp_socket *s)
 {
     bool answered = false;
     while (s->out.count > 0 && !s->sending && !s->gone) {
-        int n = send_some(s);
+        int n = udp_send_some(s);
         if (n == UV_EAGAIN || n == UV_ENOBUFS) {
-            wait_for_room(s, n);
+            udp_send_wait_for_room(s, n);
             continue;
         }
-        bool answer = n < 0 && s->connected && asio_udp_is_answer(n) && !answered;
+        bool answer = n < 0 && s->connected && asio_udp_socket_is_answer(n) && !answered;
         if (!answer)
             udp_send_drop_sent(s, n < 0 ? 1 : (unsigned)n);
         if (n < 0)
-            asio_udp_failed(s, n); /* last: it may come back here, see udp_send_wake_writers */
+            asio_udp_socket_failed(s, n); /* last: it may come back here, see udp_send_wake_writers */
         answered = answer;
     }
     if (s->writers.first)
         udp_send_wake_writers(s);
     if (s->closing)
-        continue_close(s);
+        udp_send_continue_close(s);
 }
 
 /* ---- from Lua ----------------------------------------------------------------------------- */
@@ -153,7 +156,7 @@ static void udp_send_abort_send(struct asio_wait *w)
 }
 
 /* A time-out says how many datagrams are still queued: they will be sent, so do not send them again. */
-static int push_unsent(lua_State *L, struct asio_wait *w)
+static int udp_send_push_unsent(lua_State *L, struct asio_wait *w)
 {
     int n = asio_push_fail(L, w->status);
     if (w->status != UV_ETIMEDOUT)
@@ -162,19 +165,20 @@ static int push_unsent(lua_State *L, struct asio_wait *w)
     return n + 1;
 }
 
-static int push_sent(lua_State *L, struct asio_wait *w)
+static int udp_send_push_sent(lua_State *L, struct asio_wait *w)
 {
-    return w->status < 0 ? push_unsent(L, w) : asio_push_true(L);
+    return w->status < 0 ? udp_send_push_unsent(L, w) : asio_push_true(L);
 }
 
-static int push_flushed(lua_State *L, struct asio_wait *w)
+static int udp_send_push_flushed(lua_State *L, struct asio_wait *w)
 {
     struct asio_udp_socket *s = w->source;
-    return w->status == 0 && s->error ? asio_udp_push_failed(L, s) : push_sent(L, w);
+    return w->status == 0 && s->error ? asio_udp_socket_push_failed(L, s) : udp_send_push_sent(L, w);
 }
 
-static const struct asio_wait_op send_op = { "send", true, udp_send_abort_send, push_sent };
-static const struct asio_wait_op flush_op = { "flush", true, udp_send_abort_send, push_flushed };
+static const struct asio_wait_op udp_send_op = { "send", true, udp_send_abort_send, udp_send_push_sent };
+static const struct asio_wait_op udp_send_flush_op = { "flush", true, udp_send_abort_send,
+    udp_send_push_flushed };
 
 static int udp_send_park(
     lua_State *L, struct asio_udp_socket *s, const struct asio_wait_op *op, uint64_t target)
@@ -198,32 +202,32 @@ static int udp_send_check(struct asio_udp_socket *s, struct asio_datagram *d, si
     if (size > max)
         return UV_EMSGSIZE;
     d->size = (uint32_t)size;
-    return addressed ? asio_udp_fit(s, &d->address) : 0;
+    return addressed ? asio_udp_address_fit(s, &d->address) : 0;
 }
 
 /* Outside of light threads it goes out at once, and what becomes of it can be told. */
-static int send_end(lua_State *L, struct asio_udp_socket *s)
+static int udp_send_end(lua_State *L, struct asio_udp_socket *s)
 {
     struct asio_rt *rt = s->rt;
     bool now = rt->depth == 0 && !rt->looping, alone = s->out.count == 1;
     if (now || s->out.count >= ASIO_SYS_DATAGRAMS || s->out.cost >= COALESCE ||
         s->out.cost > s->options.send_queue)
-        asio_udp_flush(s);
+        asio_udp_send_flush(s);
     else
         asio_rt_flush_later(rt, &s->flush);
-    if (now && alone && s->error && !asio_udp_is_answer(s->error))
-        return asio_udp_push_failed(L, s);
+    if (now && alone && s->error && !asio_udp_socket_is_answer(s->error))
+        return asio_udp_socket_push_failed(L, s);
     if (s->out.cost <= s->options.send_queue || !asio_park_can_wait(L, rt)) {
         asio_push_ok(L, rt); /* the shim adds the `true` */
         return 1;
     }
-    return udp_send_park(L, s, &send_op, s->queued - s->options.send_queue / 4);
+    return udp_send_park(L, s, &udp_send_op, s->queued - s->options.send_queue / 4);
 }
 
 /* core.udp_send(socket, data, host, port) or core.udp_send(socket, data[, raw]) */
-static int l_udp_send_send(lua_State *L)
+static int l_udp_send(lua_State *L)
 {
-    struct asio_udp_socket *s = asio_udp_check(L, "send");
+    struct asio_udp_socket *s = asio_udp_socket_check(L, "send");
     struct asio_datagram d = { .address.any.sa_family = AF_UNSPEC };
     size_t size;
     int status = 0;
@@ -231,37 +235,37 @@ static int l_udp_send_send(lua_State *L)
     if (!d.bytes)
         asio_error_type(L, 2, 1, "send", "string");
     if (lua_gettop(L) > 2) /* connected, the shim gives nothing more */
-        status = asio_udp_address(L, s, 3, "send", &d.address);
+        status = asio_udp_address_check(L, s, 3, "send", &d.address);
     if (!s)
         return asio_push_fail(L, UV_EBADF);
     if (status == ASIO_UDP_NAME)
-        return s->connected ? asio_push_fail(L, UV_EISCONN) : asio_udp_push_name(L, s);
+        return s->connected ? asio_push_fail(L, UV_EISCONN) : asio_udp_address_push_name(L, s);
     if (s->out.cost > s->options.send_queue)
         asio_park_claim(L, s->rt); /* it will have to wait: raise before anything is queued */
     if (status == 0)
         status = udp_send_check(s, &d, size);
     if (status == 0 && s->error)
-        return asio_udp_push_failed(L, s);
+        return asio_udp_socket_push_failed(L, s);
     if (status == 0)
         status = asio_datagram_add(&s->out, &s->shared->env, &d);
     if (status < 0)
         return asio_push_fail(L, status);
     s->queued += asio_datagram_cost(size);
-    return send_end(L, s);
+    return udp_send_end(L, s);
 }
 
 /* core.udp_flush(socket) */
-static int l_udp_send_flush(lua_State *L)
+static int l_udp_flush(lua_State *L)
 {
-    struct asio_udp_socket *s = asio_udp_check(L, "flush");
+    struct asio_udp_socket *s = asio_udp_socket_check(L, "flush");
     if (!s)
-        return asio_udp_closed(L);
+        return asio_udp_socket_push_closed(L);
     if (asio_sched_interrupted(s->rt))
         return asio_push_interrupt(L, s->rt);
-    asio_udp_flush(s);
+    asio_udp_send_flush(s);
     if (s->error)
-        return asio_udp_push_failed(L, s);
-    return s->out.count == 0 ? asio_push_true(L) : udp_send_park(L, s, &flush_op, s->queued);
+        return asio_udp_socket_push_failed(L, s);
+    return s->out.count == 0 ? asio_push_true(L) : udp_send_park(L, s, &udp_send_flush_op, s->queued);
 }
 
 void asio_udp_send_abort(struct asio_udp_socket *s, int status)
@@ -272,7 +276,7 @@ void asio_udp_send_abort(struct asio_udp_socket *s, int status)
 
 void asio_udp_send_open(lua_State *L, struct asio_rt *rt)
 {
-    static const luaL_Reg core[] = { { "udp_send", l_udp_send_send }, { "udp_flush", l_udp_send_flush },
+    static const luaL_Reg core[] = { { "udp_send", l_udp_send }, { "udp_flush", l_udp_flush },
         { NULL, NULL } };
     asio_bind_functions(L, rt, "core", core);
 }
