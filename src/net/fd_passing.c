@@ -391,7 +391,7 @@ static const struct asio_socket_family *fd_passing_family_of(uv_os_sock_t fd)
 static int fd_passing_open_handle(lua_State *L, struct asio_fd_passing *p, struct asio_conn *conn)
 {
     struct asio_rt *rt = p->pipe->stream.rt;
-    struct asio_options options = asio_options_default();
+    struct asio_socket_options options = asio_socket_options_default();
     const struct asio_socket_family *family = fd_passing_family_of(p->queue[0]);
     struct asio_uvstream *u = family ? family->make(rt, &options) : NULL;
     if (family && !u)

@@ -154,7 +154,7 @@ static int learn_name(struct asio_listener *l)
 }
 
 static struct asio_listener *new_listener(
-    struct asio_rt *rt, const struct asio_socket_family *family, const struct asio_options *options)
+    struct asio_rt *rt, const struct asio_socket_family *family, const struct asio_socket_options *options)
 {
     struct asio_listener *l = asio_mem.malloc(sizeof *l);
     if (!l)
@@ -191,7 +191,7 @@ static int listener_open_handle(struct asio_listener *l, const struct asio_endpo
 }
 
 int asio_listener_open(struct asio_rt *rt, struct asio_server *server, const struct asio_endpoint *where,
-    const struct asio_options *options)
+    const struct asio_socket_options *options)
 {
     struct asio_listener *l = new_listener(rt, where->family, options);
     int status = l ? init_handle(l, where) : UV_ENOMEM;
@@ -457,7 +457,7 @@ void asio_listener_complete(struct asio_listener *l, struct asio_stream *s)
 
 static bool is_full(const struct asio_listener *l)
 {
-    return l->options.max_connections && l->drain->connections.count >= l->options.max_connections;
+    return l->options.max_connections && l->drain->connections.count >= (size_t)l->options.max_connections;
 }
 
 /* Somebody waits for room. Connections that nobody refers to any more make some once they are collected,

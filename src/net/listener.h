@@ -52,7 +52,7 @@ struct asio_listener {
     char *path; /* owned, not terminated: its name instead of an address */
     size_t path_length;
     struct asio_sys_file file; /* that it made */
-    struct asio_options options;
+    struct asio_socket_options options;
     const struct asio_trusted_proxies *trust; /* connections come through a proxy; the holder's; or NULL */
     struct asio_wait_list accepters;          /* light threads in server:accept */
     /* Connections through a proxy, see proxy_accept.h: their header is waited for; it is there and nobody is. */
@@ -79,7 +79,7 @@ struct asio_endpoint {
 
 /* Opens the listener of a holder that has none; 0 or an error. */
 int asio_listener_open(struct asio_rt *rt, struct asio_server *server, const struct asio_endpoint *where,
-    const struct asio_options *options);
+    const struct asio_socket_options *options);
 
 void asio_listener_close(struct asio_listener *l);
 

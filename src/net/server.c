@@ -119,7 +119,8 @@ static struct asio_server *push_holder(lua_State *L, struct asio_rt *rt, int han
 }
 
 /* Pushes it, or nil. */
-static struct asio_trusted_proxies *push_trust(lua_State *L, int index, const struct asio_options *options)
+static struct asio_trusted_proxies *push_trust(
+    lua_State *L, int index, const struct asio_socket_options *options)
 {
     if (options->proxied) {
         lua_pushliteral(L, "proxy_protocol");
@@ -145,9 +146,9 @@ static int l_server(lua_State *L)
         asio_error_type(L, handler, handler, "server", "handler function");
     if (lua_gettop(L) < handler)
         lua_settop(L, handler);
-    struct asio_options options = asio_options_check(L, handler + 1, handler + 1, "server");
+    struct asio_socket_options options = asio_socket_options_check(L, handler + 1, handler + 1, "server");
     if (options.missing)
-        return asio_options_push_missing(L, &options);
+        return asio_socket_options_push_missing(L, &options);
     if (rt->closed)
         return asio_error_push(L, UV_EBADF);
     int results = find_where(L, &r, port);

@@ -49,13 +49,13 @@ static int tcp_open_socket(uv_stream_t *handle, uv_os_sock_t fd)
 }
 
 /* Sharing a port is asked for before binding, so that there has to be a socket from the start. */
-int asio_tcp_init(uv_loop_t *loop, uv_tcp_t *handle, int family, const struct asio_options *options)
+int asio_tcp_init(uv_loop_t *loop, uv_tcp_t *handle, int family, const struct asio_socket_options *options)
 {
     return uv_tcp_init_ex(loop, handle, options->reuseport ? (unsigned)family : AF_UNSPEC);
 }
 
 static struct asio_uvstream *make_bound(
-    struct asio_rt *rt, const struct asio_options *options, int family, int *status)
+    struct asio_rt *rt, const struct asio_socket_options *options, int family, int *status)
 {
     struct asio_uvstream *u = asio_uvstream_new(rt, sizeof(struct asio_tcp), &tcp_transport);
     *status = u ? asio_tcp_init(&rt->loop, (uv_tcp_t *)&u->handle, family, options) : UV_ENOMEM;
@@ -68,14 +68,14 @@ static struct asio_uvstream *make_bound(
     return u;
 }
 
-static struct asio_uvstream *tcp_make(struct asio_rt *rt, const struct asio_options *options)
+static struct asio_uvstream *tcp_make(struct asio_rt *rt, const struct asio_socket_options *options)
 {
-    struct asio_options unbound = { .linger = options->linger };
+    struct asio_socket_options unbound = { .linger = options->linger };
     int status; /* can only be that of memory */
     return make_bound(rt, &unbound, AF_UNSPEC, &status);
 }
 
-static int tcp_connected(struct asio_uvstream *u, const struct asio_options *options)
+static int tcp_connected(struct asio_uvstream *u, const struct asio_socket_options *options)
 {
     uv_tcp_t *handle = &((struct asio_tcp *)(void *)u)->handle;
     if (options->nodelay)
@@ -88,7 +88,8 @@ static int tcp_connected(struct asio_uvstream *u, const struct asio_options *opt
 const struct asio_socket_family asio_tcp_family = { "tcp", tcp_init, tcp_open_socket, tcp_make,
     tcp_connected };
 
-int asio_tcp_bind(uv_tcp_t *handle, const struct sockaddr_storage *addr, const struct asio_options *options)
+int asio_tcp_bind(
+    uv_tcp_t *handle, const struct sockaddr_storage *addr, const struct asio_socket_options *options)
 {
     uv_os_fd_t fd;
     int status = options->reuseport ? uv_fileno((uv_handle_t *)handle, &fd) : 0;
@@ -102,8 +103,8 @@ int asio_tcp_bind(uv_tcp_t *handle, const struct sockaddr_storage *addr, const s
 
 /* ---- connecting --------------------------------------------------------------------------- */
 
-static struct asio_connecting *start_connect(
-    struct asio_rt *rt, const struct sockaddr_storage *addr, const struct asio_options *options, int *status)
+static struct asio_connecting *start_connect(struct asio_rt *rt, const struct sockaddr_storage *addr,
+    const struct asio_socket_options *options, int *status)
 {
     struct asio_uvstream *u = make_bound(rt, options, addr->ss_family, status);
     if (!u)
@@ -131,14 +132,14 @@ static int l_tcp_connect(lua_State *L)
     struct asio_rt *rt = asio_rt_of(L);
     struct sockaddr_storage addr;
     double timeout = asio_check_timeout(L, 3, 3, "connect");
-    struct asio_options options = asio_options_check(L, 4, 3, "connect");
+    struct asio_socket_options options = asio_socket_options_check(L, 4, 3, "connect");
     int status = 0;
     if (options.handles)
         asio_error_arg(L, 3, "connect", "option 'handles' is for Unix sockets alone");
     if (asio_sched_interrupted(rt))
         return asio_push_interrupt(L, rt);
     if (options.missing) {
-        asio_options_push_missing(L, &options);
+        asio_socket_options_push_missing(L, &options);
         return asio_push_failed(L);
     }
     if (!lua_isnil(L, 2))
@@ -172,7 +173,7 @@ static int l_check_port(lua_State *L)
 /* Both userdata exist before either socket does: nothing is left over when memory runs out. */
 static int l_socketpair(lua_State *L)
 {
-    static const struct asio_options options = { .linger = 30 };
+    static const struct asio_socket_options options = { .linger = 30 };
     struct asio_rt *rt = asio_rt_of(L);
     struct asio_conn *ends[2] = { asio_conn_push(L, rt), asio_conn_push(L, rt) };
     uv_os_sock_t fds[2];

@@ -13,7 +13,8 @@ struct asio_tcp {
 extern const struct asio_socket_family asio_tcp_family;
 
 /* A handle that can be bound to addresses of a family with these options. If it fails nothing is left. */
-int asio_tcp_init(uv_loop_t *loop, uv_tcp_t *handle, int family, const struct asio_options *options);
-int asio_tcp_bind(uv_tcp_t *handle, const struct sockaddr_storage *addr, const struct asio_options *options);
+int asio_tcp_init(uv_loop_t *loop, uv_tcp_t *handle, int family, const struct asio_socket_options *options);
+int asio_tcp_bind(
+    uv_tcp_t *handle, const struct sockaddr_storage *addr, const struct asio_socket_options *options);
 
 #endif

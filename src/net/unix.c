@@ -69,7 +69,7 @@ static int unix_open_socket(uv_stream_t *handle, uv_os_sock_t fd)
     return uv_pipe_open((uv_pipe_t *)handle, (uv_file)fd);
 }
 
-static struct asio_uvstream *unix_make(struct asio_rt *rt, const struct asio_options *options)
+static struct asio_uvstream *unix_make(struct asio_rt *rt, const struct asio_socket_options *options)
 {
     const struct asio_transport *transport = options->handles ? &asio_fd_passing_transport : &pipe_transport;
     struct asio_uvstream *u = asio_uvstream_new(rt, sizeof(struct asio_unix), transport);
@@ -87,7 +87,7 @@ static struct asio_uvstream *unix_make(struct asio_rt *rt, const struct asio_opt
     return u;
 }
 
-static int unix_connected(struct asio_uvstream *u, const struct asio_options *options)
+static int unix_connected(struct asio_uvstream *u, const struct asio_socket_options *options)
 {
     return options->handles ? asio_fd_passing_begin(pipe_of(&u->stream)) : 0;
 }
@@ -119,8 +119,8 @@ int asio_unix_push_failure(lua_State *L, int status)
 }
 
 /* Where libuv has to do it. */
-static int connect_named(
-    lua_State *L, struct asio_rt *rt, const char *name, const struct asio_options *options, double timeout)
+static int connect_named(lua_State *L, struct asio_rt *rt, const char *name,
+    const struct asio_socket_options *options, double timeout)
 {
     if (options->handles)
         return asio_push_fail(L, UV_ENOTSUP);
@@ -142,13 +142,13 @@ static int l_unix_connect(lua_State *L)
     uv_os_sock_t fd;
     const char *name = asio_unix_name(L, 1, &n);
     double timeout = asio_check_timeout(L, 2, 2, "connect");
-    struct asio_options options = asio_options_check(L, 3, 2, "connect");
+    struct asio_socket_options options = asio_socket_options_check(L, 3, 2, "connect");
     if (options.bound)
         asio_error_arg(L, 2, "connect", "option 'bind' is for TCP alone");
     if (asio_sched_interrupted(rt))
         return asio_push_interrupt(L, rt);
     if (options.missing) {
-        asio_options_push_missing(L, &options);
+        asio_socket_options_push_missing(L, &options);
         return asio_push_failed(L);
     }
     struct asio_conn *conn = asio_conn_push(L, rt);

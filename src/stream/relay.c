@@ -12,6 +12,7 @@
  * Nothing is decided in the callbacks: each does what it can, and `settle` looks what has become of it. */
 #include "core/bind.h"
 #include "core/park.h"
+#include "core/options.h"
 #include "stream/conn.h"
 #include "base/error.h"
 #include "stream/splice.h"
@@ -450,24 +451,10 @@ static int relay_start(lua_State *L, struct asio_stream *a, struct asio_stream *
     return asio_push_fail(L, status);
 }
 
-static double relay_check_options(lua_State *L)
-{
-    if (lua_isnoneornil(L, 3))
-        return -1;
-    if (!lua_istable(L, 3))
-        asio_error_type(L, 3, 3, "relay", "table");
-    for (lua_pushnil(L); lua_next(L, 3); lua_pop(L, 1)) {
-        lua_pushvalue(L, -2); /* lua_tostring would change a number in place */
-        const char *name = lua_tostring(L, -1);
-        if (!name || strcmp(name, "timeout") != 0)
-            asio_error_arg(L, 3, "relay", "unknown option '%s'", name ? name : luaL_typename(L, -1));
-        lua_pop(L, 1);
-    }
-    lua_getfield(L, 3, "timeout");
-    double timeout = asio_check_timeout(L, -1, 3, "relay");
-    lua_pop(L, 1);
-    return timeout;
-}
+static const struct asio_option relay_options[] = {
+    { .name = "timeout", ASIO_OPTION_TIMEOUT, .unless = -1 }, /* seconds in which nothing moves */
+    { .name = NULL },
+};
 
 /* core.relay(a, b, options) */
 static int l_relay(lua_State *L)
@@ -481,7 +468,8 @@ static int l_relay(lua_State *L)
     }
     if (ends[0] == ends[1])
         asio_error_arg(L, 2, "relay", "two different connections expected");
-    double timeout = relay_check_options(L);
+    double timeout;
+    asio_options_read(L, 3, 3, "relay", relay_options, &timeout);
     if (asio_sched_interrupted(rt))
         return asio_push_interrupt(L, rt);
     struct asio_stream *a = ends[0]->stream, *b = ends[1]->stream;

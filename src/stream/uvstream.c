@@ -22,7 +22,7 @@ struct asio_uvstream *asio_uvstream_new(
 }
 
 struct asio_uvstream *asio_uvstream_adopt(struct asio_rt *rt, const struct asio_socket_family *family,
-    const struct asio_options *options, uv_os_sock_t fd, int *status)
+    const struct asio_socket_options *options, uv_os_sock_t fd, int *status)
 {
     struct asio_uvstream *u = family->make(rt, options);
     *status = u ? family->open(&u->handle, fd) : UV_ENOMEM;

@@ -9,7 +9,7 @@
 #ifndef ASIO_UVSTREAM_H
 #define ASIO_UVSTREAM_H
 
-#include "net/options.h"
+#include "net/socket_options.h"
 #include "stream/stream.h"
 
 /* The beginning of every such struct. */
@@ -37,14 +37,14 @@ struct asio_socket_family {
     int (*init)(uv_loop_t *loop, uv_stream_t *handle); /* one to listen with */
     int (*open)(uv_stream_t *handle, uv_os_sock_t fd); /* takes the socket, when it succeeds */
     /* A stream without a socket yet; NULL: out of memory. Give it back with asio_uvstream_discard. */
-    struct asio_uvstream *(*make)(struct asio_rt *rt, const struct asio_options *options);
+    struct asio_uvstream *(*make)(struct asio_rt *rt, const struct asio_socket_options *options);
     /* It has a connected socket: what the options want of that. */
-    int (*connected)(struct asio_uvstream *u, const struct asio_options *options);
+    int (*connected)(struct asio_uvstream *u, const struct asio_socket_options *options);
 };
 
 /* A connection over a connected socket, which is taken over (also when it fails: NULL, *status). */
 struct asio_uvstream *asio_uvstream_adopt(struct asio_rt *rt, const struct asio_socket_family *family,
-    const struct asio_options *options, uv_os_sock_t fd, int *status);
+    const struct asio_socket_options *options, uv_os_sock_t fd, int *status);
 
 /* Gives back a stream that was never a connection. */
 static inline void asio_uvstream_discard(struct asio_uvstream *u)

@@ -37,6 +37,15 @@ function T.test_unknown_names()
   t.bad_argument(4, 'server', function() asio.server('127.0.0.1', 0, nothing, { [true] = 1 }) end)
 end
 
+function T.test_the_nearest_name_is_suggested()
+  t.raises({ "'connect'", "did you mean 'nodelay'" }, asio.connect, '127.0.0.1', 1, { no_delay = true })
+  t.raises({ "'server'", "did you mean 'backlog'" }, asio.server, '127.0.0.1', 0, nothing, { backlgo = 1 })
+  t.raises({ "'relay'", "did you mean 'timeout'" }, asio.relay, asio.socketpair(), (asio.socketpair()),
+    { time_out = 1 })
+  local _, message = pcall(asio.connect, '127.0.0.1', 1, { [('x'):rep(1000)] = 1 })
+  lu.assertNotStrContains(message, 'did you mean')
+end
+
 function T.test_one_table_for_both_ends()
   local opts = {
     timeout = 5, linger = 1, nodelay = true, keepalive = 30, bind = '127.0.0.1', backlog = 10,
