@@ -3,38 +3,39 @@
 -- luacheck: ignore 241
 --
 -- For editors: the types of the module, and what its C core provides. This file is not part of the
--- module. What is written in Lua is named here by type alone; its text stands where it is defined, in
--- the files beside this one.
+-- module. A function that is written in Lua has only its type here; its text is where it is defined, in
+-- the files beside this one. docs/reference.md has the same functions on one page; a test compares the two.
 --
--- Unless said otherwise, times are seconds and sizes bytes. Failures are nil, message, code. A call that
--- waits says so; in a light thread it may raise an interrupt (`asio.timeout`, `thread:cancel`).
+-- Unless said otherwise, times are seconds and sizes are bytes. Failures are nil, message, code. A call that
+-- waits is marked "waits"; in a light thread it may raise an interrupt (`asio.timeout`, `thread:cancel`).
 
 -- Light threads -----------------------------------------------------------------------------------
 
 ---@class asio
----@field cancelled userdata what a cancelled light thread's waits raise; known by its identity
+---@field cancelled userdata the error that waits of a cancelled light thread raise; compare with ==
 ---@field coroutine asio.coroutine coroutines through which waits pass
 ---@field stdin asio.conn opened when it is first named
 ---@field stdout asio.conn opened when it is first named
 ---@field stderr asio.conn opened when it is first named
 ---@field spawn_light_thread fun(fn: function, ...: any): asio.thread the same as `spawn`
----@field run fun(fn?: function|{deadlock?: string}, ...: any): ...
+---@field run (fun(fn?: function, ...: any): ...)|(fun(options: asio.run_opts, fn?: function, ...: any): ...)
 ---@field sleep fun(seconds: number): true waits
----@field yield fun(): true lets the others run
----@field timeout fun(seconds?: number, fn: function, ...: any): ...
----@field shield fun(seconds?: number, fn: function, ...: any): ...
----@field group (fun(): asio.group)|(fun(fn: (fun(g: asio.group): any), ...: any): any)
----@field select fun(list: asio.select_list): integer?, ...
----@field connect fun(host: string, port?: asio.port, opts?: asio.connect_opts): asio.conn?, string?, string?
----@field resolve fun(host: string, opts?: asio.resolve_opts): asio.record[]?, string?, string?
+---@field yield fun(): true waits; the other light threads run
+---@field timeout fun(seconds: number?, fn: function, ...: any): ... waits
+---@field shield fun(seconds: number?, fn: function, ...: any): ... waits
+---@field group (fun(): asio.group)|(fun(fn: fun(g: asio.group): ...): ...) waits with fn
+---@field select fun(list: asio.select_list): integer?, ... waits
+---@field connect fun(host: string, port?: asio.port, opts?: asio.connect_opts): asio.conn?, ... waits
+---@field resolve fun(host: string, opts?: asio.resolve_opts): asio.record[]?, string?, string? waits
 ---@field relay fun(a: asio.conn, b: asio.conn, options?: {timeout?: number}): integer?, ... waits
 ---@field signal fun(name: string): asio.signal?, string?, string?
----@field wait_fd fun(fd: integer, events: "r"|"w"|"rw", timeout?: number): string?, string?, string?
+---@field wait_fd fun(fd: integer, events: "r"|"w"|"rw", timeout?: number): string?, string?, string? waits
 ---@field dump fun(stream?: {write: function})
 ---@field dump_on fun(name: string, on?: boolean): true?, string?, string?
 local asio = {}
 
 ---@alias asio.port integer|string
+---@alias asio.run_opts {deadlock?: "raise"|"return"}
 ---@alias asio.select_list {timeout?: number, [integer]: asio.channel|asio.thread|asio.event|asio.semaphore}
 
 ---@class asio.thread a light thread
@@ -51,7 +52,7 @@ local thread = {}
 ---@field isyieldable fun(): boolean
 ---@field install fun()
 
---- Runs a function in a new light thread, at once, until it first waits. An error in it that nobody has
+--- Runs a function in a new light thread, at once, until it first waits. An error that no light thread has
 --- joined by the end of the turn is reported. The handle need not be kept.
 ---@param fn function
 ---@param ... any arguments of fn
@@ -67,7 +68,7 @@ function asio.current() end
 function asio.now() end
 
 --- One turn of the loop, for programs that have a loop of their own. Main chunk only.
----@param seconds? number to wait for something to happen; 0: not at all, nil: as long as it takes
+---@param seconds? number how long to wait for an event; 0: not at all, nil: until there is one
 ---@return boolean left whether something is left to wait for
 function asio.run_once(seconds) end
 
@@ -75,9 +76,9 @@ function asio.run_once(seconds) end
 --- with `ECANCELED`.
 function asio.stop() end
 
---- Makes its wait, and each one after that, raise `asio.cancelled`. Returns at once: join it to know
---- when it has ended.
----@return boolean active false: it has ended already
+--- Makes the wait of the light thread, and each later one, raise `asio.cancelled`. Returns at once; `join`
+--- waits for the end.
+---@return boolean active false: the light thread has ended already
 function thread:cancel() end
 
 ---@return "running"|"ready"|"waiting"|"done"|"failed"
@@ -94,15 +95,15 @@ function thread:name(name) end
 ---@field wait fun(self: asio.group): true?, string?, string? waits
 local group = {}
 
---- Runs a function in a new light thread of the group. Its error cancels the others. Raises when the
---- group has ended.
+--- Runs a function in a new light thread of the group. Its error cancels the others. Raises after the end
+--- of the group.
 ---@param fn function
 ---@param ... any arguments of fn
 ---@return asio.thread
 function group:spawn(fn, ...) end
 
---- Cancels the light threads that are in the group, which is no error for `wait`. Those spawned later
---- are cancelled at their first wait.
+--- Cancels the light threads of the group. For `wait` this is no error. A light thread that is spawned later
+--- is cancelled at its first wait.
 function group:cancel() end
 
 -- Channels, locks, events -------------------------------------------------------------------------
@@ -110,7 +111,7 @@ function group:cancel() end
 ---@class asio.channel
 ---@field send fun(self: asio.channel, value: any, timeout?: number): true?, string?, string? waits
 ---@field recv fun(self: asio.channel, timeout?: number): any, string?, string? waits
----@field iter fun(self: asio.channel): fun(): any
+---@field iter fun(self: asio.channel): fun(): any the iterator waits
 local channel = {}
 
 ---@class asio.semaphore
@@ -127,22 +128,23 @@ local mutex = {}
 ---@field wait fun(self: asio.event, timeout?: number): true?, string?, string? waits
 local event = {}
 
---- Makes a channel, to hand values over between light threads. First come, first served.
----@param capacity? integer values that it holds before `send` waits; 0 (the default): `send` waits for
+--- Makes a channel, which hands values from one light thread to another. First come, first served.
+---@param capacity? integer how many values it holds before `send` waits; 0 (the default): `send` waits for
 --- the receiver; `math.huge`: `send` never waits
 ---@return asio.channel
 function asio.channel(capacity) end
 
---- Ends it for both sides: what it holds can still be received, then `recv` and at once `send` give
---- `nil, "closed", "EBADF"`. Senders that wait take their values back. Closing twice is fine.
+--- Closes both sides. Values in the channel can still be received; then `recv` returns
+--- `nil, "closed", "EBADF"`. `send` returns that at once, also in senders that wait: their values are
+--- withdrawn. Closing twice is fine.
 function channel:close() end
 
---- Makes a semaphore: at most so many at a time.
+--- Makes a semaphore, which limits how many light threads do something at a time.
 ---@param n integer how many are free at the start; may be 0
 ---@return asio.semaphore
 function asio.semaphore(n) end
 
---- Gives back; those who wait longest have it first. Anybody may do it.
+--- Gives units back. The light thread that has waited longest gets the first. Any light thread may release.
 ---@param n? integer how many (1)
 function semaphore:release(n) end
 
@@ -150,21 +152,22 @@ function semaphore:release(n) end
 ---@return integer
 function semaphore:count() end
 
---- Makes a mutex. It belongs to the light thread that has locked it; if that ends, it is passed on, with
---- a report.
+--- Makes a mutex. It belongs to the light thread that has locked it. If its owner ends without unlocking,
+--- the mutex is handed on, and this is reported.
 ---@return asio.mutex
 function asio.mutex() end
 
---- Hands it to the first who waits. Raises unless this light thread holds it.
+--- Hands the mutex to the first light thread that waits. Raises unless the caller owns it.
 function mutex:unlock() end
 
 --- Makes an event, which is not set.
 ---@return asio.event
 function asio.event() end
 
---- Wakes all who wait; until `clear`, those who come later do not wait.
+--- Wakes all waiting light threads. Until `clear`, later waits return at once.
 function event:set() end
 
+--- Later waits wait again.
 function event:clear() end
 
 ---@return boolean
@@ -172,7 +175,7 @@ function event:is_set() end
 
 -- Timers, signals ---------------------------------------------------------------------------------
 
----@class asio.timer goes on whether it is held or not, and keeps `run` going while it is active
+---@class asio.timer need not be referenced; keeps `run` going while it is active
 local timer = {}
 
 --- Calls a function later, in a light thread of its own.
@@ -181,31 +184,31 @@ local timer = {}
 ---@return asio.timer
 function asio.after(seconds, fn) end
 
---- Calls a function again and again, in a light thread of its own each time. It never overlaps itself:
---- ticks that come while it is still at it are left out.
+--- Calls a function again and again, in a light thread of its own each time. Calls never overlap: a tick
+--- that comes while the function still runs is left out.
 ---@param seconds number from tick to tick
 ---@param fn fun()
 ---@return asio.timer
 function asio.every(seconds, fn) end
 
---- Ends the timer, not a call that is at it.
+--- Ends the timer, but not a call that is running.
 ---@return boolean active false: it had ended already
 function timer:stop() end
 
 ---@class asio.signal
 ---@field wait fun(self: asio.signal, timeout?: number): true?, string?, string? waits
----@field iter fun(self: asio.signal): fun(): true?
+---@field iter fun(self: asio.signal): fun(): true? the iterator waits
 local signal = {}
 
---- Watches no more: the signal does again what it did before. Those who wait get `ECANCELED`.
+--- Watches no more: the signal has its default effect again. Waiting light threads get `ECANCELED`.
 function signal:close() end
 
 -- Seeing what goes on -----------------------------------------------------------------------------
 
---- Who is told of errors that nobody joins: `fn(err, traceback, thread)`, in a light thread of its own.
+--- Sends errors that no light thread joins to `fn(err, traceback, thread)`, in a light thread of its own.
 --- Reports that concern no failed light thread have neither traceback nor thread.
 ---@param fn? fun(err: any, traceback?: string, thread?: asio.thread) nil: standard error, as at the start
----@return function? before the function that was set
+---@return function? before the function that was set until now
 function asio.on_error(fn) end
 
 ---@class asio.thread_info
@@ -214,9 +217,9 @@ function asio.on_error(fn) end
 ---@field id integer
 ---@field status "running"|"ready"|"waiting"
 ---@field age number seconds since it was spawned
----@field wait? string what it waits for; only while it waits
----@field waiting? number seconds
----@field traceback string where, the coroutines inside of it first
+---@field wait? string what the light thread waits for; only while it waits
+---@field waiting? number for how many seconds
+---@field traceback string where it is; the script's coroutines inside it come first
 
 --- Every light thread that has not ended.
 ---@return asio.thread_info[]
@@ -224,22 +227,22 @@ function asio.threads() end
 
 ---@class asio.stats
 ---@field threads integer light threads now
----@field threads_peak integer at most at a time
----@field threads_spawned integer ever
+---@field threads_peak integer the most at a time
+---@field threads_spawned integer since the start
 ---@field connections integer open now
----@field connections_opened integer ever
+---@field connections_opened integer since the start
 ---@field bytes_in integer from the kernel
 ---@field bytes_out integer to the kernel
 ---@field turns integer of the loop
----@field longest_turn number seconds for which one turn kept the processor
+---@field longest_turn number seconds: the longest time that one turn kept the processor
 
 --- Counters.
 ---@return asio.stats
 function asio.stats() end
 
---- Tells on standard error when a light thread keeps the processor for longer, and then where it
---- next waits.
----@param seconds? number a millisecond at least; nil: no more
+--- Reports on standard error when a light thread keeps the processor for longer than that, and then where
+--- it next waits.
+---@param seconds? number at least a millisecond; nil ends the watchdog
 ---@return true? ok
 ---@return string? message
 ---@return string? code
@@ -247,7 +250,7 @@ function asio.watchdog(seconds) end
 
 -- Servers and connections -------------------------------------------------------------------------
 
----@class asio.opts one table may serve both ends: what one has no use for is ignored; unknown names raise
+---@class asio.opts one table may serve both ends: each ignores the options of the other; unknown names raise
 ---@field linger? number how long `close` goes on in the background for a peer that does not read (30)
 ---@field nodelay? boolean TCP_NODELAY (true)
 ---@field keepalive? boolean|number seconds of silence until the system asks the peer (true: 60; false)
@@ -259,14 +262,14 @@ function asio.watchdog(seconds) end
 ---@field timeout? number seconds until the header has to be there (5)
 
 ---@class asio.server_opts: asio.opts
----@field backlog? integer connections that the kernel holds until they are taken (511)
----@field max_connections? integer open at a time; more wait in the backlog
----@field proxy_protocol? asio.proxy_protocol|false connections come through a proxy: `peer` is its client
+---@field backlog? integer connections that the kernel holds until they are accepted (511)
+---@field max_connections? integer open at a time; further ones wait in the backlog
+---@field proxy_protocol? asio.proxy_protocol|false connections come through a proxy: `peer` is the client
 ---@field ipv6only? boolean a server on `::` takes no IPv4 (false)
----@field unlink_stale? boolean Unix sockets: a file whose server is gone gives way (false)
+---@field unlink_stale? boolean Unix sockets: the file of a server that has gone is replaced (false)
 
 ---@class asio.connect_opts: asio.opts
----@field timeout? number for everything together
+---@field timeout? number seconds for everything together
 ---@field bind? string|{[1]: string, [2]?: asio.port} local numeric address, and port
 ---@field servers? string[] as for `resolve`
 ---@field cache? boolean as for `resolve`
@@ -276,7 +279,7 @@ function asio.watchdog(seconds) end
 ---@field uid integer
 ---@field gid integer
 
---- Runs in a light thread of its own for each connection, which is closed if it raises.
+--- Runs in a light thread of its own for each connection. If it raises, the connection is aborted.
 ---@alias asio.handler fun(conn: asio.conn)
 
 ---@class asio.server closes when it is collected
@@ -290,18 +293,18 @@ local server = {}
 ---@field read_until fun(self: asio.conn, delim: string, max?: number): string?, string?, string? waits
 ---@field read_line fun(self: asio.conn, max?: number): string?, string?, string? waits
 ---@field read_all fun(self: asio.conn, max?: number): string?, string?, string? waits
----@field lines fun(self: asio.conn, max?: number): fun(): string? the function waits
+---@field lines fun(self: asio.conn, max?: number): fun(): string? the iterator waits
 ---@field peek fun(self: asio.conn, size: integer): string?, string?, string? waits
----@field write fun(self: asio.conn, ...: string|number|table): true?, string?, string?, integer?
+---@field write fun(self: asio.conn, ...: string|number|table): true?, string?, string?, integer? waits
 ---@field flush fun(self: asio.conn): true?, string?, string?, integer? waits
 ---@field send_handle fun(self: asio.conn, passed: asio.conn): true?, string?, string? waits
 ---@field recv_handle fun(self: asio.conn): asio.conn?, string?, string? waits
 local conn = {}
 
---- Listens. Hold the result: a server that is collected closes.
+--- Listens. Keep the result in a variable: a server that is collected closes.
 ---@param ip string numeric address
 ---@param port asio.port 0: any that is free
----@param handler? asio.handler nil: for `server:accept`
+---@param handler? asio.handler nil: connections are taken by `server:accept`
 ---@param opts? asio.server_opts
 ---@return asio.server?
 ---@return string? message
@@ -311,11 +314,11 @@ local conn = {}
 --- number of a listening socket's descriptor, which the server takes over.
 function asio.server(ip, port, handler, opts) end
 
---- Stops listening; connections go on. The first version's name (sic) of `server:close()`.
+--- Stops listening; connections go on. The name (sic) that `server:close()` had in the first version.
 ---@param self asio.server
 function asio.destory_server(self) end
 
---- Stops listening; connections go on. Those who wait in `accept` get `ECANCELED`.
+--- Stops listening; connections go on. Light threads that wait in `accept` get `ECANCELED`.
 function server:close() end
 
 ---@return string? ip or 'unix:...'
@@ -336,12 +339,12 @@ function asio.addr_to_str(addr) end
 
 ---@class asio.resolve_opts
 ---@field type? "A"|"AAAA"|"SRV"|"MX"|"TXT"|"PTR" default: the addresses of both families
----@field servers? string[] whom to ask, `ip`, `ip:port` or `[ip]:port`
+---@field servers? string[] the name servers to ask, `ip`, `ip:port` or `[ip]:port`
 ---@field timeout? number
 ---@field cache? boolean false asks anew
 
----@class asio.record one of what a name has; which fields depends on the type that was asked for
----@field ttl? integer seconds for which it may be kept, where that is known
+---@class asio.record the fields depend on the type that was asked for
+---@field ttl? integer seconds for which the record may be kept, where that is known
 ---@field address? string A, AAAA
 ---@field family? "inet"|"inet6" A, AAAA
 ---@field target? string SRV
@@ -355,8 +358,8 @@ function asio.addr_to_str(addr) end
 --- Forgets what name servers have answered.
 function asio.resolve_cache_clear() end
 
---- Closes in the background: what was written still arrives. Those who wait get `ECANCELED`. Never waits,
---- never raises; closing twice is fine.
+--- Closes in the background: what was written still arrives. Light threads that wait on the connection get
+--- `ECANCELED`. Never waits, never raises; closing twice is fine.
 function conn:close() end
 
 --- Half-closes: the peer sees the end behind everything that was written. Reading goes on; later writes give
@@ -366,27 +369,27 @@ function conn:close() end
 ---@return string? code `EBADF` (closed), or the first error of writing
 function conn:shutdown() end
 
---- Closes at once: drops what is not sent, and resets the connection where there is such a thing. Those who
---- wait get `ECANCELED`. Never waits, never raises; a closed one stays closed.
+--- Closes at once: drops output that is not sent, and resets the connection (TCP). Light threads that wait on
+--- the connection get `ECANCELED`. Never waits, never raises; a closed connection stays closed.
 function conn:abort() end
 
---- Time-outs for each later read, and each later write or flush. They give
---- `nil, "operation timed out", "ETIMEDOUT"`; a write adds how many bytes are still queued, and will be
+--- Time-outs for each later read, and each later write or flush. A late call returns
+--- `nil, "operation timed out", "ETIMEDOUT"`; a write adds how many bytes are still queued. These will be
 --- sent.
 ---@param read? number nil: none
----@param write? number left out: as for reading
+---@param write? number without it: as for reading
 ---@return true? ok
 ---@return string? message
 ---@return string? code
 function conn:set_timeout(read, write) end
 
---- Of the other end.
+--- The address of the other end.
 ---@return string? ip or 'unix:...'; 'unix:' for an end without a name
 ---@return integer|string port or message; none for Unix sockets
 ---@return string? code
 function conn:peer() end
 
---- Of this end.
+--- The address of this end.
 ---@return string? ip or 'unix:...'
 ---@return integer|string port or message; none for Unix sockets
 ---@return string? code
@@ -398,19 +401,19 @@ function conn:address() end
 ---@return string? code `ENOTSUP`: another kind of connection, or not on this system
 function conn:credentials() end
 
---- The descriptor's number. It stays the connection's own.
+--- The number of the descriptor, which still belongs to the connection.
 ---@return integer? fd
 ---@return string? message
 ---@return string? code
 function conn:fd() end
 
---- Bytes received and not read, bytes written and not taken by the kernel.
+--- Bytes received and not read; bytes written and not taken by the kernel.
 ---@return integer? received
 ---@return integer|string unsent or message
 ---@return string? code
 function conn:pending() end
 
---- Linux: where a redirected connection was meant to go; for `asio.connect` and `asio.addr_to_str`.
+--- Linux: the original destination of a redirected connection; for `asio.connect` and `asio.addr_to_str`.
 ---@return string? addr
 ---@return string? message
 ---@return string? code
@@ -419,25 +422,25 @@ function conn:get_original_dst() end
 -- Datagrams ---------------------------------------------------------------------------------------
 
 ---@class asio.udp_opts
----@field reuseaddr? boolean others may bind the same address (SO_REUSEADDR)
----@field reuseport? boolean others may bind the same port, and datagrams are spread (SO_REUSEPORT); needs an
---- address
----@field ipv6only? boolean a socket of IPv6 takes nothing of IPv4
----@field broadcast? boolean it may send to broadcast addresses
----@field recv_buffer? integer bytes of the kernel's buffer for what has come
----@field send_buffer? integer bytes of the kernel's buffer for what goes out
----@field recv_queue? integer bytes kept while nobody receives; above it the kernel's buffer fills (131072)
+---@field reuseaddr? boolean other sockets may bind the same address (SO_REUSEADDR)
+---@field reuseport? boolean other sockets may bind the same port, and the kernel spreads datagrams over them
+--- (SO_REUSEPORT); needs an address
+---@field ipv6only? boolean an IPv6 socket takes no IPv4
+---@field broadcast? boolean may send to broadcast addresses
+---@field recv_buffer? integer bytes of the kernel's receive buffer
+---@field send_buffer? integer bytes of the kernel's send buffer
+---@field recv_queue? integer bytes kept until `recv` takes them; above it the kernel's buffer fills (131072)
 ---@field send_queue? integer bytes queued above which `send` waits (131072)
 
 ---@class asio.udp_socket closes when it is collected
 ---@field recv fun(self: asio.udp_socket, max?: integer, timeout?: number): string?, string, asio.port waits
----@field send fun(self: asio.udp_socket, data: string, host?: string, port?: asio.port): true?, string?
+---@field send fun(self: asio.udp_socket, data: string, host?: string, port?: asio.port): true?, ... waits
 ---@field flush fun(self: asio.udp_socket): true?, string?, string?, integer? waits
----@field connect fun(self: asio.udp_socket, host: string, port?: asio.port): true?, string?, string?
+---@field connect fun(self: asio.udp_socket, host: string, port?: asio.port): true?, string?, string? waits
 local udp_socket = {}
 
---- A datagram socket. Without an address it is opened at its first use, for the family of the first address
---- that it is given (IPv4 if it is used without one).
+--- Makes a datagram socket. Without an address it is opened at its first use, for the family of the first
+--- address that it is given (IPv4 if there is none).
 ---@param ip? string numeric address
 ---@param port? asio.port 0: any that is free
 ---@param opts? asio.udp_opts may come first
@@ -447,8 +450,8 @@ local udp_socket = {}
 --- interface), ...
 function asio.udp(ip, port, opts) end
 
---- At once; what is queued still goes out. Those who wait get `ECANCELED`. Never waits, never raises; closing
---- twice is fine.
+--- Closes; what is queued still goes out. Waiting light threads get `ECANCELED`. Never waits, never raises;
+--- closing twice is fine.
 function udp_socket:close() end
 
 --- Time-outs for each later `recv`, and each later `send` or `flush`.
@@ -464,24 +467,25 @@ function udp_socket:set_timeout(read, write) end
 ---@return string? code
 function udp_socket:address() end
 
---- Whom it is connected to.
+--- The peer that `connect` has fixed.
 ---@return string? ip
 ---@return integer|string port or message
 ---@return string? code `ENOTCONN`
 function udp_socket:peer() end
 
---- The descriptor's number. It stays the socket's own.
+--- The number of the descriptor, which still belongs to the socket.
 ---@return integer? fd
 ---@return string? message
 ---@return string? code
 function udp_socket:fd() end
 
----@return integer? received datagrams that nobody has taken
----@return integer|string queued datagrams that the kernel has not taken; or message
+--- Datagrams that wait in the socket's own queues.
+---@return integer? received datagrams received, not yet taken by `recv`
+---@return integer|string queued datagrams queued, not yet taken by the kernel; or message
 ---@return string? code
 function udp_socket:pending() end
 
---- Receives what is sent to a multicast group.
+--- Joins a multicast group: receives what is sent to it.
 ---@param ip string numeric address of the group
 ---@param interface? string its name; or an address of it (IPv4), an address with it (IPv6: `fe80::1%eth0`)
 ---@return true? ok
@@ -489,6 +493,7 @@ function udp_socket:pending() end
 ---@return string? code `ENODEV`, `EINVAL` (not a group), `EADDRINUSE` (joined already), ...
 function udp_socket:join(ip, interface) end
 
+--- Leaves a multicast group.
 ---@param ip string
 ---@param interface? string as for `join`
 ---@return true? ok
@@ -496,33 +501,35 @@ function udp_socket:join(ip, interface) end
 ---@return string? code `EADDRNOTAVAIL` (not joined), ...
 function udp_socket:leave(ip, interface) end
 
---- The interface by which datagrams go to multicast groups.
+--- Sets the interface through which datagrams go to multicast groups.
 ---@param interface? string as for `join`; nil: the system picks one
 ---@return true? ok
 ---@return string? message
 ---@return string? code
 function udp_socket:set_multicast_interface(interface) end
 
---- How many routers a datagram to a group may pass, and one.
----@param ttl integer 0 to 255; 0: it stays on this machine
+--- Sets how many networks a datagram to a group may cross.
+---@param ttl integer 0 to 255; 0: this machine, 1: the local network
 ---@return true? ok
 ---@return string? message
 ---@return string? code
 function udp_socket:set_multicast_ttl(ttl) end
 
---- Whether what is sent to a group comes to members on this machine too, as it does by itself.
----@param on boolean
+--- Sets whether members of a group on this machine receive what this socket sends to it.
+---@param on boolean true at the start
 ---@return true? ok
 ---@return string? message
 ---@return string? code
 function udp_socket:set_multicast_loop(on) end
 
+--- Allows sending to broadcast addresses.
 ---@param on boolean
 ---@return true? ok
 ---@return string? message
 ---@return string? code
 function udp_socket:set_broadcast(on) end
 
+--- Sets how many routers a datagram may pass.
 ---@param ttl integer 1 to 255
 ---@return true? ok
 ---@return string? message

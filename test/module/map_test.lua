@@ -1,0 +1,82 @@
+-- docs/architecture.md names every file of src, and no other. The links of all pages lead somewhere.
+--
+-- SPDX-License-Identifier: MIT
+
+local lu = require 'luaunit'
+local t = require 'support'
+
+local T = {}
+
+local function lines_of(command)
+  local lines = {}
+  local pipe = io.popen(('cd %s && %s'):format(t.quote(t.root), command))
+  for line in pipe:lines() do lines[#lines + 1] = line end
+  pipe:close()
+  return lines
+end
+
+local function sorted(set)
+  local list = {}
+  for name in pairs(set) do list[#list + 1] = name end
+  table.sort(list)
+  return list
+end
+
+function T.test_the_map_names_every_file_of_src()
+  local files, named = {}, {}
+  for _, path in ipairs(lines_of 'find src -name "*.[ch]"') do
+    files[path:match '^src/(.*)%.[ch]$'] = true
+  end
+  for line in io.lines(t.root .. 'docs/architecture.md') do
+    local name = line:match '^| `([%w_/]+)` | [^|]+ |$'
+    if name and name:find '/' then named[name] = true end
+  end
+  lu.assertEquals(sorted(named), sorted(files))
+end
+
+-- The anchor that GitHub makes of a heading.
+local function anchor(heading)
+  return (heading:lower():gsub('[^%w%s_-]', ''):gsub('%s', '-'))
+end
+
+local function anchors_of(path)
+  local anchors, inside = {}, false
+  for line in io.lines(t.root .. path) do
+    if line:find '^```' then inside = not inside end
+    local heading = not inside and line:match '^#+ (.*)$'
+    if heading then anchors[anchor(heading)] = true end
+  end
+  return anchors
+end
+
+local function exists(path)
+  local file = io.open(t.root .. path)
+  if file then file:close() end
+  return file ~= nil
+end
+
+-- Whether a link of a page leads somewhere; links to the network are not followed.
+local function leads(page, link)
+  if link:find '^https?:' then return true end
+  local path, fragment = link:match '^([^#]*)#?(.*)$'
+  path = path == '' and page or page:match '^(.-)[^/]*$' .. path
+  while path:find '[^/]+/%.%./' do path = path:gsub('[^/]+/%.%./', '', 1) end
+  if not exists(path) then return false end
+  return fragment == '' or anchors_of(path)[fragment] == true
+end
+
+function T.test_links_lead_somewhere()
+  local broken = {}
+  for _, page in ipairs(lines_of 'find . -name "*.md" -not -path "./build/*" -not -path "./.git/*"') do
+    page = page:gsub('^%./', '')
+    local file = io.open(t.root .. page)
+    local text = file:read '*a':gsub('\n```.-\n```', '')
+    file:close()
+    for link in text:gmatch '%]%(([^)%s]+)%)' do
+      if not leads(page, link) then broken[#broken + 1] = page .. ': ' .. link end
+    end
+  end
+  lu.assertEquals(broken, {})
+end
+
+return T
