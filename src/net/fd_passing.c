@@ -13,6 +13,9 @@
 #include "core/bind.h"
 #include "core/park.h"
 #include "stream/conn.h"
+#include "stream/lifecycle.h"
+#include "stream/read.h"
+#include "stream/write.h"
 #include "base/error.h"
 #include "net/tcp.h"
 

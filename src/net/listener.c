@@ -11,6 +11,7 @@
 
 #include "core/address.h"
 #include "stream/conn.h"
+#include "stream/lifecycle.h"
 #include "base/error.h"
 
 #include <stdio.h>

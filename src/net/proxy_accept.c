@@ -5,13 +5,41 @@
 #include "net/proxy_accept.h"
 
 #include "net/listener.h"
+#include "stream/lifecycle.h"
+#include "stream/read.h"
 
 #include <string.h>
 
 static struct asio_proxy_accept *proxy_accept_of(struct asio_stream *s)
 {
-    return (struct asio_proxy_accept *)(void *)s->proxied;
+    return (struct asio_proxy_accept *)(void *)s->alias;
 }
+
+/* ---- the names of a connection that was handed out ------------------------------------------ */
+
+static const struct asio_proxy_names *names_in(const struct asio_stream_alias *a)
+{
+    return &((const struct asio_proxy_accept *)(const void *)a)->names;
+}
+
+static int proxy_accept_name_of(const struct asio_stream_alias *a, struct sockaddr_storage *addr, bool peer)
+{
+    const struct asio_proxy_names *n = names_in(a);
+    memcpy(addr, peer ? &n->source : &n->target, sizeof n->source);
+    return 0;
+}
+
+static int proxy_accept_path_of(const struct asio_stream_alias *a, char *path, size_t *size, bool peer)
+{
+    memcpy(path, names_in(a)->paths + (peer ? 0 : ASIO_PROXY_PATH), ASIO_PROXY_PATH);
+    path[ASIO_PROXY_PATH] = '\0';
+    *size = *path ? strlen(path) : path[1] ? strlen(path + 1) + 1 : 0;
+    if (*size && !*path)
+        *path = '@';
+    return 0;
+}
+
+/* ---- waiting for the header ---------------------------------------------------------------- */
 
 static void unlink_it(struct asio_proxy_accept *p)
 {
@@ -27,13 +55,15 @@ int asio_proxy_accept_end(struct asio_stream *s)
     unlink_it(p);
     if (family == AF_UNSPEC) {
         asio_mem.free(p);
-        s->proxied = NULL;
+        s->alias = NULL;
         return ref;
     }
-    void *names =
-        asio_mem.realloc(p, family == AF_UNIX ? sizeof p->names : offsetof(struct asio_proxy_names, paths));
-    if (names)
-        s->proxied = names;
+    p->alias.path_of = family == AF_UNIX ? proxy_accept_path_of : NULL;
+    size_t kept = offsetof(struct asio_proxy_accept, names);
+    kept += family == AF_UNIX ? sizeof p->names : offsetof(struct asio_proxy_names, paths);
+    void *alias = asio_mem.realloc(p, kept);
+    if (alias)
+        s->alias = alias;
     return ref;
 }
 
@@ -102,9 +132,10 @@ int asio_proxy_accept_begin(struct asio_listener *l, struct asio_stream *s, int 
     if (!p)
         return UV_ENOMEM;
     memset(p, 0, sizeof *p);
-    s->proxied = &p->names;
+    s->alias = &p->alias;
     asio_wait_init_callback(&p->wait, l->rt, &header_op, s, on_bytes);
     asio_timer_init(&p->timer, on_late);
+    p->alias.name_of = proxy_accept_name_of;
     p->listener = l;
     p->ref = ref;
     int status = asio_timer_set(&l->rt->timers, &p->timer, asio_rt_deadline(l->trust->timeout));

@@ -15,8 +15,9 @@
 struct asio_listener;
 
 struct asio_proxy_accept {
-    struct asio_proxy_names names; /* first */
-    struct asio_wait wait;         /* for its header; its links are those of the list */
+    struct asio_stream_alias alias; /* first */
+    struct asio_proxy_names names;  /* what is kept ends here, or before its paths */
+    struct asio_wait wait;          /* for its header; its links are those of the list */
     struct asio_timer timer;
     struct asio_listener *listener;
     int ref; /* anchor of the connection */

@@ -5,6 +5,7 @@
 
 #include "core/address.h"
 #include "stream/conn.h"
+#include "stream/lifecycle.h"
 #include "base/error.h"
 #include "core/bind.h"
 #include "core/park.h"
@@ -183,7 +184,7 @@ static int l_socketpair(lua_State *L)
     if (status < 0)
         return asio_error_push(L, status);
     for (int i = 0; i < 2; i++) {
-        struct asio_uvstream *u = asio_uvstream_adopt(rt, &asio_tcp_family, &options, fds[i], &status);
+        struct asio_uvstream *u = asio_family_adopt(rt, &asio_tcp_family, &options, fds[i], &status);
         if (!u && i == 0)
             asio_sys_close(fds[1]);
         if (!u)

@@ -3,7 +3,7 @@
 #ifndef ASIO_TCP_H
 #define ASIO_TCP_H
 
-#include "stream/uvstream.h"
+#include "net/family.h"
 
 struct asio_tcp {
     struct asio_stream stream; /* first */

@@ -7,6 +7,7 @@
 #include "core/bind.h"
 #include "core/park.h"
 #include "stream/conn.h"
+#include "stream/lifecycle.h"
 #include "base/error.h"
 #include "net/fd_passing.h"
 
@@ -157,7 +158,7 @@ static int l_unix_connect(lua_State *L)
         return connect_named(L, rt, name, &options, timeout);
     struct asio_uvstream *u = NULL;
     if (status == 0)
-        u = asio_uvstream_adopt(rt, &asio_unix_family, &options, fd, &status);
+        u = asio_family_adopt(rt, &asio_unix_family, &options, fd, &status);
     if (!u) {
         asio_unix_push_failure(L, status);
         return asio_push_failed(L);

@@ -3,7 +3,7 @@
 #ifndef ASIO_UNIX_H
 #define ASIO_UNIX_H
 
-#include "stream/uvstream.h"
+#include "net/family.h"
 
 struct asio_fd_passing;
 

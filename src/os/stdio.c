@@ -12,6 +12,9 @@
  * as long as `linger` says. */
 #include "core/bind.h"
 #include "stream/conn.h"
+#include "stream/lifecycle.h"
+#include "stream/read.h"
+#include "stream/write.h"
 #include "base/error.h"
 #include "stream/uvstream.h"
 

@@ -3,10 +3,12 @@
 #include "stream/conn.h"
 
 #include "base/error.h"
+#include "core/address.h"
 #include "core/bind.h"
 #include "core/park.h"
-#include "core/address.h"
-#include "net/proxy_protocol.h"
+#include "stream/lifecycle.h"
+#include "stream/read.h"
+#include "stream/write.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -335,30 +337,20 @@ static int l_conn_set_timeout(lua_State *L)
     return 1;
 }
 
-/* Of a connection that came through a proxy: what that says of it. */
+/* Its names are paths, and not internet addresses. */
 static bool has_path(const struct asio_stream *s)
 {
-    return s->proxied ? s->proxied->source.any.sa_family == AF_UNIX : s->transport->path_of != NULL;
+    return s->alias ? s->alias->path_of != NULL : s->transport->path_of != NULL;
 }
 
 static int conn_name_of(struct asio_stream *s, struct sockaddr_storage *addr, bool peer)
 {
-    if (!s->proxied)
-        return s->transport->name_of(s, addr, peer);
-    memcpy(addr, peer ? &s->proxied->source : &s->proxied->target, sizeof s->proxied->source);
-    return 0;
+    return s->alias ? s->alias->name_of(s->alias, addr, peer) : s->transport->name_of(s, addr, peer);
 }
 
-static int path_of(struct asio_stream *s, char *path, size_t *n, bool peer)
+static int conn_path_of(struct asio_stream *s, char *path, size_t *n, bool peer)
 {
-    if (!s->proxied)
-        return s->transport->path_of(s, path, n, peer);
-    memcpy(path, s->proxied->paths + (peer ? 0 : ASIO_PROXY_PATH), ASIO_PROXY_PATH);
-    path[ASIO_PROXY_PATH] = '\0';
-    *n = *path ? strlen(path) : path[1] ? strlen(path + 1) + 1 : 0;
-    if (*n && !*path)
-        *path = '@';
-    return 0;
+    return s->alias ? s->alias->path_of(s->alias, path, n, peer) : s->transport->path_of(s, path, n, peer);
 }
 
 /* The name of a Unix socket or pipe, in the form in which scripts give it. */
@@ -366,7 +358,7 @@ static int push_path(lua_State *L, struct asio_stream *s, bool peer)
 {
     char path[ASIO_SYS_PATH_MAX];
     size_t n = sizeof path;
-    int status = path_of(s, path, &n, peer);
+    int status = conn_path_of(s, path, &n, peer);
     if (status < 0)
         return asio_error_push(L, status);
     asio_address_push_path(L, path, n);

@@ -8,9 +8,10 @@
  * A reader says how many bytes have to be there before it is looked at (u.in.need). One that looks
  * for a delimiter (s->delim) wants one more than it has looked at, so that nothing is looked at
  * twice. */
+#include "stream/read.h"
+
 #include "base/error.h"
 #include "core/park.h"
-#include "stream/stream.h"
 
 #include <string.h>
 

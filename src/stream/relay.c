@@ -14,6 +14,9 @@
 #include "core/park.h"
 #include "core/options.h"
 #include "stream/conn.h"
+#include "stream/lifecycle.h"
+#include "stream/read.h"
+#include "stream/write.h"
 #include "base/error.h"
 #include "stream/splice.h"
 

@@ -16,11 +16,10 @@
 #define ASIO_STREAM_H
 
 #include "base/buffer.h"
-#include "core/sched.h"
 #include "base/delimiter.h"
+#include "core/sched.h"
 
 struct asio_stream;
-struct asio_proxy_names;
 
 /* Statuses are 0 or negative libuv errors. */
 struct asio_transport {
@@ -57,6 +56,14 @@ struct asio_tap {
     bool bare;
 };
 
+/* What a stream is called in place of the names that its transport knows: what a proxy has said of the client
+ * that it stands for. Allocated by its maker (net/proxy_accept.c); owned and freed by the stream. */
+struct asio_stream_alias {
+    int (*name_of)(const struct asio_stream_alias *a, struct sockaddr_storage *addr, bool peer);
+    /* NULL: its names are internet addresses. Otherwise as the transport's path_of. */
+    int (*path_of)(const struct asio_stream_alias *a, char *path, size_t *size, bool peer);
+};
+
 struct asio_conn {              /* the userdata */
     const void *magic;          /* &asio_conn_magic: tells it from other userdata of the size */
     struct asio_stream *stream; /* NULL: closed */
@@ -75,7 +82,7 @@ struct asio_stream {
     struct asio_outbuf out;
     uint64_t queued; /* bytes ever written into the queue; queued - out.length were sent */
     struct asio_flush_node flush;
-    struct asio_proxy_names *proxied;   /* what a proxy has said of it, see proxy_accept.h; or NULL */
+    struct asio_stream_alias *alias;    /* its names in place of the transport's; or NULL */
     struct asio_counter *counter;       /* counts it until the handle is gone, or NULL */
     struct asio_timer timer;            /* closing: when to look again, at last when to give up */
     double read_timeout, write_timeout; /* seconds, negative: none */
@@ -102,54 +109,25 @@ enum {
     ASIO_READ_AHEAD = 64 * 1024, /* above it reading stops unless a reader needs more */
 };
 
-/* stream.c */
-void asio_stream_init(struct asio_stream *s, struct asio_rt *rt, const struct asio_transport *transport);
-void asio_stream_attach(struct asio_stream *s, struct asio_conn *conn);
-void asio_stream_close(struct asio_stream *s, bool collected); /* orderly; returns at once */
-void asio_stream_abort(struct asio_stream *s);                 /* resets, drops output */
-void asio_stream_drop(struct asio_stream *s);                  /* at once, without a word to the peer */
-void asio_stream_teardown(void *s);                            /* a transport's handle.teardown */
-void asio_stream_free(
-    struct asio_stream *s); /* from the transport's close callback; the struct's memory stays */
-void asio_stream_continue_close(struct asio_stream *s); /* something changed: closing may go on */
+/* Something has changed: closing may go on, or be over. */
+void asio_stream_continue_close(struct asio_stream *s);
+
+/* Closing: n bytes have come, and were thrown away. */
 void asio_stream_discard(struct asio_stream *s, size_t n);
 
-/* read.c */
-void asio_stream_received(struct asio_stream *s, char *bytes, size_t n); /* bytes are borrowed */
-void asio_stream_ended(struct asio_stream *s, int status);
-/* Asks the transport to read on; false: the stream has ended, see read_status. */
-bool asio_stream_start_reading(struct asio_stream *s);
-void asio_stream_stop_reading(struct asio_stream *s);
+/* Gives the handle back at once, and with it what is not sent. */
+void asio_stream_finish(struct asio_stream *s);
 
-/* A reader has to be refused. */
+/* Looks at the close again after so many seconds. */
+void asio_stream_look_again(struct asio_stream *s, double seconds);
+
+/* The callback of s->timer. */
+void asio_stream_on_close_timer(struct asio_timer *timer);
+
+/* A second reader has to be refused. */
 static inline bool asio_stream_is_read(const struct asio_stream *s)
 {
     return s->reader || s->tap;
 }
-
-/* Waits for `need` bytes, returns at most `max`. */
-int asio_stream_read(lua_State *L, struct asio_stream *s, size_t need, size_t max);
-/* All of these take nothing when they fail; where there is a max (at most SIZE_MAX / 2), more than
- * that before what ends it is UV_EMSGSIZE. */
-int asio_stream_peek(lua_State *L, struct asio_stream *s, size_t n);
-int asio_stream_read_all(lua_State *L, struct asio_stream *s, size_t max);
-int asio_stream_read_line(lua_State *L, struct asio_stream *s, size_t max);
-/* The delimiter's n bytes are borrowed for the call. */
-int asio_stream_read_until(lua_State *L, struct asio_stream *s, const char *delim, size_t n, size_t max);
-void asio_stream_read_abort(struct asio_stream *s, int status); /* wakes the reader, if any */
-
-/* write.c */
-/* Queues n bytes of the string at stack index `index`, or fails with a status. */
-int asio_stream_queue(lua_State *L, struct asio_stream *s, int index, const char *bytes, size_t n);
-/* After queueing: parks if the queue is above the mark. Returns as a waiting function. */
-int asio_stream_write_end(lua_State *L, struct asio_stream *s);
-int asio_stream_flush_wait(lua_State *L, struct asio_stream *s);
-/* Half-closes behind what is queued; a status. */
-int asio_stream_shutdown(struct asio_stream *s);
-void asio_stream_sent(struct asio_stream *s, size_t bytes, int status);
-void asio_stream_flush(struct asio_stream *s);
-void asio_stream_write_fail(struct asio_stream *s, int status);  /* the first one stays */
-void asio_stream_write_abort(struct asio_stream *s, int status); /* wakes all writers */
-void asio_stream_drop_output(struct asio_stream *s);
 
 #endif

@@ -5,9 +5,10 @@
  * being copied; what the kernel does not take is anchored until it does. Above the high-water
  * mark writers wait: their bytes are queued already, so every write is contiguous and first come,
  * first served. */
+#include "stream/write.h"
+
 #include "base/error.h"
 #include "core/park.h"
-#include "stream/stream.h"
 
 enum { BUFS_MAX = 32 };
 
