@@ -10,9 +10,10 @@ local outcome, finish = core.outcome, core.finish
 local cancel = group.cancel
 local error, pcall, type, xpcall = error, pcall, type, xpcall
 
--- Until no child is left: true, or a failure of the wait itself.
-local function until_empty(self)
-    return finish(self, c_wait(self))
+-- Until no child is left: true, or a failure of the wait itself. Raises when the group waits for this light
+-- thread, unless that is the one that has to wait (owned).
+local function until_empty(self, owned)
+    return finish(self, c_wait(self, owned))
 end
 
 -- The first child that failed: kept for those who wait later.
@@ -29,7 +30,7 @@ local function raise_failure(self)
     local child = first_failure(self)
     if child then
         local _, err = outcome(child)
-        set_trace(err, core.traceback(child))
+        set_trace(err, child:traceback())
         error(err, 0)
     end
 end
@@ -37,41 +38,49 @@ end
 local function report(child)
     local _, err = outcome(child)
     core.report(('light thread %s failed: %s\n%s'):format(
-        child:name(), tostring(err), core.traceback(child) or ''))
+        child:name(), tostring(err), child:traceback() or ''))
 end
 
---- Waits until every light thread of the group has ended, and raises the error of the first that
---- failed, which has cancelled the others. If this wait is interrupted, all are cancelled and
---- waited for before the interrupt goes on.
----@return true? ok
----@return string? message
----@return string? code `ECANCELED`: `asio.stop()` while the main chunk waits
-function group.wait(self)
+-- Cancels what is left and waits for it, whatever may come from outside.
+local function clean_up(self, owned)
+    cancel(self)
+    asio.shield(nil, until_empty, self, owned)
+end
+
+-- A circle that this wait closes is looked for even when it is owned: the others are then cancelled.
+local function wait_for(self, owned)
     local ok, done, message, code = pcall(until_empty, self)
     if ok and not done then return nil, message, code end
     if not ok then
-        if not is_interrupt(done) then error(done, 0) end
-        cancel(self)
-        asio.shield(nil, until_empty, self)
+        if not owned and not is_interrupt(done) then error(done, 0) end
+        clean_up(self, owned)
     end
     raise_failure(self)
     if not ok then error(done, 0) end
     return true
 end
-local wait = group.wait
+
+--- Waits until every light thread of the group has ended, and raises the error of the first that
+--- failed, which has cancelled the others. If this wait is interrupted, all are cancelled and
+--- waited for before the interrupt goes on. Raises where the group waits for this light thread: it is a child of the
+--- group, or of one that a child of the group waits for.
+---@return true? ok
+---@return string? message
+---@return string? code `ECANCELED`: `asio.stop()` while the main chunk waits
+function group.wait(self)
+    return wait_for(self, false)
+end
 
 -- The function has ended in whatever way: nothing of the group outlives it.
 local function left(self, id, ok, ...)
     local own = leave(id, (...))
     if ok then
-        local done, message, code = wait(self)
+        local done, message, code = wait_for(self, true)
         if done then return ... end
-        cancel(self) -- asio.stop() while the main chunk waited
-        asio.shield(nil, until_empty, self)
+        clean_up(self, true) -- asio.stop() while the main chunk waited
         return nil, message, code
     end
-    cancel(self)
-    asio.shield(nil, until_empty, self)
+    clean_up(self, true)
     if own or is_interrupt((...)) then
         raise_failure(self)
     else

@@ -84,6 +84,10 @@ function thread:cancel() end
 ---@return "running"|"ready"|"waiting"|"done"|"failed"
 function thread:status() end
 
+--- Where it failed, or where it is now. Nil if it has returned or was cancelled.
+---@return string? traceback
+function thread:traceback() end
+
 --- The name that reports show; without one `#` and a number.
 ---@param name? string the new name
 ---@return string name

@@ -102,9 +102,12 @@ function asio.yield()
     return finish(nil, c_yield())
 end
 
-local function results(ok, ...)
+-- A string carries where it was raised: run raises it far from there.
+local function raise_outcome(main, ok, ...)
     if ok then return ... end
-    error((...), 0)
+    local err, traceback = (...), main:traceback()
+    if type(err) == 'string' and traceback then err = err .. '\n' .. traceback end
+    error(err, 0)
 end
 
 local function ran(options, main, message, code)
@@ -112,12 +115,13 @@ local function ran(options, main, message, code)
         if options and options.deadlock == 'return' then return nil, message, code end
         error(message, 0)
     end
-    if main then return results(outcome(main)) end
+    if main then return raise_outcome(main, outcome(main)) end
 end
 
 --- Runs the loop until nothing is left to wait for, `asio.stop()` is called, or Ctrl-C (which
 --- raises "interrupted!"). With a function, runs that first, as a light thread: its error
---- ends the run at once and is raised here, its results are returned at the end.
+--- ends the run at once and is raised here (a string with the light thread's traceback behind it), its results are
+--- returned at the end.
 --- Light threads that wait for what can never come are a deadlock: raises, and says what each
 --- waits for and where; or returns that with `asio.run({ deadlock = 'return' }, fn, ...)`.
 ---@param fn? function|{deadlock?: string} options may come first

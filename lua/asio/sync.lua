@@ -4,7 +4,7 @@
 
 local core = ...
 local asio = core.asio
-local finish, trace, outcome = core.finish, core.trace, core.outcome
+local finish, trace, outcome, reserve = core.finish, core.trace, core.outcome, core.reserve
 local error, type, xpcall = error, type, xpcall
 local OK = core.OK
 
@@ -87,6 +87,7 @@ local function make_with(take, give_back)
         if type(fn) ~= 'function' then
             error(("bad argument #1 to 'with' (function expected, got %s)"):format(type(fn)), 2)
         end
+        reserve(...) -- what is taken is given back whatever happens
         local taken, message, code = take(self)
         if not taken then return nil, message, code end -- asio.stop() while the main chunk waits
         return done_with(self, give_back, xpcall(fn, trace, ...))

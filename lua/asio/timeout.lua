@@ -25,7 +25,7 @@ end
 ---@param ... any arguments of fn
 ---@return any ... results of fn; or nil, message, "ETIMEDOUT"
 function asio.timeout(seconds, fn, ...)
-    return timed(enter(seconds, fn), xpcall(fn, trace, ...))
+    return timed(enter(seconds, fn, ...), xpcall(fn, trace, ...))
 end
 
 local function shielded(id, ok, ...)
@@ -41,5 +41,5 @@ end
 ---@param ... any arguments of fn
 ---@return any ... results of fn
 function asio.shield(seconds, fn, ...)
-    return shielded(enter_shield(seconds, fn), xpcall(fn, trace, ...))
+    return shielded(enter_shield(seconds, fn, ...), xpcall(fn, trace, ...))
 end

@@ -58,13 +58,26 @@ int asio_error_push_text(lua_State *L, int status, const char *fmt, ...)
     return 3;
 }
 
+static bool is_our_part(lua_State *L, int level)
+{
+    lua_Debug ar;
+    return lua_getstack(L, level, &ar) && lua_getinfo(L, "S", &ar) && !strcmp(ar.source, ASIO_CHUNK_NAME);
+}
+
+/* xpcall between two of our parts. */
+static bool is_between_our_parts(lua_State *L, int level)
+{
+    lua_Debug ar;
+    return lua_getstack(L, level, &ar) && lua_getinfo(L, "S", &ar) && *ar.what == 'C' &&
+        is_our_part(L, level + 1);
+}
+
 /* The line to blame is the first above our own Lua parts (a C function is level 0; the shim that
- * called it, when there is one, level 1). */
+ * called it, when there is one, level 1). They may have called one another through xpcall. */
 static int raise_at_caller(lua_State *L, const char *fmt, va_list args)
 {
     int level = 1;
-    lua_Debug ar;
-    while (lua_getstack(L, level, &ar) && lua_getinfo(L, "S", &ar) && !strcmp(ar.source, ASIO_CHUNK_NAME))
+    while (is_our_part(L, level) || is_between_our_parts(L, level))
         level++;
     luaL_where(L, level);
     lua_pushvfstring(L, fmt, args);

@@ -106,6 +106,17 @@ static int push_interrupt(lua_State *L, const struct asio_wait *w)
     return 2;
 }
 
+bool asio_wait_is_interrupt(lua_State *L, struct asio_rt *rt, int index)
+{
+    if (lua_type(L, index) != LUA_TUSERDATA || !lua_getmetatable(L, index))
+        return false;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_INTERRUPT_MT]);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_CANCELLED]);
+    bool same = lua_rawequal(L, -2, -3) || lua_rawequal(L, -1, index);
+    lua_pop(L, 3);
+    return same;
+}
+
 int asio_push_interrupt(lua_State *L, struct asio_rt *rt)
 {
     return push_interrupt(L, rt->self);

@@ -132,6 +132,9 @@ static inline bool asio_wait_interrupted(const struct asio_wait *w)
 /* Token, the object to raise in the running light thread (or main chunk): returns 2. */
 int asio_push_interrupt(lua_State *L, struct asio_rt *rt);
 
+/* The value at `index` is what some interrupt raises: a scope's object, or asio.cancelled. */
+bool asio_wait_is_interrupt(lua_State *L, struct asio_rt *rt, int index);
+
 /* Pushes what a done wait returns. */
 int asio_wait_push(lua_State *L, struct asio_wait *w);
 

@@ -10,6 +10,7 @@
 
 #define ASIO_PARTS_LIST(X)                                                                                   \
     X(sched)                                                                                                 \
+    X(traceback)                                                                                             \
     X(thread)                                                                                                \
     X(report)                                                                                                \
     X(run)                                                                                                   \

@@ -29,6 +29,8 @@ struct group {
     struct child *children;
     struct asio_scope *scope;   /* of the function form, while it runs */
     struct asio_thread *failed; /* first; NULL: none, or told of */
+    struct group *visited_next; /* in the list of a search for a circle */
+    bool visited;
     int count;
     bool has_failed, cancelled;
     bool ended; /* waited for */
@@ -182,14 +184,49 @@ static void group_abort_wait(struct asio_wait *w)
 
 static const struct asio_wait_op wait_op = { .name = "group", .abort = group_abort_wait };
 
-/* core.group_wait(group): until no child is left; the shim sees to what that means. */
+static struct group *waited_for(const struct asio_thread *t)
+{
+    bool waits = t && t->wait.state == ASIO_WAIT_PARKED && t->wait.op == &wait_op;
+    return waits ? t->wait.source : NULL;
+}
+
+/* The group waits for the light thread: it is a child, or a child waits for a group that waits for it, and so on.
+ * The search goes along a list of the groups that it has met. */
+static bool waits_for(struct group *g, const struct asio_thread *t)
+{
+    struct group *last = g;
+    bool found = false;
+    g->visited = true;
+    for (struct group *at = g; at; at = at->visited_next) {
+        for (struct child *c = at->children; c; c = c->next) {
+            struct group *next = waited_for(c->thread);
+            found = found || c->thread == t;
+            if (!next || next->visited)
+                continue;
+            next->visited = true;
+            last->visited_next = next;
+            last = next;
+        }
+    }
+    while (g) {
+        struct group *next = g->visited_next;
+        g->visited = false;
+        g->visited_next = NULL;
+        g = next;
+    }
+    return found;
+}
+
+/* core.group_wait(group, owned): until no child is left; the shim sees to what that means. A wait that would close
+ * a circle raises: neither could end, not even by cancelling, since a group that is cancelled is waited for
+ * too. `owned`: the function form cleans up, and waits all the same; of every circle one wait is another's. */
 static int l_group_wait(lua_State *L)
 {
     struct group *g = group_check(L, "wait");
     struct asio_rt *rt = asio_rt_of(L);
-    for (struct child *c = g->children; c && rt->current; c = c->next)
-        if (c->thread == rt->current)
-            asio_error_misuse(L, "wait: a light thread cannot wait for its own group");
+    if (!lua_toboolean(L, 2) && rt->current && waits_for(g, rt->current))
+        asio_error_misuse(
+            L, "wait: a light thread cannot wait for its own group, or for one that waits for it");
     if (asio_sched_interrupted(rt))
         return asio_push_interrupt(L, rt);
     if (g->count == 0)
@@ -232,6 +269,7 @@ static int l_group_cancel(lua_State *L)
 static int l_group_enter(lua_State *L)
 {
     struct group *g = group_check(L, "group");
+    asio_timeout_reserve(L);
     asio_park_claim(L, asio_rt_of(L)); /* where it could not wait for its children none is to be started */
     g->scope = asio_timeout_enter(L, ASIO_NEVER, "group");
     g->scope->holder = &g->scope;

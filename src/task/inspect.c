@@ -6,21 +6,7 @@
 #include "core/coroutine.h"
 #include "base/error.h"
 #include "task/thread.h"
-
-/* Of the light thread and of the users' coroutines that it runs, the innermost first. */
-static void push_traceback(lua_State *L, struct asio_thread *t)
-{
-    int first = lua_gettop(L) + 1;
-    luaL_checkstack(L, 8, "too many coroutines");
-    lua_pushliteral(L, "");
-    for (struct asio_user_coroutine *n = t->wait.user_coroutine; n; n = n->outer) {
-        luaL_traceback(L, n->co, NULL, 0);
-        lua_pushliteral(L, "\nresumed by\n");
-        lua_concat(L, 3);
-    }
-    luaL_traceback(L, t->co, NULL, 0);
-    lua_concat(L, lua_gettop(L) - first + 1);
-}
+#include "task/traceback.h"
 
 static void set_seconds(lua_State *L, const struct asio_rt *rt, const char *field, uint32_t since)
 {
@@ -46,7 +32,7 @@ static void inspect_push_thread(lua_State *L, struct asio_rt *rt, struct asio_th
         lua_setfield(L, -2, "wait");
         set_seconds(L, rt, "waiting", t->wait.since);
     }
-    push_traceback(L, t);
+    asio_traceback_push(L, t);
     lua_setfield(L, -2, "traceback");
 }
 

@@ -5,6 +5,7 @@
 #include "core/bind.h"
 #include "base/error.h"
 #include "task/thread.h"
+#include "task/traceback.h"
 
 #include <stdio.h>
 

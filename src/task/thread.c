@@ -10,68 +10,11 @@
 #include "core/coroutine.h"
 #include "task/select.h"
 #include "task/thread.h"
+#include "task/traceback.h"
 
 #include <string.h>
 
-/* Text keys in the environment table. */
-static const char key_name[] = "name", key_trace_error[] = "trace_error", key_trace[] = "trace";
-
-void asio_thread_push_kept(lua_State *L, int index, struct asio_thread *t)
-{
-    lua_pushvalue(L, index);
-    if (!t->kept) {
-        lua_newtable(L);
-        lua_setfenv(L, -2);
-        t->kept = true;
-    }
-    lua_getfenv(L, -1);
-    lua_remove(L, -2);
-}
-
-/* ---- where an error came from ------------------------------------------------------------- */
-
-void asio_thread_set_trace(lua_State *L, int index)
-{
-    struct asio_thread *t = asio_rt_of(L)->current;
-    int trace = lua_gettop(L);
-    asio_sched_push_handle(L, t);
-    asio_thread_push_kept(L, trace + 1, t);
-    lua_pushvalue(L, index);
-    lua_setfield(L, -2, key_trace_error);
-    lua_pushvalue(L, trace);
-    lua_setfield(L, -2, key_trace);
-    lua_settop(L, trace - 1);
-}
-
-/* The first function at the top of the stack that is not C. */
-static bool raised_by_us(lua_State *co)
-{
-    lua_Debug ar;
-    for (int level = 0; lua_getstack(co, level, &ar) && lua_getinfo(co, "S", &ar); level++)
-        if (*ar.what != 'C')
-            return strcmp(ar.source, ASIO_CHUNK_NAME) == 0;
-    return false;
-}
-
-static bool knows_trace(lua_State *L, int index, struct asio_thread *t, lua_State *co)
-{
-    bool same = false;
-    int top = lua_gettop(L);
-    if (!t->kept || !raised_by_us(co))
-        return false;
-    asio_sched_push_handle(L, t);
-    lua_getfenv(L, -1);
-    lua_getfield(L, -1, key_trace);
-    lua_getfield(L, -2, key_trace_error);
-    same = lua_isstring(L, -2) && lua_rawequal(L, -1, index);
-    lua_settop(L, top);
-    return same;
-}
-
-bool asio_thread_knows_trace(lua_State *L, int index, lua_State *co)
-{
-    return knows_trace(L, index, asio_rt_of(L)->current, co);
-}
+static const char key_name[] = "name"; /* in the environment table */
 
 /* ---- the end of a light thread ------------------------------------------------------------ */
 
@@ -79,7 +22,7 @@ static void keep_results(lua_State *L, void *arg)
 {
     struct asio_thread *t = arg;
     asio_sched_push_handle(L, t);
-    asio_thread_push_kept(L, lua_gettop(L), t);
+    asio_traceback_push_kept(L, lua_gettop(L), t);
     for (int i = t->nresults; i > 0; i--) {
         lua_xmove(t->co, L, 1);
         lua_rawseti(L, -2, i);
@@ -95,8 +38,6 @@ static bool ended_by_cancel(lua_State *L, struct asio_thread *t)
     return t->by_cancel;
 }
 
-/* The first traceback is the one that tells: where an error was raised again by a function of ours
- * is of no interest. */
 static void keep_error(lua_State *L, void *arg)
 {
     enum { AT_ERROR = 1, AT_HANDLE, AT_KEPT };
@@ -105,15 +46,11 @@ static void keep_error(lua_State *L, void *arg)
     lua_xmove(t->co, L, 1);
     if (ended_by_cancel(L, t))
         return;
-    bool known = knows_trace(L, AT_ERROR, t, t->co);
     asio_sched_push_handle(L, t);
-    asio_thread_push_kept(L, AT_HANDLE, t);
+    asio_traceback_push_kept(L, AT_HANDLE, t);
     lua_pushvalue(L, AT_ERROR);
     lua_rawseti(L, AT_KEPT, ASIO_KEPT_ERROR);
-    if (known)
-        lua_getfield(L, AT_KEPT, key_trace);
-    else
-        luaL_traceback(L, t->co, NULL, 0);
+    asio_traceback_push_of_error(L, t, AT_ERROR);
     lua_rawseti(L, AT_KEPT, ASIO_KEPT_TRACEBACK);
 }
 
@@ -401,10 +338,15 @@ const char *asio_thread_push_name(lua_State *L, struct asio_thread *t)
     return name;
 }
 
-/* core.traceback(thread): where its error was raised. */
+/* thread:traceback() -> where it is, or where its error was raised; nil if it has returned, was cancelled, or memory
+ * was out. Documented in lua/asio/meta.lua. */
 static int l_traceback(lua_State *L)
 {
     struct asio_thread *t = asio_thread_check(L, 1, "traceback");
+    if (t->co) {
+        asio_traceback_push(L, t);
+        return 1;
+    }
     if (!t->kept || t->state != ASIO_THREAD_FAILED)
         return 0;
     lua_getfenv(L, 1);
@@ -418,7 +360,7 @@ static int l_name(lua_State *L)
     if (!lua_isnoneornil(L, 2)) {
         if (lua_type(L, 2) != LUA_TSTRING)
             asio_error_type(L, 2, 1, "name", "string");
-        asio_thread_push_kept(L, 1, t);
+        asio_traceback_push_kept(L, 1, t);
         lua_pushvalue(L, 2);
         lua_setfield(L, -2, key_name);
         lua_settop(L, 2);
@@ -440,10 +382,9 @@ static void thread_part_open(lua_State *L, struct asio_rt *rt)
     static const luaL_Reg module[] = { { "spawn", l_thread_spawn }, { "current", l_current },
         { "now", l_now }, { NULL, NULL } };
     static const luaL_Reg waiting[] = { { "sleep", l_sleep }, { "yield", l_yield }, { "join", l_thread_join },
-        { "outcome", l_outcome }, { "repark", asio_park_repark }, { "traceback", l_traceback },
-        { NULL, NULL } };
+        { "outcome", l_outcome }, { "repark", asio_park_repark }, { NULL, NULL } };
     static const luaL_Reg methods[] = { { "status", l_status }, { "name", l_name },
-        { "cancel", l_thread_cancel }, { NULL, NULL } };
+        { "traceback", l_traceback }, { "cancel", l_thread_cancel }, { NULL, NULL } };
     static const luaL_Reg meta[] = { { "__tostring", l_thread_tostring }, { NULL, NULL } };
     rt->thread_ended = thread_ended;
     asio_bind_functions(L, rt, "asio", module);

@@ -23,20 +23,9 @@ const char *asio_thread_status(const struct asio_thread *t);
 /* Pushes the name ("#7" by default) of one that is alive, or not yet reported, and returns it. */
 const char *asio_thread_push_name(lua_State *L, struct asio_thread *t);
 
-/* The environment table of the handle at a stack index, pushed; made at first use. */
-void asio_thread_push_kept(lua_State *L, int index, struct asio_thread *t);
-
-/* Keys in that table of a failed one; results are 1..n. */
-enum { ASIO_KEPT_ERROR = 1, ASIO_KEPT_TRACEBACK = 2 };
-
 /* Of the records in t->joiners (relays among them): only these count as somebody who joins. All are
  * ended with status 0, once. */
 extern const struct asio_wait_op asio_join_op;
 
-/* Where the error at `index` was raised first. set: the running light thread is about to raise it
- * again; the traceback is at the top (popped). knows: it was set, and is being raised again by
- * a function of ours at the top of `co`'s stack. */
-void asio_thread_set_trace(lua_State *L, int index);
-bool asio_thread_knows_trace(lua_State *L, int index, lua_State *co);
 
 #endif

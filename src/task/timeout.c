@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * asio.timeout and asio.shield: the C functions behind lua/asio/timeout.lua, and the tracebacks of
- * errors that pass through functions of ours. */
+ * asio.timeout and asio.shield: the C functions behind lua/asio/timeout.lua. */
 #include "base/error.h"
 #include "core/bind.h"
 #include "core/park.h"
@@ -24,9 +23,23 @@ static uint64_t deadline(double seconds)
     return seconds < 0 ? ASIO_NEVER : asio_rt_deadline(seconds);
 }
 
+void asio_timeout_reserve(lua_State *L)
+{
+    enum { ROOM = 300 };
+    luaL_checkstack(L, lua_gettop(L) + ROOM, "stack overflow");
+}
+
+/* core.reserve(...): asio_timeout_reserve, for as many arguments. */
+static int l_reserve(lua_State *L)
+{
+    asio_timeout_reserve(L);
+    return 0;
+}
+
 static struct asio_scope *timeout_enter(lua_State *L, uint64_t at, bool shield, const char *fname)
 {
     struct asio_rt *rt = asio_rt_of(L);
+    asio_timeout_reserve(L);
     if (rt->closed)
         asio_error_misuse(L, "%s: the Lua state is being closed", fname);
     if (!asio_park_owns(L, rt))
@@ -54,7 +67,7 @@ static int enter_for(lua_State *L, const char *fname, bool shield)
     return 1;
 }
 
-/* core.enter(seconds, fn) -> the scope's id. fn is only checked. */
+/* core.enter(seconds, fn, ...) -> the scope's id. fn is only checked, its arguments are counted. */
 static int l_timeout_enter(lua_State *L)
 {
     return enter_for(L, "timeout", false);
@@ -87,46 +100,11 @@ static int l_timeout_leave(lua_State *L)
     return 1;
 }
 
-/* ---- tracebacks --------------------------------------------------------------------------- */
-
-static bool is_interrupt(lua_State *L, struct asio_rt *rt, int index)
-{
-    if (lua_type(L, index) != LUA_TUSERDATA || !lua_getmetatable(L, index))
-        return false;
-    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_INTERRUPT_MT]);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_CANCELLED]);
-    bool same = lua_rawequal(L, -2, -3) || lua_rawequal(L, -1, index);
-    lua_pop(L, 3);
-    return same;
-}
-
-/* core.trace(err) -> err. The handler of every xpcall of ours: remembers where an error came from, so
- * that raising it once more does not lose that. */
-static int l_trace(lua_State *L)
-{
-    struct asio_rt *rt = asio_rt_of(L);
-    lua_settop(L, 1);
-    if (!rt->current || is_interrupt(L, rt, 1) || asio_thread_knows_trace(L, 1, L))
-        return 1;
-    luaL_traceback(L, L, NULL, 1);
-    asio_thread_set_trace(L, 1);
-    return 1;
-}
-
-/* core.set_trace(err, traceback): err is about to be raised here, and comes from elsewhere. */
-static int l_set_trace(lua_State *L)
-{
-    lua_settop(L, 2);
-    if (asio_rt_of(L)->current && lua_isstring(L, 2))
-        asio_thread_set_trace(L, 1);
-    return 0;
-}
-
 /* core.is_interrupt(err) */
 static int l_is_interrupt(lua_State *L)
 {
     lua_settop(L, 1);
-    lua_pushboolean(L, is_interrupt(L, asio_rt_of(L), 1));
+    lua_pushboolean(L, asio_wait_is_interrupt(L, asio_rt_of(L), 1));
     return 1;
 }
 
@@ -139,8 +117,8 @@ static int interrupt_tostring(lua_State *L)
 static void timeout_part_open(lua_State *L, struct asio_rt *rt)
 {
     static const luaL_Reg core[] = { { "enter", l_timeout_enter }, { "enter_shield", l_enter_shield },
-        { "leave", l_timeout_leave }, { "trace", l_trace }, { "set_trace", l_set_trace },
-        { "is_interrupt", l_is_interrupt }, { NULL, NULL } };
+        { "leave", l_timeout_leave }, { "reserve", l_reserve }, { "is_interrupt", l_is_interrupt },
+        { NULL, NULL } };
     asio_bind_functions(L, rt, "core", core);
     lua_createtable(L, 0, 1);
     lua_pushcfunction(L, interrupt_tostring);

@@ -9,4 +9,9 @@
  * naming the function. Lua leaves it by core.leave. */
 struct asio_scope *asio_timeout_enter(lua_State *L, uint64_t at, const char *fname);
 
+/* Room on the Lua stack for what follows an entry until it is protected by xpcall, and for what undoes it. To be
+ * called before anything is entered or taken: in the handler of an xpcall that fails again and again the stack
+ * overflows, and an overflow between entry and xpcall would leave a scope, or a lock, held for ever. Raises. */
+void asio_timeout_reserve(lua_State *L);
+
 #endif

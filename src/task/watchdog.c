@@ -15,6 +15,8 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { NAME_SIZE = 64 };
+
 /* A light thread's time on the processor. */
 struct stretch {
     struct asio_thread *thread; /* NULL: none runs. The helper does not look into it */
@@ -27,7 +29,7 @@ struct asio_watchdog {
     uv_cond_t changed;
     uint64_t limit; /* ns */
     struct stretch now;
-    char name[64]; /* of now.thread */
+    char name[NAME_SIZE]; /* of now.thread */
     bool quit, gone;
     /* Of the light threads that have spawned the running one, as far as they began after the watchdog. */
     struct stretch outer[ASIO_DEPTH_MAX];
@@ -76,13 +78,17 @@ static void copy_name(lua_State *L, void *arg)
     snprintf(n->text, n->size, "%s", asio_thread_push_name(L, n->thread));
 }
 
+/* Copying the name allocates, so finalizers of the script may run, and one of them may stop the watchdog or start
+ * another: it is looked up afterwards. */
 static void watchdog_set(struct asio_rt *rt, struct stretch watch)
 {
-    struct asio_watchdog *d = asio_rt_part(rt, ASIO_PART_WATCHDOG);
-    char text[sizeof d->name] = "";
+    char text[NAME_SIZE] = "";
     struct name n = { watch.thread, text, sizeof text };
     if (watch.thread && asio_rt_protect(rt, copy_name, &n) != 0)
         snprintf(text, sizeof text, "?");
+    struct asio_watchdog *d = asio_rt_part(rt, ASIO_PART_WATCHDOG);
+    if (!d)
+        return;
     uv_mutex_lock(&d->lock);
     d->now = watch;
     memcpy(d->name, text, sizeof text);
