@@ -62,8 +62,8 @@ end
 
 --- Waits until every light thread of the group has ended, and raises the error of the first that
 --- failed, which has cancelled the others. If this wait is interrupted, all are cancelled and
---- waited for before the interrupt goes on. Raises where the group waits for this light thread: it is a child of the
---- group, or of one that a child of the group waits for.
+--- waited for before the interrupt goes on. Raises where the group waits for this light thread: a
+--- child of the group, or of a group that such a child waits for.
 ---@return true? ok
 ---@return string? message
 ---@return string? code `ECANCELED`: `asio.stop()` while the main chunk waits

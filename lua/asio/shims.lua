@@ -120,8 +120,8 @@ end
 
 --- Runs the loop until nothing is left to wait for, `asio.stop()` is called, or Ctrl-C (which
 --- raises "interrupted!"). With a function, runs that first, as a light thread: its error
---- ends the run at once and is raised here (a string with the light thread's traceback behind it), its results are
---- returned at the end.
+--- ends the run at once and is raised here (a string with the light thread's traceback behind it),
+--- its results are returned at the end.
 --- Light threads that wait for what can never come are a deadlock: raises, and says what each
 --- waits for and where; or returns that with `asio.run({ deadlock = 'return' }, fn, ...)`.
 ---@param fn? function|{deadlock?: string} options may come first
