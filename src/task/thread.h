@@ -27,5 +27,4 @@ const char *asio_thread_push_name(lua_State *L, struct asio_thread *t);
  * ended with status 0, once. */
 extern const struct asio_wait_op asio_join_op;
 
-
 #endif
