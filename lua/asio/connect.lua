@@ -6,13 +6,14 @@
 local core = ...
 local asio = core.asio
 local c_connect, c_lookup, c_claim, check_port = core.connect, core.lookup, core.claim, core.check_port
-local c_yield, finish = core.yield, core.finish
-local now = asio.now
+local c_yield, finish, connect_pipe = core.yield, core.finish, core.connect_pipe
+local now, c_sleep = asio.now, core.sleep
 local error, pcall, type = error, pcall, type
-local max, min, remove = math.max, math.min, table.remove
+local huge, max, min, remove = math.huge, math.max, math.min, table.remove
 
 local ATTEMPT_DELAY = 0.25 -- seconds that one address has before the next is tried too
 local RESOLUTION_DELAY = 0.05 -- that IPv4 waits for the name server's word on IPv6
+local FIRST_PAUSE, LONGEST_PAUSE = 0.001, 0.1 -- seconds until a full backlog of a Unix socket is tried again
 local ADDRESSES = 32 -- of each family are tried, however many there are
 
 -- Codes that say little once another address has got further.
@@ -121,11 +122,28 @@ local function connect_name(host, port, deadline, opts)
 end
 
 local function check_timeout(timeout)
-    if timeout == nil or timeout == math.huge then return nil end
+    if timeout == nil or timeout == huge then return nil end
     if type(timeout) ~= 'number' or timeout ~= timeout or timeout < 0 then
         error("bad argument #3 to 'connect' (timeout must be a number of seconds, not negative or NaN)", 3)
     end
     return now() + timeout
+end
+
+-- `name` begins with 'unix:'. The system says EAGAIN when the backlog is full, and has no
+-- event for its having room again. The arguments are checked by the first try.
+local function connect_unix(name, opts)
+    local timeout = type(opts) == 'table' and opts.timeout or nil
+    local conn_or_nil, message, code = finish(nil, connect_pipe(name, timeout, opts))
+    local deadline, interval = now() + (timeout or huge), FIRST_PAUSE
+    while code == 'EAGAIN' do
+        local left = deadline - now()
+        if left <= 0 then return nil, 'operation timed out', 'ETIMEDOUT' end
+        finish(nil, c_sleep(min(interval, left)))
+        interval = min(interval * 2, LONGEST_PAUSE)
+        left = max(deadline - now(), 0)
+        conn_or_nil, message, code = finish(nil, connect_pipe(name, left, opts))
+    end
+    return conn_or_nil, message, code
 end
 
 --- Connects by TCP. Names are looked up without blocking; their addresses are tried the happy-eyeballs
@@ -141,7 +159,7 @@ function asio.connect(host, port, opts)
     if type(host) ~= 'string' then
         error(("bad argument #1 to 'connect' (host or address expected, got %s)"):format(type(host)), 2)
     end
-    if host:find('unix:', 1, true) == 1 then return core.connect_unix(host, port or opts) end -- unix.lua
+    if host:find('unix:', 1, true) == 1 then return connect_unix(host, port or opts) end
     local raw = #host >= 64 and (port == nil or type(port) == 'table')
     if raw then
         port, opts = nil, port or opts

@@ -15,7 +15,7 @@ static void set_tokens(lua_State *L, struct asio_rt *rt)
     lua_setfield(L, ASIO_BIND_CORE, "INTERRUPT");
 }
 
-/* Runs one embedded part as chunk(core). shims.lua runs first; the other parts
+/* Runs one embedded part as chunk(core). wait.lua runs first; the other parts
  * must not depend on one another while loading. */
 static void run_embedded(lua_State *L, const struct asio_embedded *part)
 {

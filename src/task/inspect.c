@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * Looking at what goes on: every light thread, and the counters. The text of dumps and of the
- * deadlock report is made in lua/asio/dump.lua. */
+ * deadlock report is made in lua/asio/inspect.lua. */
 #include "core/bind.h"
 #include "core/coroutine.h"
 #include "base/error.h"

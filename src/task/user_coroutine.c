@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Users' own coroutines inside light threads: what asio.coroutine (lua/asio/coroutine.lua) needs to
+ * Users' own coroutines inside light threads: what asio.coroutine (lua/asio/user_coroutine.lua) needs to
  * know to let waits pass through them. The coroutine that is resumed innermost is the one that
  * may wait; a wait yields to its resumer, which sees (core.passes) that it is no yield of the
  * user's and passes it on, down to the light thread, and its results back up.

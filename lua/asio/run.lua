@@ -1,0 +1,37 @@
+-- SPDX-License-Identifier: MIT
+-- asio.run: raises what its function raised, and deadlocks.
+
+local core = ...
+local asio = core.asio
+local finish, outcome, c_run = core.finish, core.outcome, core.run
+local error, type = error, type
+
+-- A string carries where it was raised: run raises it far from there.
+local function raise_outcome(main, ok, ...)
+    if ok then return ... end
+    local err, traceback = (...), main:traceback()
+    if type(err) == 'string' and traceback then err = err .. '\n' .. traceback end
+    error(err, 0)
+end
+
+local function ran(options, main, message, code)
+    if code == 'EDEADLK' then
+        if options and options.deadlock == 'return' then return nil, message, code end
+        error(message, 0)
+    end
+    if main then return raise_outcome(main, outcome(main)) end
+end
+
+--- Runs the loop until nothing is left to wait for, `asio.stop()` is called, or Ctrl-C (which
+--- raises "interrupted!"). With a function, runs that first, as a light thread: its error
+--- ends the run at once and is raised here (a string with the light thread's traceback behind it),
+--- its results are returned at the end.
+--- Light threads that wait for what can never come are a deadlock: raises, and says what each
+--- waits for and where; or returns that with `asio.run({ deadlock = 'return' }, fn, ...)`.
+---@param fn? function|{deadlock?: string} options may come first
+---@param ... any arguments of fn
+---@return any ... results of fn; or nil, message, "EDEADLK"
+function asio.run(fn, ...)
+    if type(fn) == 'table' then return ran(fn, finish(nil, c_run(...))) end
+    return ran(nil, finish(nil, c_run(fn, ...)))
+end

@@ -1,0 +1,28 @@
+-- SPDX-License-Identifier: MIT
+-- asio.select: waits for several objects at once.
+
+local core = ...
+local asio = core.asio
+local finish, outcome, type = core.finish, core.outcome, type
+local c_select, is_thread = core.select, core.is_thread
+
+local function selected(objects, index, ...)
+    local object = index and objects[index]
+    if object and is_thread(object) then return index, outcome(object) end
+    return index, ...
+end
+
+--- Waits for the first of several channels, light threads, events and semaphores that is ready, in
+--- the order of the list if more than one is; takes from that one alone.
+---@param list table the objects; `timeout` in it: seconds
+---@return integer? index of the one that is ready
+---@return any ... what its `recv`, `join`, `wait` or `acquire` returns; after a time-out nil, message,
+--- "ETIMEDOUT"
+function asio.select(list)
+    local objects, timeout = list, nil
+    if type(list) == 'table' then
+        objects, timeout = {}, list.timeout -- copied: the list may be changed while this waits
+        for i = 1, #list do objects[i] = list[i] end
+    end
+    return selected(objects, finish(nil, c_select(objects, timeout)))
+end

@@ -1,0 +1,25 @@
+-- SPDX-License-Identifier: MIT
+-- How a public waiting function ends. Each is a shim over a C function that returns a token first:
+-- a C function cannot raise after it has waited (LuaJIT has no lua_yieldk), so interrupts are
+-- raised here; and results without a token come from a coroutine.resume by hand of the light thread's
+-- coroutine: then it goes on waiting. Loaded first: the other files use `core.finish` and `core.unusual`.
+
+local core = ...
+local OK, FAIL, INTERRUPT = core.OK, core.FAIL, core.INTERRUPT
+local repark = core.repark
+local error = error -- a script that replaces it must not swallow interrupts
+
+local refusal = 'this light thread is waiting: only asio can resume it'
+
+-- `self` stays on the stack, and so alive, while it waits again.
+local function unusual(self, token, ...)
+    if token == OK or token == FAIL then return ... end
+    if token == INTERRUPT then error((...), 0) end
+    return unusual(self, repark(nil, refusal, self))
+end
+
+local function finish(self, token, ...)
+    if token == OK then return ... end
+    return unusual(self, token, ...)
+end
+core.finish, core.unusual = finish, unusual
