@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: MIT
- *
- * Who works for a server: light threads that run its handler, connections that came to it. They are only
- * counted, and know by whom (struct asio_counter): that costs each of them a pointer. See listener.h. */
-#include "net/listener.h"
+ * What works for a server; see drain.h. */
+#include "net/drain.h"
+
+#include "core/park.h"
 
 #include <string.h>
 
-void asio_drain_free(struct asio_drain *drain)
+static void drain_free_unused(struct asio_drain *drain)
 {
-    bool worked_for = drain->connections.count > 0 || (drain->handlers.count > 0 && !drain->rt->closed);
-    if (!drain->held && !drain->listener && !worked_for)
+    bool used = drain->connections.count > 0 || (drain->handlers.count > 0 && !drain->rt->closed);
+    if (!drain->held && !drain->owner && !used)
         asio_mem.free(drain);
 }
 
@@ -26,41 +26,49 @@ size_t asio_drain_at_work(const struct asio_drain *drain)
     return count;
 }
 
-static void on_handler_gone(struct asio_counter *counter)
+static void drain_on_handler_gone(struct asio_counter *counter)
 {
     struct asio_drain *drain = ASIO_CONTAINER(counter, struct asio_drain, handlers);
-    bool over = asio_drain_at_work(drain) == 0; /* looked at once: who is woken counts again */
+    bool over = asio_drain_at_work(drain) == 0; /* asked once: a handler that is woken here counts again */
     while (over && drain->waiters.first) {
         struct asio_wait *w = drain->waiters.first;
         asio_wait_list_remove(&drain->waiters, w);
         asio_sched_ready(w, 0);
     }
-    asio_drain_free(drain);
+    drain_free_unused(drain);
 }
 
-/* There is room for one more. */
-static void on_connection_gone(struct asio_counter *counter)
+static void drain_on_connection_gone(struct asio_counter *counter)
 {
     struct asio_drain *drain = ASIO_CONTAINER(counter, struct asio_drain, connections);
-    if (drain->listener && !drain->rt->closed && drain->listener->options.max_connections)
-        asio_listener_accept_soon(drain->listener);
-    asio_drain_free(drain);
+    if (drain->owner && !drain->rt->closed)
+        drain->room(drain->owner); /* the userdata still holds the drain, or its collection frees it later */
+    drain_free_unused(drain);
 }
 
-void asio_drain_let_go(struct asio_drain *drain)
-{
-    drain->held = false;
-    asio_drain_free(drain);
-}
-
-struct asio_drain *asio_drain_new(struct asio_rt *rt)
+struct asio_drain *asio_drain_new(struct asio_rt *rt, void *owner, void (*room)(void *owner))
 {
     struct asio_drain *drain = asio_mem.malloc(sizeof *drain);
     if (!drain)
         return NULL;
     memset(drain, 0, sizeof *drain);
     drain->rt = rt;
-    drain->handlers.gone = on_handler_gone;
-    drain->connections.gone = on_connection_gone;
+    drain->owner = owner;
+    drain->room = room;
+    drain->held = true;
+    drain->handlers.gone = drain_on_handler_gone;
+    drain->connections.gone = drain_on_connection_gone;
     return drain;
+}
+
+void asio_drain_disown(struct asio_drain *drain)
+{
+    drain->owner = NULL;
+    drain_free_unused(drain);
+}
+
+void asio_drain_let_go(struct asio_drain *drain)
+{
+    drain->held = false;
+    drain_free_unused(drain);
 }

@@ -22,6 +22,8 @@ static const double backoff_min = 0.005, backoff_max = 1, report_every = 60; /* 
 
 static void on_connection(uv_stream_t *handle, int status);
 static void listener_on_timer(struct asio_timer *timer);
+static void listener_on_room(void *owner);
+static void listener_on_proxied(struct asio_proxy_gate *gate, struct asio_stream *s);
 
 /* ---- opening and closing ------------------------------------------------------------------ */
 
@@ -60,12 +62,8 @@ void asio_listener_close(struct asio_listener *l)
         l->accepters = (struct asio_wait_list){ 0 };
     while (l->accepters.first) /* may run finalizers: they find a server that is closed */
         asio_sched_abort(l->accepters.first, UV_ECANCELED);
-    while (l->incomplete.first)
-        asio_proxy_accept_give_up(l->incomplete.first->source);
-    while (l->complete.first)
-        asio_proxy_accept_give_up(l->complete.first->source);
-    l->drain->listener = NULL;
-    asio_drain_free(l->drain);
+    asio_proxy_gate_close(&l->gate);
+    asio_drain_disown(l->drain);
     asio_rt_unref(l->rt);
     asio_timer_remove(&l->rt->timers, &l->timer);
     asio_sys_unix_remove(&l->file);
@@ -168,7 +166,8 @@ static struct asio_listener *new_listener(
     l->backoff = backoff_min;
     l->spare = ASIO_NO_SOCKET;
     asio_timer_init(&l->timer, listener_on_timer);
-    l->drain = asio_drain_new(rt);
+    l->gate.arrived = listener_on_proxied;
+    l->drain = asio_drain_new(rt, l, listener_on_room);
     if (l->drain)
         return l;
     asio_mem.free(l);
@@ -204,8 +203,6 @@ int asio_listener_open(struct asio_rt *rt, struct asio_server *server, const str
     }
     l->handle.any.data = l;
     l->server = server;
-    l->drain->listener = l;
-    l->drain->held = true;
     server->listener = l;
     server->drain = l->drain;
     asio_rt_ref(rt);
@@ -361,7 +358,7 @@ static void listener_hand_over(lua_State *L, struct accept *a)
 static void listener_begin(struct accept *a)
 {
     struct asio_stream *s = &a->stream->stream;
-    if (asio_proxy_accept_begin(a->listener, s, a->ref) < 0) {
+    if (asio_proxy_accept_begin(&a->listener->gate, s, a->ref) < 0) {
         asio_stream_drop(s);
         return;
     }
@@ -378,7 +375,7 @@ static void accept_body(lua_State *L, void *arg)
         a->status = listener_take(L, a);
     if (a->status < 0)
         return;
-    if (l->trust && !a->complete) {
+    if (l->gate.trust && !a->complete) {
         listener_begin(a);
         return;
     }
@@ -448,8 +445,10 @@ static bool wanted(const struct asio_listener *l)
     return l->handled || l->accepters.first;
 }
 
-void asio_listener_complete(struct asio_listener *l, struct asio_stream *s)
+/* The header of a connection is there. */
+static void listener_on_proxied(struct asio_proxy_gate *gate, struct asio_stream *s)
 {
+    struct asio_listener *l = ASIO_CONTAINER(gate, struct asio_listener, gate);
     if (!wanted(l))
         return;
     struct accept a = { l, (struct asio_uvstream *)(void *)s, asio_proxy_accept_end(s), .complete = true };
@@ -559,7 +558,7 @@ static void listener_on_timer(struct asio_timer *timer)
 /* One that came through a proxy. */
 static void take_complete(lua_State *L, struct asio_listener *l)
 {
-    int ref = asio_proxy_accept_end(l->complete.first->source);
+    int ref = asio_proxy_accept_end(l->gate.complete.first->source);
     asio_push_ok(L, l->rt);
     asio_rt_push_anchored(L, l->rt, ref);
     asio_rt_release(l->rt, ref);
@@ -568,7 +567,7 @@ static void take_complete(lua_State *L, struct asio_listener *l)
 bool asio_listener_take(lua_State *L, struct asio_listener *l)
 {
     struct accept a = { .listener = l, .ref = LUA_NOREF };
-    if (l->complete.first) {
+    if (l->gate.complete.first) {
         take_complete(L, l);
         return true;
     }
@@ -578,7 +577,7 @@ bool asio_listener_take(lua_State *L, struct asio_listener *l)
         look_for_room(l);
         return false;
     }
-    if (l->trust) {
+    if (l->gate.trust) {
         accept_one(l);
         return false;
     }
@@ -594,8 +593,11 @@ bool asio_listener_take(lua_State *L, struct asio_listener *l)
     return a.stream != NULL;
 }
 
-void asio_listener_accept_soon(struct asio_listener *l)
+static void listener_on_room(void *owner)
 {
+    struct asio_listener *l = owner;
+    if (!l->options.max_connections)
+        return;
     if (l->pending && !l->paused && !is_full(l))
         listener_retry_later(l, 0);
 }

@@ -4,7 +4,6 @@
  * connections are accepted meanwhile. */
 #include "net/proxy_accept.h"
 
-#include "net/listener.h"
 #include "stream/lifecycle.h"
 #include "stream/read.h"
 
@@ -41,18 +40,17 @@ static int proxy_accept_path_of(const struct asio_stream_alias *a, char *path, s
 
 /* ---- waiting for the header ---------------------------------------------------------------- */
 
-static void unlink_it(struct asio_proxy_accept *p)
+static void proxy_accept_unlink(struct asio_proxy_accept *p)
 {
-    struct asio_listener *l = p->listener;
-    asio_wait_list_remove(p->complete ? &l->complete : &l->incomplete, &p->wait);
-    asio_timer_remove(&l->rt->timers, &p->timer);
+    asio_wait_list_remove(p->complete ? &p->gate->complete : &p->gate->incomplete, &p->wait);
+    asio_timer_remove(&p->wait.rt->timers, &p->timer);
 }
 
 int asio_proxy_accept_end(struct asio_stream *s)
 {
     struct asio_proxy_accept *p = proxy_accept_of(s);
     int ref = p->ref, family = p->names.source.any.sa_family;
-    unlink_it(p);
+    proxy_accept_unlink(p);
     if (family == AF_UNSPEC) {
         asio_mem.free(p);
         s->alias = NULL;
@@ -67,19 +65,27 @@ int asio_proxy_accept_end(struct asio_stream *s)
     return ref;
 }
 
-void asio_proxy_accept_give_up(struct asio_stream *s)
+static void proxy_accept_give_up(struct asio_stream *s)
 {
     struct asio_proxy_accept *p = proxy_accept_of(s);
-    unlink_it(p);
+    proxy_accept_unlink(p);
     if (s->reader == &p->wait)
         s->reader = NULL;
     asio_rt_release(s->rt, p->ref);
     asio_stream_drop(s);
 }
 
+void asio_proxy_gate_close(struct asio_proxy_gate *gate)
+{
+    while (gate->incomplete.first)
+        proxy_accept_give_up(gate->incomplete.first->source);
+    while (gate->complete.first)
+        proxy_accept_give_up(gate->complete.first->source);
+}
+
 static void on_late(struct asio_timer *timer)
 {
-    asio_proxy_accept_give_up(ASIO_CONTAINER(timer, struct asio_proxy_accept, timer)->wait.source);
+    proxy_accept_give_up(ASIO_CONTAINER(timer, struct asio_proxy_accept, timer)->wait.source);
 }
 
 static void await(struct asio_proxy_accept *p, size_t need)
@@ -94,10 +100,10 @@ static void complete(struct asio_proxy_accept *p, size_t length)
 {
     struct asio_stream *s = p->wait.source;
     asio_inbuf_skip(&s->in, length);
-    unlink_it(p);
+    proxy_accept_unlink(p);
     p->complete = true;
-    asio_wait_list_add(&p->listener->complete, &p->wait);
-    asio_listener_complete(p->listener, s);
+    asio_wait_list_add(&p->gate->complete, &p->wait);
+    p->gate->arrived(p->gate, s);
 }
 
 /* As many bytes are there as were waited for; or it has ended. */
@@ -110,7 +116,7 @@ static void on_bytes(struct asio_wait *w)
     if (length == 0)
         length = asio_proxy_parse(asio_inbuf_bytes(&s->in), asio_inbuf_length(&s->in), &p->names, &need);
     if (length < 0)
-        asio_proxy_accept_give_up(s);
+        proxy_accept_give_up(s);
     else if (length == 0)
         await(p, need);
     else
@@ -124,28 +130,28 @@ static void abort_header(struct asio_wait *w)
 
 static const struct asio_wait_op header_op = { "proxy header", true, abort_header, NULL };
 
-int asio_proxy_accept_begin(struct asio_listener *l, struct asio_stream *s, int ref)
+int asio_proxy_accept_begin(struct asio_proxy_gate *gate, struct asio_stream *s, int ref)
 {
-    if (!asio_trusted_proxies_has(l->trust, s))
+    if (!asio_trusted_proxies_has(gate->trust, s))
         return UV_EACCES;
     struct asio_proxy_accept *p = asio_mem.malloc(sizeof *p);
     if (!p)
         return UV_ENOMEM;
     memset(p, 0, sizeof *p);
     s->alias = &p->alias;
-    asio_wait_init_callback(&p->wait, l->rt, &header_op, s, on_bytes);
+    asio_wait_init_callback(&p->wait, s->rt, &header_op, s, on_bytes);
     asio_timer_init(&p->timer, on_late);
     p->alias.name_of = proxy_accept_name_of;
-    p->listener = l;
+    p->gate = gate;
     p->ref = ref;
-    int status = asio_timer_set(&l->rt->timers, &p->timer, asio_rt_deadline(l->trust->timeout));
+    int status = asio_timer_set(&s->rt->timers, &p->timer, asio_rt_deadline(gate->trust->timeout));
     if (status < 0)
         return status;
     if (!asio_stream_start_reading(s)) {
-        asio_timer_remove(&l->rt->timers, &p->timer);
+        asio_timer_remove(&s->rt->timers, &p->timer);
         return s->read_status;
     }
-    asio_wait_list_add(&l->incomplete, &p->wait);
+    asio_wait_list_add(&gate->incomplete, &p->wait);
     await(p, 1);
     return 0;
 }

@@ -164,7 +164,7 @@ static int l_server(lua_State *L)
     if (r.where.fd != ASIO_NO_SOCKET && !r.keep)
         asio_sys_close(r.where.fd); /* the server has its own */
     server->listener->handled = !lua_isnil(L, handler);
-    server->listener->trust = trust;
+    server->listener->gate.trust = trust;
     asio_rt_wrapper_add(L, rt, server->listener); /* out of memory: the holder is collected, and closes */
     return 1;
 }
