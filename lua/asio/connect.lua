@@ -100,20 +100,21 @@ end
 
 -- The group ends, and waits for, whatever of the race still goes on.
 local function connect_name(host, port, deadline, opts)
-    local kind = core.resolver()
-    if not kind then return nil, 'asio/ares.so (c-ares) is not there', 'ENOTSUP' end
+    local kind, message, code = core.resolver()
+    if not kind then return nil, message, code end
     finish(nil, c_claim(opts))
     local race = { host = host, port = port, opts = opts, deadline = deadline, v6 = {}, v4 = {},
         running = 0, looking = 0, next_at = 0, changed = asio.event() }
-    local ok, message, code = pcall(asio.group, function(g)
+    local ok
+    ok, message, code = pcall(asio.group, function(g)
         -- The system's resolver is asked once, c-ares for each family.
         race.looking = kind == 'ares' and 2 or 1
         g:spawn(look_up, race, kind == 'ares' and 'AAAA' or nil)
         if kind == 'ares' then g:spawn(look_up, race, 'A') end
-        local message, code = run(race, g)
+        local failure, failure_code = run(race, g)
         race.over = true
         g:cancel()
-        return message, code
+        return failure, failure_code
     end)
     if ok and race.conn then return race.conn end
     if race.conn then race.conn:close() end

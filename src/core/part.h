@@ -22,7 +22,7 @@ struct asio_part {
 
 /* Slots for the state of a part, which the part sets and frees itself; see asio_rt_part. */
 enum asio_part_id {
-    ASIO_PART_NAMES,
+    ASIO_PART_RESOLVE,
     ASIO_PART_SPLICE,
     ASIO_PART_UDP,
     ASIO_PART_WAIT_FD,

@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: MIT
  *
- * Names by the system's getaddrinfo, on a few helper threads of our own. libuv's look-ups
- * cannot be given up once they run, and hold up the end of the program by seconds; here a
- * look-up that nobody waits for is simply forgotten, and a thread that still sits in the system's
- * resolver keeps what it needs alive by a reference count, not the runtime.
+ * Names by the system's getaddrinfo, on a few detached helper threads. libuv's look-ups cannot be given up once
+ * they run, and delay the end of the program by seconds. Here a look-up that is given up is forgotten, and a
+ * helper thread that is still inside getaddrinfo holds a reference to what it needs, not to the runtime.
  *
- * Lifetime of struct resolver: made at the first look-up; one reference for the runtime, one per
- * helper thread; freed by whoever drops the last. Helpers end when no request is left.
- * Lifetime of struct request: made by start; on the queue, in a helper's hands or on the done
- * list, in that order; freed by the loop thread, or by whoever finds the runtime gone. */
-#include "plugin/names.h"
+ * Lifetime of struct getaddrinfo_pool: made at the first look-up; one reference for the runtime, one per helper
+ * thread; the last one dropped frees it. Helpers end when no request is left.
+ * Lifetime of struct getaddrinfo_request: made by start; on the queue, taken by a helper, then on the done list;
+ * freed by the loop thread, or by the helper if the runtime has closed. */
+#include "dns/getaddrinfo.h"
 
 #include "core/runtime.h"
 
@@ -20,8 +19,8 @@
 
 enum { HELPERS_MAX = 8 };
 
-struct request {
-    struct request *next;
+struct getaddrinfo_request {
+    struct getaddrinfo_request *next;
     struct asio_names_query *query; /* the loop thread's alone; NULL: given up */
     struct addrinfo *result;
     int status;
@@ -29,24 +28,24 @@ struct request {
     char host[];
 };
 
-struct list {
-    struct request *first, *last;
+struct getaddrinfo_list {
+    struct getaddrinfo_request *first, *last;
 };
 
-struct wakeup {                        /* what libuv's handle belongs to */
+struct getaddrinfo_wakeup {            /* of libuv's handle, which closes later than the pool may be freed */
     const struct asio_handle_ops *ops; /* first: see runtime.h */
     uv_async_t async;
-    struct resolver *resolver;
+    struct getaddrinfo_pool *pool;
 };
 
-struct resolver {
+struct getaddrinfo_pool {
     uv_mutex_t lock; /* guards all below */
-    struct list queue, done;
-    struct wakeup *wakeup; /* NULL: the runtime has gone */
+    struct getaddrinfo_list queue, done;
+    struct getaddrinfo_wakeup *wakeup; /* NULL: the runtime has gone */
     int references, helpers;
 };
 
-static void getaddrinfo_list_add(struct list *list, struct request *r)
+static void getaddrinfo_add(struct getaddrinfo_list *list, struct getaddrinfo_request *r)
 {
     r->next = NULL;
     if (list->last)
@@ -56,9 +55,9 @@ static void getaddrinfo_list_add(struct list *list, struct request *r)
     list->last = r;
 }
 
-static struct request *list_take(struct list *list)
+static struct getaddrinfo_request *getaddrinfo_take(struct getaddrinfo_list *list)
 {
-    struct request *r = list->first;
+    struct getaddrinfo_request *r = list->first;
     if (r)
         list->first = r->next;
     if (!list->first)
@@ -66,9 +65,9 @@ static struct request *list_take(struct list *list)
     return r;
 }
 
-static bool list_remove(struct list *list, struct request *r)
+static bool getaddrinfo_remove(struct getaddrinfo_list *list, struct getaddrinfo_request *r)
 {
-    struct request **link = &list->first, *before = NULL;
+    struct getaddrinfo_request **link = &list->first, *before = NULL;
     while (*link && *link != r) {
         before = *link;
         link = &before->next;
@@ -81,7 +80,7 @@ static bool list_remove(struct list *list, struct request *r)
     return true;
 }
 
-static void request_free(struct request *r)
+static void getaddrinfo_free(struct getaddrinfo_request *r)
 {
     if (r->result)
         freeaddrinfo(r->result);
@@ -90,7 +89,7 @@ static void request_free(struct request *r)
 
 /* ---- helper threads ----------------------------------------------------------------------- */
 
-static int translate(int error)
+static int getaddrinfo_translate(int error)
 {
     switch (error) {
     case 0:
@@ -109,24 +108,24 @@ static int translate(int error)
         return UV_EAI_SERVICE;
     case EAI_SOCKTYPE:
         return UV_EAI_SOCKTYPE;
-    default: /* EAI_NONAME, EAI_NODATA, EAI_ADDRFAMILY and what else says: no such name */
+    default: /* EAI_NONAME, EAI_NODATA, EAI_ADDRFAMILY and others that mean: no such name */
         return UV_EAI_NONAME;
     }
 }
 
-static void getaddrinfo_look_up(struct request *r)
+static void getaddrinfo_look_up(struct getaddrinfo_request *r)
 {
     struct addrinfo hints;
     memset(&hints, 0, sizeof hints);
     hints.ai_family = r->family;
     hints.ai_socktype = SOCK_STREAM;
-    r->status = translate(getaddrinfo(r->host, NULL, &hints, &r->result));
+    r->status = getaddrinfo_translate(getaddrinfo(r->host, NULL, &hints, &r->result));
     if (r->status < 0)
         r->result = NULL;
 }
 
 /* Drops a reference; the lock is held and given up. */
-static void getaddrinfo_release(struct resolver *v)
+static void getaddrinfo_release(struct getaddrinfo_pool *v)
 {
     bool last = --v->references == 0;
     uv_mutex_unlock(&v->lock);
@@ -139,18 +138,18 @@ static void getaddrinfo_release(struct resolver *v)
 /* The loop is woken under the lock: the runtime cannot close the handle meanwhile. */
 static void getaddrinfo_helper_main(void *arg)
 {
-    struct resolver *v = arg;
-    struct request *r;
+    struct getaddrinfo_pool *v = arg;
+    struct getaddrinfo_request *r;
     uv_mutex_lock(&v->lock);
-    while ((r = list_take(&v->queue)) != NULL) {
+    while ((r = getaddrinfo_take(&v->queue)) != NULL) {
         uv_mutex_unlock(&v->lock);
         getaddrinfo_look_up(r);
         uv_mutex_lock(&v->lock);
         if (v->wakeup) {
-            getaddrinfo_list_add(&v->done, r);
+            getaddrinfo_add(&v->done, r);
             uv_async_send(&v->wakeup->async);
         } else {
-            request_free(r);
+            getaddrinfo_free(r);
         }
     }
     v->helpers--;
@@ -159,7 +158,7 @@ static void getaddrinfo_helper_main(void *arg)
 
 /* ---- the loop thread ---------------------------------------------------------------------- */
 
-static bool usable(const struct addrinfo *a)
+static bool getaddrinfo_usable(const struct addrinfo *a)
 {
     return a->ai_addr && (a->ai_family == AF_INET || a->ai_family == AF_INET6);
 }
@@ -190,7 +189,7 @@ static int getaddrinfo_make_answer(const struct addrinfo *list, struct asio_answ
     unsigned count = 0;
     char *bytes;
     for (const struct addrinfo *a = list; a; a = a->ai_next)
-        count += usable(a);
+        count += getaddrinfo_usable(a);
     if (count == 0)
         return UV_EAI_NODATA;
     *answer = asio_answer_new(&asio_mem, count, (size_t)count * ADDRESS, &bytes);
@@ -198,17 +197,17 @@ static int getaddrinfo_make_answer(const struct addrinfo *list, struct asio_answ
         return UV_ENOMEM;
     struct asio_record *record = (*answer)->records;
     for (const struct addrinfo *a = list; a; a = a->ai_next, bytes += ADDRESS)
-        if (usable(a))
+        if (getaddrinfo_usable(a))
             getaddrinfo_set_address(record++, bytes, a);
     return 0;
 }
 
-static void on_done(uv_async_t *async)
+static void getaddrinfo_on_done(uv_async_t *async)
 {
-    struct resolver *v = ASIO_CONTAINER(async, struct wakeup, async)->resolver;
+    struct getaddrinfo_pool *v = ASIO_CONTAINER(async, struct getaddrinfo_wakeup, async)->pool;
     for (;;) {
         uv_mutex_lock(&v->lock);
-        struct request *r = list_take(&v->done);
+        struct getaddrinfo_request *r = getaddrinfo_take(&v->done);
         uv_mutex_unlock(&v->lock);
         if (!r)
             return;
@@ -217,43 +216,43 @@ static void on_done(uv_async_t *async)
             q->parts[0].flight = NULL;
             q->status = r->status < 0 ? r->status : getaddrinfo_make_answer(r->result, &q->answers[0]);
         }
-        request_free(r);
+        getaddrinfo_free(r);
         if (q)
-            asio_plugin.names_done(q);
+            q->done(q);
     }
 }
 
 static void getaddrinfo_on_close(uv_handle_t *handle)
 {
-    asio_mem.free(ASIO_CONTAINER(handle, struct wakeup, async));
+    asio_mem.free(ASIO_CONTAINER(handle, struct getaddrinfo_wakeup, async));
 }
 
 static void getaddrinfo_teardown(void *owner)
 {
-    struct wakeup *wakeup = owner;
+    struct getaddrinfo_wakeup *wakeup = owner;
     uv_close((uv_handle_t *)&wakeup->async, getaddrinfo_on_close);
 }
 
-static const struct asio_handle_ops wakeup_ops = { getaddrinfo_teardown };
+static const struct asio_handle_ops getaddrinfo_wakeup_ops = { getaddrinfo_teardown };
 
-/* The runtime goes: whoever is still in the system's resolver frees its own. */
-static void resolver_close(void *self)
+/* The runtime closes: a helper that is still inside getaddrinfo frees its own request. */
+static void getaddrinfo_close(void *self)
 {
-    struct resolver *v = self;
-    struct request *r;
+    struct getaddrinfo_pool *v = self;
+    struct getaddrinfo_request *r;
     uv_mutex_lock(&v->lock);
     v->wakeup = NULL;
-    while ((r = list_take(&v->queue)) != NULL || (r = list_take(&v->done)) != NULL)
-        request_free(r);
+    while ((r = getaddrinfo_take(&v->queue)) != NULL || (r = getaddrinfo_take(&v->done)) != NULL)
+        getaddrinfo_free(r);
     getaddrinfo_release(v);
 }
 
-static void *resolver_open(const struct asio_plugin *core, struct asio_rt *rt, int *result)
+static void *getaddrinfo_open(const struct asio_plugin *core, struct asio_rt *rt, int *result)
 {
-    struct resolver *v = asio_mem.malloc(sizeof *v);
-    struct wakeup *wakeup = asio_mem.malloc(sizeof *wakeup);
+    struct getaddrinfo_pool *v = asio_mem.malloc(sizeof *v);
+    struct getaddrinfo_wakeup *wakeup = asio_mem.malloc(sizeof *wakeup);
     int status = v && wakeup ? uv_mutex_init(&v->lock) : UV_ENOMEM;
-    if (status == 0 && (status = uv_async_init(&rt->loop, &wakeup->async, on_done)) < 0)
+    if (status == 0 && (status = uv_async_init(&rt->loop, &wakeup->async, getaddrinfo_on_done)) < 0)
         uv_mutex_destroy(&v->lock);
     if (status < 0) {
         asio_mem.free(v);
@@ -261,21 +260,21 @@ static void *resolver_open(const struct asio_plugin *core, struct asio_rt *rt, i
         *result = status;
         return NULL;
     }
-    v->queue = v->done = (struct list){ 0 };
+    v->queue = v->done = (struct getaddrinfo_list){ 0 };
     v->references = 1;
     v->helpers = 0;
     v->wakeup = wakeup;
-    wakeup->ops = &wakeup_ops;
-    wakeup->resolver = v;
+    wakeup->ops = &getaddrinfo_wakeup_ops;
+    wakeup->pool = v;
     wakeup->async.data = wakeup;
     return v;
 }
 
 /* Hands a request over; a helper is started for it while there are few. */
-static int submit(struct resolver *v, struct request *r)
+static int getaddrinfo_submit(struct getaddrinfo_pool *v, struct getaddrinfo_request *r)
 {
     uv_mutex_lock(&v->lock);
-    getaddrinfo_list_add(&v->queue, r);
+    getaddrinfo_add(&v->queue, r);
     int status = 0;
     if (v->helpers < HELPERS_MAX) {
         v->helpers++;
@@ -287,9 +286,9 @@ static int submit(struct resolver *v, struct request *r)
         }
     }
     if (status < 0 && v->helpers > 0)
-        status = 0; /* those at work will come to it */
+        status = 0; /* the helpers at work take it later */
     if (status < 0)
-        v->queue = (struct list){ 0 }; /* nobody at work: it was the only one */
+        v->queue = (struct getaddrinfo_list){ 0 }; /* no helper, so nothing else is queued */
     uv_mutex_unlock(&v->lock);
     return status;
 }
@@ -308,19 +307,19 @@ static int getaddrinfo_family_of(const struct asio_names_query *q)
     }
 }
 
-static int resolver_start(void *self, struct asio_names_query *q)
+static int getaddrinfo_start(void *self, struct asio_names_query *q)
 {
     size_t length = strlen(q->host);
     if (getaddrinfo_family_of(q) < 0 || q->servers_count > 0)
         return UV_ENOTSUP;
-    struct request *r = asio_mem.malloc(sizeof *r + length + 1);
+    struct getaddrinfo_request *r = asio_mem.malloc(sizeof *r + length + 1);
     if (!r)
         return UV_ENOMEM;
     r->query = q;
     r->result = NULL;
     r->family = getaddrinfo_family_of(q);
     memcpy(r->host, q->host, length + 1);
-    int status = submit(self, r);
+    int status = getaddrinfo_submit(self, r);
     if (status < 0) {
         asio_mem.free(r);
         return status;
@@ -329,26 +328,26 @@ static int resolver_start(void *self, struct asio_names_query *q)
     return ASIO_NAMES_PENDING;
 }
 
-/* What no helper has begun with is taken off the queue, or it would keep others waiting. */
-static void resolver_cancel(void *self, struct asio_names_query *q)
+/* A request that no helper has taken leaves the queue, or it would delay those behind it. */
+static void getaddrinfo_cancel(void *self, struct asio_names_query *q)
 {
-    struct resolver *v = self;
-    struct request *r = q->parts[0].flight;
+    struct getaddrinfo_pool *v = self;
+    struct getaddrinfo_request *r = q->parts[0].flight;
     if (!r)
         return;
     r->query = NULL;
     uv_mutex_lock(&v->lock);
-    bool queued = list_remove(&v->queue, r);
+    bool queued = getaddrinfo_remove(&v->queue, r);
     uv_mutex_unlock(&v->lock);
     if (queued)
-        request_free(r);
+        getaddrinfo_free(r);
 }
 
-const struct asio_names_backend asio_names_getaddrinfo = {
+const struct asio_names_backend asio_getaddrinfo = {
     .version = ASIO_PLUGIN_VERSION,
     .name = "getaddrinfo",
-    .open = resolver_open,
-    .close = resolver_close,
-    .start = resolver_start,
-    .cancel = resolver_cancel,
+    .open = getaddrinfo_open,
+    .close = getaddrinfo_close,
+    .start = getaddrinfo_start,
+    .cancel = getaddrinfo_cancel,
 };

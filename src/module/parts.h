@@ -34,7 +34,7 @@
     X(relay)                                                                                                 \
     X(stdio)                                                                                                 \
     X(server)                                                                                                \
-    X(names)                                                                                                 \
+    X(resolve)                                                                                               \
     X(udp)
 
 #endif

@@ -4,7 +4,6 @@
  * descriptors live here: libuv's handle stays on this side. */
 #include "plugin/plugin.h"
 
-#include "plugin/names.h"
 #include "core/runtime.h"
 #include "sys/sys.h"
 #include "core/wait.h"
@@ -26,7 +25,7 @@ static void watch_on_close(uv_handle_t *handle)
     asio_mem.free(handle->data);
 }
 
-/* Who watches for room is about to write, and may not know how to do that without SIGPIPE: c-ares by TCP. */
+/* The owner of a watch for room is about to write, and its library may do that without MSG_NOSIGNAL: c-ares by TCP. */
 static void want(struct asio_watch *w, int events)
 {
     struct asio_rt *rt = ASIO_CONTAINER(w->handle.loop, struct asio_rt, loop);
@@ -124,5 +123,4 @@ const struct asio_plugin asio_plugin = {
     .watch_close = watch_close,
     .file_stamp = file_stamp,
     .hosts_path = asio_sys_hosts_path,
-    .names_done = asio_names_done,
 };

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * Names: what resolve.c, which knows Lua and waits, and whoever does the looking up say to each other. There
- * are two who do: getaddrinfo.c (the system's getaddrinfo on helper threads) and asio/ares.so (c-ares, src/plugins/ares/).
+ * The contract between dns/resolve.c, which knows Lua and waits, and a resolver, which answers questions. There are
+ * two resolvers: dns/getaddrinfo.c (the system's, on helper threads) and asio/ares.so (c-ares, src/plugins/ares/).
  *
- * Lifetime of struct asio_names_query: made by resolve.c; between `start`, which said that it goes on, and `done`
- * or `cancel` the resolver may link it; freed by resolve.c, also if the state closes first.
+ * Lifetime of struct asio_names_query: made and freed by the asker, also if the state closes first; after `start`
+ * has returned ASIO_NAMES_PENDING the resolver refers to it until it calls `done`, or `cancel` is called.
  * Lifetime of struct asio_answer: made by a resolver, shared by references (one thread at a time), never
  * changed once made; freed with the last. */
 #ifndef ASIO_NAMES_H
@@ -70,10 +70,14 @@ struct asio_names_part { /* one question to a name server */
 };
 
 struct asio_names_query {
+    /* Answered: `status` and `answers` are set, the resolver refers to the query no more. Light threads run: to be
+     * called from callbacks of libuv alone, and not by `start`. */
+    void (*done)(struct asio_names_query *q);
+
     /* What is asked */
     const char *host;
     uint16_t type;
-    bool half;    /* one family of two that are asked for apart: what a table knows of either is the answer */
+    bool half;    /* one family of two that are asked for apart: an entry of the hosts file ends both */
     bool fresh;   /* not from the cache */
     bool numeric; /* PTR: of `address`, not of a name */
     struct sockaddr_storage address;
@@ -104,14 +108,10 @@ struct asio_names_backend {
     void (*close)(void *self);
     /* ASIO_NAMES_ANSWERED at once, ASIO_NAMES_PENDING, or an error: not begun. */
     int (*start)(void *self, struct asio_names_query *q);
-    /* Nobody waits for it any more; it is forgotten. */
+    /* The light thread waits no more: the resolver forgets the query. */
     void (*cancel)(void *self, struct asio_names_query *q);
     /* Forgets all answers. NULL: it keeps none. */
     void (*clear)(void *self);
 };
-
-extern const struct asio_names_backend asio_names_getaddrinfo; /* getaddrinfo.c */
-
-void asio_names_done(struct asio_names_query *q); /* see struct asio_plugin */
 
 #endif

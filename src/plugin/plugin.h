@@ -13,11 +13,10 @@
 #include "base/timer_heap.h"
 
 /* To be raised with every change of this table, or of a struct that goes through it. */
-enum { ASIO_PLUGIN_VERSION = 1 };
+enum { ASIO_PLUGIN_VERSION = 2 };
 
 struct asio_rt;
 struct asio_watch;
-struct asio_names_query;
 
 struct asio_plugin {
     unsigned version;
@@ -30,7 +29,7 @@ struct asio_plugin {
     void (*timer_remove)(struct asio_rt *rt, struct asio_timer *t);
 
     /* Calls fn(arg, events) while one of the wanted events (UV_READABLE, UV_WRITABLE; 0: none) is there.
-     * The descriptor stays its owner's, who closes the watch first. NULL: *status says why. */
+     * The descriptor stays its owner's; the watch is closed before the descriptor. NULL: *status says why. */
     struct asio_watch *(*watch_open)(
         struct asio_rt *rt, uv_os_sock_t fd, void (*fn)(void *arg, int events), void *arg, int *status);
     int (*watch_set)(struct asio_watch *w, int events);
@@ -40,9 +39,6 @@ struct asio_plugin {
     uint64_t (*file_stamp)(const char *path);
     /* Where this system keeps its table of names. */
     void (*hosts_path)(char *path, size_t size);
-
-    /* A look-up has been answered, see names.h. Light threads run: only to be called from libuv. */
-    void (*names_done)(struct asio_names_query *q);
 };
 
 extern const struct asio_plugin asio_plugin;

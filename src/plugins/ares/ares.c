@@ -62,7 +62,7 @@ void resolver_tell(struct resolver *r)
     while (r->first_done) {
         struct asio_names_query *q = r->first_done;
         remove_done(r, q);
-        r->core->names_done(q); /* runs user code; q is gone */
+        q->done(q); /* runs user code; q is gone */
     }
 }
 
