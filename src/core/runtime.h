@@ -20,6 +20,7 @@
 
 #include <assert.h>
 
+struct asio_plugin;
 struct asio_thread;
 struct asio_wait;
 struct asio_scope;
@@ -97,7 +98,8 @@ struct asio_rt {
     bool stop, interrupted;
     bool attention; /* what drives the loop has something to look at: do not wait for events */
 
-    int refs[ASIO_REFS];     /* by enum asio_ref: keys in the registry */
+    int refs[ASIO_REFS];              /* by enum asio_ref: keys in the registry */
+    const struct asio_plugin *plugin; /* what plugins are given */
     void *slots[ASIO_PARTS]; /* by enum asio_part_id: state of the parts, each set by its part alone */
     const struct asio_part *const *parts;  /* ends with NULL */
     unsigned parts_begun, parts_open;      /* the first so many of `parts` */

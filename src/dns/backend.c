@@ -19,27 +19,27 @@ static void backend_init_lock(void)
     backend_load_lock_status = uv_mutex_init(&backend_load_lock);
 }
 
-static int backend_load(const struct asio_names_backend *ops)
+static int backend_load(const struct asio_plugin *core, const struct asio_names_backend *ops)
 {
     uv_once(&backend_once, backend_init_lock);
     if (backend_load_lock_status < 0)
         return backend_load_lock_status;
     uv_mutex_lock(&backend_load_lock);
     asio_sys_pin(ops);
-    int status = ops->load ? ops->load(&asio_plugin) : 0;
+    int status = ops->load ? ops->load(core) : 0;
     uv_mutex_unlock(&backend_load_lock);
     return status;
 }
 
-int asio_backend_use(struct asio_backend *b, const struct asio_names_backend *ops)
+int asio_backend_use(struct asio_backend *b, struct asio_rt *rt, const struct asio_names_backend *ops)
 {
     if (!ops)
         ops = &asio_getaddrinfo;
     if (b->state)
         return b->ops == ops ? 0 : UV_ENOTSUP;
-    if (ops->version != ASIO_PLUGIN_VERSION)
+    if (ops->version != ASIO_PLUGIN_NAMES_VERSION)
         return UV_ENOTSUP;
-    int status = backend_load(ops);
+    int status = backend_load(rt->plugin, ops);
     if (status == 0)
         b->ops = ops;
     return status;
@@ -51,7 +51,7 @@ int asio_backend_ready(struct asio_backend *b, struct asio_rt *rt)
     if (!b->ops)
         b->ops = &asio_getaddrinfo;
     if (!b->state)
-        b->state = b->ops->open(&asio_plugin, rt, &status);
+        b->state = b->ops->open(rt->plugin, rt, &status);
     assert(b->state || status < 0);
     return b->state ? 0 : status;
 }
@@ -70,7 +70,7 @@ static int backend_probe(void)
 {
     char path[1024];
     uv_fs_t req;
-    if (asio_sys_module_path(&asio_plugin, path, sizeof path) < 0)
+    if (asio_sys_module_path(&asio_getaddrinfo, path, sizeof path) < 0)
         return 0;
     int fd = uv_fs_open(NULL, &req, path, UV_FS_O_RDONLY, 0, NULL);
     uv_fs_req_cleanup(&req);

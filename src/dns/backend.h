@@ -13,7 +13,7 @@ struct asio_backend {
 
 /* Chooses a resolver (NULL: the system's) unless one is open: 0; UV_ENOTSUP: it was built for another asio.so, or
  * another one is open; or why it cannot be loaded now. */
-int asio_backend_use(struct asio_backend *b, const struct asio_names_backend *ops);
+int asio_backend_use(struct asio_backend *b, struct asio_rt *rt, const struct asio_names_backend *ops);
 
 /* Opens the chosen resolver, or the system's. Nothing is kept of a failure: the next call tries again. */
 int asio_backend_ready(struct asio_backend *b, struct asio_rt *rt);

@@ -344,7 +344,7 @@ static void getaddrinfo_cancel(void *self, struct asio_names_query *q)
 }
 
 const struct asio_names_backend asio_getaddrinfo = {
-    .version = ASIO_PLUGIN_VERSION,
+    .version = ASIO_PLUGIN_NAMES_VERSION,
     .name = "getaddrinfo",
     .open = getaddrinfo_open,
     .close = getaddrinfo_close,

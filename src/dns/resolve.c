@@ -210,8 +210,9 @@ static int l_resolve_claim(lua_State *L)
  * an argument, the system's resolver. */
 static int l_resolve_use(lua_State *L)
 {
-    struct resolve_state *n = resolve_state_of(asio_rt_of(L));
-    int status = n ? asio_backend_use(&n->backend, lua_touserdata(L, 1)) : UV_EBADF;
+    struct asio_rt *rt = asio_rt_of(L);
+    struct resolve_state *n = resolve_state_of(rt);
+    int status = n ? asio_backend_use(&n->backend, rt, lua_touserdata(L, 1)) : UV_EBADF;
     if (status == UV_ENOTSUP)
         return 0;
     if (status < 0)
@@ -231,7 +232,7 @@ static int l_resolve_obstacle(lua_State *L)
 static int l_resolve_beside(lua_State *L)
 {
     char path[1024];
-    if (asio_sys_module_path(&asio_plugin, path, sizeof path) < 0)
+    if (asio_sys_module_path(asio_rt_of(L)->plugin, path, sizeof path) < 0)
         return 0;
     lua_pushstring(L, path);
     return 1;

@@ -3,6 +3,7 @@
 #include "core/bind.h"
 #include "module/embedded.h"
 #include "module/parts.h"
+#include "module/plugin_table.h"
 #include "base/error.h"
 
 static void set_tokens(lua_State *L, struct asio_rt *rt)
@@ -46,6 +47,7 @@ static void push_core(lua_State *L, struct asio_rt *rt)
 static int open_module(lua_State *L)
 {
     struct asio_rt *rt = asio_rt_open(L);
+    rt->plugin = &asio_plugin;
     lua_settop(L, 0);
     push_core(L, rt);
     set_tokens(L, rt);

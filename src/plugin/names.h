@@ -98,9 +98,9 @@ struct asio_names_query {
 enum { ASIO_NAMES_ANSWERED = 0, ASIO_NAMES_PENDING = 1 };
 
 struct asio_names_backend {
-    unsigned version; /* ASIO_PLUGIN_VERSION it was built with */
+    unsigned version; /* ASIO_PLUGIN_NAMES_VERSION it was built with */
     const char *name;
-    /* Once in the process, before all else. 0 or an error. */
+    /* Before all else: 0 or an error; UV_ENOTSUP: built for another asio.so. */
     int (*load)(const struct asio_plugin *core);
     /* Its state in one runtime; NULL: *status says why. */
     void *(*open)(const struct asio_plugin *core, struct asio_rt *rt, int *status);

@@ -1,26 +1,33 @@
 /* SPDX-License-Identifier: MIT
  *
- * What asio.so hands to the shared objects beside it (asio/ares.so): they reach the core through this
- * table alone. So asio.so needs libuv and libc and nothing else, they need no libuv of their own (asio.so
- * may carry one inside), and one that does not belong to this asio.so is told by the version.
+ * What asio.so hands to the shared objects beside it (asio/ares.so, later asio/tls.so and asio/http.so): they
+ * reach the core through this table alone. So asio.so needs libuv and libc and nothing else, and the plugins need
+ * no libuv of their own (asio.so may carry one inside).
  *
- * Lifetime: one constant table. A watch: made by watch_open, closed by watch_close; if the state
- * closes first, its owner's `close` must have closed it. */
+ * The table consists of sub-tables, each with a version of its own. A plugin checks, before all else, the versions
+ * of the sub-tables that it uses (ASIO_PLUGIN_HAS) and refuses to load if one differs: so a change of one sub-table
+ * leaves the plugins alone that do not use it. A version is raised with every change of its sub-table, or of a
+ * struct that passes through it.
+ *
+ * Lifetime: constant tables of the process. */
 #ifndef ASIO_PLUGIN_H
 #define ASIO_PLUGIN_H
 
 #include "base/asio.h"
 #include "base/timer_heap.h"
 
-/* To be raised with every change of this table, or of a struct that goes through it. */
-enum { ASIO_PLUGIN_VERSION = 2 };
+enum { ASIO_PLUGIN_MEM_VERSION = 1, ASIO_PLUGIN_LOOP_VERSION = 1, ASIO_PLUGIN_NAMES_VERSION = 2 };
 
 struct asio_rt;
-struct asio_watch;
+struct asio_fd_watch;
 
-struct asio_plugin {
+struct asio_plugin_mem {
     unsigned version;
-    const struct asio_allocator *mem;
+    const struct asio_allocator *allocator;
+};
+
+struct asio_plugin_loop {
+    unsigned version;
     uint64_t (*now)(void); /* nanoseconds, the clock of the deadlines */
 
     /* A deadline of the runtime's heap; see timer_heap.h. */
@@ -28,19 +35,29 @@ struct asio_plugin {
     int (*timer_set)(struct asio_rt *rt, struct asio_timer *t, uint64_t at);
     void (*timer_remove)(struct asio_rt *rt, struct asio_timer *t);
 
-    /* Calls fn(arg, events) while one of the wanted events (UV_READABLE, UV_WRITABLE; 0: none) is there.
-     * The descriptor stays its owner's; the watch is closed before the descriptor. NULL: *status says why. */
-    struct asio_watch *(*watch_open)(
+    /* See core/fd_watch.h. If the state closes first, the plugin's `close` must have closed its watches. */
+    struct asio_fd_watch *(*watch_open)(
         struct asio_rt *rt, uv_os_sock_t fd, void (*fn)(void *arg, int events), void *arg, int *status);
-    int (*watch_set)(struct asio_watch *w, int events);
-    void (*watch_close)(struct asio_watch *w);
+    int (*watch_set)(struct asio_fd_watch *w, int events);
+    void (*watch_close)(struct asio_fd_watch *w);
+};
 
+/* For plugins that look names up; their side of it is in plugin/names.h. */
+struct asio_plugin_names {
+    unsigned version;
     /* Changes when the file does; 0: there is none. */
     uint64_t (*file_stamp)(const char *path);
     /* Where this system keeps its table of names. */
     void (*hosts_path)(char *path, size_t size);
 };
 
-extern const struct asio_plugin asio_plugin;
+struct asio_plugin {
+    const struct asio_plugin_mem *mem;
+    const struct asio_plugin_loop *loop;
+    const struct asio_plugin_names *names;
+};
+
+/* Whether the plugin was built with this sub-table: ASIO_PLUGIN_HAS(core, loop, LOOP). */
+#define ASIO_PLUGIN_HAS(core, table, NAME) ((core)->table->version == ASIO_PLUGIN_##NAME##_VERSION)
 
 #endif

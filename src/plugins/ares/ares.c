@@ -126,10 +126,10 @@ void resolver_complete(
             add_done(r, q);
     }
     if (keep > 0 && !r->closing && worth_keeping(e, status, answer)) {
-        cache_keep(&r->cache, e, status, answer, r->core->now() + keep * (uint64_t)1000000000);
+        cache_keep(&r->cache, e, status, answer, r->core->loop->now() + keep * (uint64_t)1000000000);
     } else {
         cache_drop(&r->cache, e);
-        asio_answer_release(r->core->mem, answer);
+        asio_answer_release(r->core->mem->allocator, answer);
     }
 }
 
@@ -138,7 +138,7 @@ static void ask(struct resolver *r, struct channel *ch, struct asio_names_query 
     const char *name)
 {
     struct entry *e = cache_find(&r->cache, ch, type, name);
-    if (e && !e->flying && (q->fresh || e->until <= r->core->now())) {
+    if (e && !e->flying && (q->fresh || e->until <= r->core->loop->now())) {
         cache_drop(&r->cache, e);
         e = NULL;
     }
@@ -177,10 +177,10 @@ static void retire_system(struct resolver *r)
 /* resolv.conf is looked at once a second: a router gets another one with every new uplink. */
 static struct channel *system_channel(struct resolver *r, int *status)
 {
-    uint64_t now = r->core->now();
+    uint64_t now = r->core->loop->now();
     if (r->system && now - r->conf_seen_at < 1000000000)
         return r->system;
-    uint64_t stamp = r->core->file_stamp(channel_conf_path);
+    uint64_t stamp = r->core->names->file_stamp(channel_conf_path);
     r->conf_seen_at = now;
     if (r->system && stamp == r->conf_stamp)
         return r->system;
@@ -287,7 +287,7 @@ static int ares_start(void *self, struct asio_names_query *q)
         name = reverse;
     }
     /* Others may be answered by the way: not told from here, where user code is on the stack. */
-    if (r->core->timer_set(r->rt, &r->soon, r->core->now()) < 0)
+    if (r->core->loop->timer_set(r->rt, &r->soon, r->core->loop->now()) < 0)
         return UV_ENOMEM;
     q->status = 0;
     q->starting = true;
@@ -333,7 +333,10 @@ static void clear(void *self)
 
 static int ares_load(const struct asio_plugin *core)
 {
-    const struct asio_allocator *mem = core->mem;
+    if (!ASIO_PLUGIN_HAS(core, mem, MEM) || !ASIO_PLUGIN_HAS(core, loop, LOOP) ||
+        !ASIO_PLUGIN_HAS(core, names, NAMES))
+        return UV_ENOTSUP;
+    const struct asio_allocator *mem = core->mem->allocator;
     int status = mem->malloc == malloc
         ? ares_library_init(ARES_LIB_INIT_ALL)
         : ares_library_init_mem(ARES_LIB_INIT_ALL, mem->malloc, mem->free, mem->realloc);
@@ -342,16 +345,16 @@ static int ares_load(const struct asio_plugin *core)
 
 static void *open_resolver(const struct asio_plugin *core, struct asio_rt *rt, int *status)
 {
-    struct resolver *r = core->mem->malloc(sizeof *r);
+    struct resolver *r = core->mem->allocator->malloc(sizeof *r);
     *status = UV_ENOMEM;
     if (!r)
         return NULL;
     memset(r, 0, sizeof *r);
     r->core = core;
     r->rt = rt;
-    r->cache.mem = core->mem;
+    r->cache.mem = core->mem->allocator;
     hosts_init(&r->hosts, core);
-    core->timer_init(&r->soon, on_soon);
+    core->loop->timer_init(&r->soon, on_soon);
     return r;
 }
 
@@ -363,12 +366,12 @@ static void close_resolver(void *self)
         channel_free(r->channels);
     cache_clear(&r->cache, NULL);
     hosts_free(&r->hosts);
-    r->core->timer_remove(r->rt, &r->soon);
-    r->core->mem->free(r);
+    r->core->loop->timer_remove(r->rt, &r->soon);
+    r->core->mem->allocator->free(r);
 }
 
 static const struct asio_names_backend backend = {
-    .version = ASIO_PLUGIN_VERSION,
+    .version = ASIO_PLUGIN_NAMES_VERSION,
     .name = "ares",
     .load = ares_load,
     .open = open_resolver,

@@ -21,7 +21,7 @@ struct entry {
     struct asio_names_part *parts;
     struct asio_answer *answer; /* kept: owned; NULL: status says why there is none */
     int status;
-    uint64_t until; /* kept: core->now() when it ends */
+    uint64_t until; /* kept: core->loop->now() when it ends */
     uint32_t hash;
     uint16_t type;
     bool flying; /* under way */

@@ -21,7 +21,7 @@ const char channel_conf_path[] = "/etc/resolv.conf";
 struct link {
     struct link *next;
     struct channel *channel;
-    struct asio_watch *watch;
+    struct asio_fd_watch *watch;
     ares_socket_t fd;
 };
 
@@ -51,14 +51,14 @@ static struct link *open_link(struct channel *ch, ares_socket_t fd)
 {
     const struct asio_plugin *core = ch->resolver->core;
     int status;
-    struct link *l = core->mem->malloc(sizeof *l);
+    struct link *l = core->mem->allocator->malloc(sizeof *l);
     if (!l)
         return NULL;
     l->channel = ch;
     l->fd = fd;
-    l->watch = core->watch_open(ch->resolver->rt, fd, on_events, l, &status);
+    l->watch = core->loop->watch_open(ch->resolver->rt, fd, on_events, l, &status);
     if (!l->watch) {
-        core->mem->free(l);
+        core->mem->allocator->free(l);
         return NULL;
     }
     l->next = ch->links;
@@ -71,8 +71,8 @@ static void close_link(struct channel *ch, struct link **at)
 {
     struct link *l = *at;
     *at = l->next;
-    ch->resolver->core->watch_close(l->watch);
-    ch->resolver->core->mem->free(l);
+    ch->resolver->core->loop->watch_close(l->watch);
+    ch->resolver->core->mem->allocator->free(l);
 }
 
 /* c-ares opens, uses (readable, writable: what it waits for) or is about to close a socket. */
@@ -88,7 +88,7 @@ static void on_socket(void *data, ares_socket_t fd, int readable, int writable)
     }
     if (!l)
         l = open_link(ch, fd);
-    if (!l || ch->resolver->core->watch_set(l->watch, events) < 0)
+    if (!l || ch->resolver->core->loop->watch_set(l->watch, events) < 0)
         ch->out_of_memory = true; /* c-ares cannot be told here */
 }
 
@@ -108,7 +108,7 @@ static void ares_channel_on_timer(struct asio_timer *t)
 static void arm(struct channel *ch)
 {
     const struct asio_plugin *core = ch->resolver->core;
-    uint64_t now = core->now(), at = now + ch->patience;
+    uint64_t now = core->loop->now(), at = now + ch->patience;
     struct timeval tv;
     if (ch->flying == 0) {
         asio_timer_clear(&ch->timer);
@@ -118,7 +118,7 @@ static void arm(struct channel *ch)
         at = ch->timer.at < at ? ch->timer.at : at;
     else if (ares_timeout(ch->c, NULL, &tv))
         at = now + (uint64_t)tv.tv_sec * 1000000000 + (uint64_t)tv.tv_usec * 1000 + 1000000;
-    if (core->timer_set(ch->resolver->rt, &ch->timer, at) < 0)
+    if (core->loop->timer_set(ch->resolver->rt, &ch->timer, at) < 0)
         ch->out_of_memory = true;
 }
 
@@ -173,11 +173,11 @@ static void on_answer(void *arg, int result, int timeouts, unsigned char *bytes,
     uint32_t keep = 0;
     int status = status_of(ch, result);
     if (status == 0)
-        status = dns_answer(core->mem, bytes, (size_t)length, e->type, &answer, &keep);
+        status = dns_answer(core->mem->allocator, bytes, (size_t)length, e->type, &answer, &keep);
     else if (bytes && (result == ARES_ENODATA || result == ARES_ENOTFOUND))
         keep = dns_negative(bytes, (size_t)length);
     if (answer)
-        answer->received = core->now();
+        answer->received = core->loop->now();
     ch->flying--;
     resolver_complete(ch->resolver, e, status, answer, keep);
 }
@@ -207,7 +207,7 @@ void channel_ask(struct channel *ch, struct entry *e)
     if (ch->flying > 0)
         fetch(ch);
     ch->flying++;
-    ch->used_at = ch->resolver->core->now();
+    ch->used_at = ch->resolver->core->loop->now();
     ares_search(ch->c, e->name, CLASS_IN, e->type, on_answer, e);
 }
 
@@ -257,7 +257,7 @@ static struct patience read_patience(void)
 
 static int set_servers(struct channel *ch)
 {
-    const struct asio_allocator *mem = ch->resolver->core->mem;
+    const struct asio_allocator *mem = ch->resolver->core->mem->allocator;
     struct ares_addr_port_node *nodes = mem->malloc(ch->servers_count * sizeof *nodes);
     if (!nodes)
         return ARES_ENOMEM;
@@ -312,7 +312,7 @@ static int ares_channel_init(struct channel *ch)
 struct channel *channel_open(
     struct resolver *r, const struct sockaddr_storage *servers, unsigned count, int *status)
 {
-    struct channel *ch = r->core->mem->malloc(sizeof *ch + count * sizeof *servers);
+    struct channel *ch = r->core->mem->allocator->malloc(sizeof *ch + count * sizeof *servers);
     *status = UV_ENOMEM;
     if (!ch)
         return NULL;
@@ -321,11 +321,11 @@ struct channel *channel_open(
     ch->servers_count = count;
     if (count > 0)
         memcpy(ch->servers, servers, count * sizeof *servers);
-    r->core->timer_init(&ch->timer, ares_channel_on_timer);
+    r->core->loop->timer_init(&ch->timer, ares_channel_on_timer);
     int result = ares_channel_init(ch);
     if (result != ARES_SUCCESS) {
         *status = status_of(ch, result);
-        r->core->mem->free(ch);
+        r->core->mem->allocator->free(ch);
         return NULL;
     }
     ch->next = r->channels;
@@ -343,8 +343,8 @@ void channel_free(struct channel *ch)
     ares_destroy(ch->c);
     while (ch->links) /* none: c-ares has closed its sockets */
         close_link(ch, &ch->links);
-    r->core->timer_remove(r->rt, &ch->timer);
-    r->core->mem->free(ch);
+    r->core->loop->timer_remove(r->rt, &ch->timer);
+    r->core->mem->allocator->free(ch);
 }
 
 bool channel_uses_hosts(struct channel *ch)

@@ -55,7 +55,7 @@ struct reader {
 static int reader_open(struct reader *r, const struct hosts *h)
 {
     memset(r, 0, sizeof *r);
-    r->mem = h->core->mem;
+    r->mem = h->core->mem->allocator;
     r->capacity = KEPT_MAX;
     r->block = r->mem->malloc(KEPT_MAX);
     if (!r->block)
@@ -154,9 +154,9 @@ static size_t length_of(const char *name)
 
 static void forget(struct hosts *h)
 {
-    h->core->mem->free(h->text);
-    h->core->mem->free(h->entries);
-    h->core->mem->free(h->buckets);
+    h->core->mem->allocator->free(h->text);
+    h->core->mem->allocator->free(h->entries);
+    h->core->mem->allocator->free(h->buckets);
     h->text = NULL;
     h->entries = NULL;
     h->buckets = NULL;
@@ -168,7 +168,7 @@ static bool add_entry(struct hosts *h, struct token name, size_t name_at, size_t
 {
     if (h->count == h->capacity) {
         uint32_t capacity = h->capacity ? h->capacity * 2 : 64;
-        void *entries = h->core->mem->realloc(h->entries, capacity * sizeof *h->entries);
+        void *entries = h->core->mem->allocator->realloc(h->entries, capacity * sizeof *h->entries);
         if (!entries)
             return false;
         h->entries = entries;
@@ -196,7 +196,7 @@ static bool fill_buckets(struct hosts *h)
     uint32_t n = 16;
     while (n < h->count)
         n *= 2;
-    h->buckets = h->core->mem->malloc(2 * n * sizeof *h->buckets);
+    h->buckets = h->core->mem->allocator->malloc(2 * n * sizeof *h->buckets);
     if (!h->buckets)
         return false;
     memset(h->buckets, 0, 2 * n * sizeof *h->buckets);
@@ -230,7 +230,7 @@ static int ares_hosts_load(struct hosts *h)
     if (!fine) {
         forget(h);
     } else if (r.base > 0 || r.size >= KEPT_MAX) {
-        h->core->mem->free(h->text);
+        h->core->mem->allocator->free(h->text);
         h->text = NULL;
     }
     return fine ? 0 : UV_ENOMEM;
@@ -239,10 +239,10 @@ static int ares_hosts_load(struct hosts *h)
 /* Whether the file is another one is asked once a second. */
 static int refresh(struct hosts *h)
 {
-    uint64_t now = h->core->now();
+    uint64_t now = h->core->loop->now();
     if (h->looked_at && now - h->looked_at < 1000000000)
         return 0;
-    uint64_t stamp = h->core->file_stamp(h->path);
+    uint64_t stamp = h->core->names->file_stamp(h->path);
     int status = stamp != h->stamp ? ares_hosts_load(h) : 0;
     if (status == 0) {
         h->stamp = stamp;
@@ -257,7 +257,7 @@ void hosts_init(struct hosts *h, const struct asio_plugin *core)
 {
     memset(h, 0, sizeof *h);
     h->core = core;
-    core->hosts_path(h->path, sizeof h->path);
+    core->names->hosts_path(h->path, sizeof h->path);
 }
 
 void hosts_free(struct hosts *h)
@@ -348,7 +348,8 @@ static void add_loopback(struct addresses *found, uint16_t type)
 static int ares_hosts_make_answer(struct hosts *h, const struct addresses *found, struct asio_answer **answer)
 {
     char *room;
-    *answer = asio_answer_new(h->core->mem, found->count, found->count * sizeof *found->bytes, &room);
+    *answer =
+        asio_answer_new(h->core->mem->allocator, found->count, found->count * sizeof *found->bytes, &room);
     if (!*answer)
         return UV_ENOMEM;
     memcpy(room, found->bytes, found->count * sizeof *found->bytes);
@@ -392,7 +393,7 @@ static int name_answer(struct hosts *h, struct token name, struct asio_answer **
     char *room;
     if (name.length == 0)
         return UV_EAI_NONAME;
-    *answer = asio_answer_new(h->core->mem, 1, name.length, &room);
+    *answer = asio_answer_new(h->core->mem->allocator, 1, name.length, &room);
     if (!*answer)
         return UV_ENOMEM;
     memcpy(room, name.text, name.length);
@@ -418,6 +419,6 @@ int hosts_find_name(struct hosts *h, const struct sockaddr_storage *addr, struct
         name = name_in(line, wanted, six ? 16 : 4);
     int status = r.out_of_memory ? UV_ENOMEM : name_answer(h, name, answer);
     reader_close(&r);
-    h->core->mem->free(r.block);
+    h->core->mem->allocator->free(r.block);
     return status;
 }
