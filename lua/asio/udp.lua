@@ -1,23 +1,34 @@
 -- SPDX-License-Identifier: MIT
 -- The waiting functions of datagram sockets, each over a C function. A host that is a name is resolved
--- first; its first address of the socket's kind is taken, since nothing tells whether one is reached.
+-- first; its first address of the socket's family is taken, since nothing tells whether one is reached.
 
 local core = ...
 local udp = core.udp
 local OK, FAIL = core.OK, core.FAIL
 local c_recv, c_send, c_flush, c_connect = core.udp_recv, core.udp_send, core.udp_flush, core.udp_connect
+local c_traits = core.udp_traits
 local asio, finish = core.asio, core.finish
+local now, huge, max = asio.now, math.huge, math.max
 
--- Calls with the first address that fits.
-local function with_name(self, host, port, timeout, call, ...)
-    local addresses, message, code = asio.resolve(host, { timeout = timeout })
+-- When a call that starts now has to be done.
+local function deadline_of(self)
+    local _, seconds = c_traits(self)
+    return seconds and now() + seconds or huge
+end
+
+local function left(deadline)
+    return max(deadline - now(), 0)
+end
+
+-- The address to use: the first of the socket's family; without one the first.
+local function address_of(self, host, deadline)
+    local addresses, message, code = asio.resolve(host, { timeout = left(deadline) })
     if not addresses then return nil, message, code end
-    local ok, unsent
+    local family = c_traits(self)
     for i = 1, #addresses do
-        ok, message, code, unsent = call(self, addresses[i].address, port, ...)
-        if code ~= 'EAFNOSUPPORT' then break end
+        if addresses[i].family == family then return addresses[i].address end
     end
-    return ok, message, code, unsent
+    return addresses[1].address
 end
 
 --- Takes the next datagram, whole. Waits until there is one.
@@ -25,9 +36,9 @@ end
 ---@param max? integer bytes that it may have
 ---@param timeout? number seconds for this call, instead of what `set_timeout` says
 ---@return string? data may be empty
----@return string ip who sent it; or the message
+---@return string ip of the sender; or the message
 ---@return integer|string port or the code: `ETIMEDOUT`, `EMSGSIZE`, `EBADF` (closed), `ECANCELED` (closed
---- meanwhile), `EBUSY` (somebody else is waiting), connected: `ECONNREFUSED`, ...
+--- meanwhile), `EBUSY` (another light thread waits), connected: `ECONNREFUSED`, ...
 function udp.recv(self, max, timeout)
     local token, data, ip, port, from, from_port
     if max == nil and timeout == nil then
@@ -45,8 +56,13 @@ local function sent(self, token, ok, message, code, unsent)
     return finish(self, token, ok, message, code)
 end
 
-local function send_to(self, address, port, data)
-    local token, ok, message, code, unsent = c_send(self, data, address, port)
+-- The name and the queue have one deadline together.
+local function send_to_name(self, data, host, port)
+    local deadline = deadline_of(self)
+    local address, message, code = address_of(self, host, deadline)
+    if not address then return nil, message, code end
+    local token, ok, unsent
+    token, ok, message, code, unsent = c_send(self, data, address, port, left(deadline))
     if token == OK then return true end
     return sent(self, token, ok, message, code, unsent)
 end
@@ -55,7 +71,8 @@ end
 --- and while more than `send_queue` bytes are queued. An error may be that of an earlier datagram:
 --- the one of this call was then not queued.
 ---@param data string at most 65,507 bytes, by IPv6 65,527; may be empty
----@param host? string address or name; a raw address, then without a port; nothing on a connected socket
+---@param host? string address or name (its first address of the socket's family); a raw address, then without a
+--- port; nothing on a connected socket
 ---@param port? integer|string
 ---@return true? ok
 ---@return string? message
@@ -72,7 +89,7 @@ function udp.send(self, data, host, port)
     end
     if token == OK then return true end
     if token == FAIL and ok == false then
-        return with_name(self, host, port, message, send_to, data)
+        return send_to_name(self, data, host, port)
     end
     return sent(self, token, ok, message, code, unsent)
 end
@@ -88,13 +105,20 @@ end
 
 -- Not before everything is out that has an address of its own.
 local function connect(self, host, port)
+    local deadline
     while true do
         local token, ok, message, code = c_connect(self, host, port)
         if token == OK then return true end
-        if token == FAIL and ok == false then return with_name(self, host, port, message, connect) end
-        if code ~= 'EBUSY' then return finish(self, token, ok, message, code) end
-        ok, message, code = udp.flush(self)
-        if not ok then return nil, message, code end
+        deadline = deadline or deadline_of(self)
+        if token == FAIL and ok == false then
+            host, message, code = address_of(self, host, deadline)
+            if not host then return nil, message, code end
+        elseif code == 'EBUSY' then
+            ok, message, code = finish(self, c_flush(self, left(deadline)))
+            if not ok then return nil, message, code end
+        else
+            return finish(self, token, ok, message, code)
+        end
     end
 end
 

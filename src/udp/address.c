@@ -117,10 +117,16 @@ int asio_udp_address_push_name(lua_State *L, struct asio_udp_socket *s)
 {
     lua_pushnumber(L, s->rt->token_fail);
     lua_pushboolean(L, 0);
-    if (s->write_timeout < 0)
-        return 2;
-    lua_pushnumber(L, s->write_timeout);
-    return 3;
+    return 2;
+}
+
+static const unsigned char udp_address_mapped[12] = { [10] = 0xff, [11] = 0xff };
+
+bool asio_udp_address_is_mapped(const struct sockaddr *addr)
+{
+    const union asio_sockaddr *a = (const void *)addr;
+    return addr->sa_family == AF_INET6 &&
+        memcmp(&a->v6.sin6_addr, udp_address_mapped, sizeof udp_address_mapped) == 0;
 }
 
 /* An IPv6 socket reaches IPv4 addresses as ::ffff:a.b.c.d. */
@@ -131,8 +137,8 @@ static void udp_address_map(union asio_sockaddr *addr)
     memset(addr, 0, sizeof *addr);
     addr->v6.sin6_family = AF_INET6;
     addr->v6.sin6_port = v4.sin_port;
-    bytes[10] = bytes[11] = 0xff;
-    memcpy(bytes + 12, &v4.sin_addr, 4);
+    memcpy(bytes, udp_address_mapped, sizeof udp_address_mapped);
+    memcpy(bytes + sizeof udp_address_mapped, &v4.sin_addr, 4);
 }
 
 int asio_udp_address_fit(struct asio_udp_socket *s, union asio_sockaddr *addr)

@@ -18,6 +18,9 @@ int asio_udp_address_fit(struct asio_udp_socket *s, union asio_sockaddr *addr);
 
 void asio_udp_address_push_ip(lua_State *L, struct asio_udp_socket *s, const struct sockaddr *addr);
 
+/* An IPv4 address as an IPv6 socket has it, ::ffff:a.b.c.d. */
+bool asio_udp_address_is_mapped(const struct sockaddr *addr);
+
 /* For a waiting function: the host is a name, which the shim has to resolve. */
 int asio_udp_address_push_name(lua_State *L, struct asio_udp_socket *s);
 

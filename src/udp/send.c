@@ -181,7 +181,7 @@ static const struct asio_wait_op udp_send_flush_op = { "flush", true, udp_send_a
     udp_send_push_flushed };
 
 static int udp_send_park(
-    lua_State *L, struct asio_udp_socket *s, const struct asio_wait_op *op, uint64_t target)
+    lua_State *L, struct asio_udp_socket *s, const struct asio_wait_op *op, uint64_t target, double timeout)
 {
     if (asio_sched_interrupted(s->rt))
         return asio_push_interrupt(L, s->rt);
@@ -189,7 +189,7 @@ static int udp_send_park(
     w->source = s;
     w->u.out.target = target;
     asio_wait_list_add(&s->writers, w);
-    return asio_park(L, w, op, s->write_timeout);
+    return asio_park(L, w, op, timeout);
 }
 
 /* What can be known before it is queued. */
@@ -206,7 +206,7 @@ static int udp_send_check(struct asio_udp_socket *s, struct asio_datagram *d, si
 }
 
 /* Outside of light threads it goes out at once, and what becomes of it can be told. */
-static int udp_send_end(lua_State *L, struct asio_udp_socket *s)
+static int udp_send_end(lua_State *L, struct asio_udp_socket *s, double timeout)
 {
     struct asio_rt *rt = s->rt;
     bool now = rt->depth == 0 && !rt->looping, alone = s->out.count == 1;
@@ -221,10 +221,18 @@ static int udp_send_end(lua_State *L, struct asio_udp_socket *s)
         asio_push_ok(L, rt); /* the shim adds the `true` */
         return 1;
     }
-    return udp_send_park(L, s, &udp_send_op, s->queued - s->options.send_queue / 4);
+    return udp_send_park(L, s, &udp_send_op, s->queued - s->options.send_queue / 4, timeout);
 }
 
-/* core.udp_send(socket, data, host, port) or core.udp_send(socket, data[, raw]) */
+/* The time-out at a stack index, else the socket's (-1 for a closed one, which does not wait). */
+static double udp_send_timeout(lua_State *L, int index, const struct asio_udp_socket *s)
+{
+    if (lua_gettop(L) >= index && !lua_isnil(L, index))
+        return asio_check_timeout(L, index, index - 1, "send");
+    return s ? s->write_timeout : -1;
+}
+
+/* core.udp_send(socket, data, host, port[, timeout]) or core.udp_send(socket, data[, raw]) */
 static int l_udp_send(lua_State *L)
 {
     struct asio_udp_socket *s = asio_udp_socket_check(L, "send");
@@ -251,10 +259,10 @@ static int l_udp_send(lua_State *L)
     if (status < 0)
         return asio_push_fail(L, status);
     s->queued += asio_datagram_cost(size);
-    return udp_send_end(L, s);
+    return udp_send_end(L, s, udp_send_timeout(L, 5, s));
 }
 
-/* core.udp_flush(socket) */
+/* core.udp_flush(socket[, timeout]) */
 static int l_udp_flush(lua_State *L)
 {
     struct asio_udp_socket *s = asio_udp_socket_check(L, "flush");
@@ -265,7 +273,8 @@ static int l_udp_flush(lua_State *L)
     asio_udp_send_flush(s);
     if (s->error)
         return asio_udp_socket_push_failed(L, s);
-    return s->out.count == 0 ? asio_push_true(L) : udp_send_park(L, s, &udp_send_flush_op, s->queued);
+    return s->out.count == 0 ? asio_push_true(L)
+                             : udp_send_park(L, s, &udp_send_flush_op, s->queued, udp_send_timeout(L, 2, s));
 }
 
 void asio_udp_send_abort(struct asio_udp_socket *s, int status)

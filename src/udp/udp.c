@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "core/address.h"
 #include "core/bind.h"
+#include "core/options.h"
 #include "udp/address.h"
 #include "udp/options.h"
 #include "udp/recv.h"
@@ -10,9 +11,8 @@
 
 #include <string.h>
 
-enum { QUEUE = 128 * 1024 };        /* bytes kept in either direction unless told otherwise */
+enum { QUEUE = 128 * 1024, SIZE_LIMIT = 1 << 30 }; /* bytes kept in either direction: by itself, at most */
 static const double udp_linger = 5; /* seconds that a closed socket may take for what is queued */
-static const double udp_size_max = 1 << 30;
 
 /* ---- the end ------------------------------------------------------------------------------ */
 
@@ -98,40 +98,19 @@ static struct asio_udp_socket *udp_new_socket(
 
 /* ---- asio.udp ----------------------------------------------------------------------------- */
 
-static bool udp_check_flag(lua_State *L, int index, const char *name)
-{
-    lua_getfield(L, index, name);
-    bool on = lua_toboolean(L, -1);
-    lua_pop(L, 1);
-    return on;
-}
+#define UDP_FIELD(name) offsetof(struct asio_udp_options, name)
 
-static size_t udp_check_size(lua_State *L, int index, int arg, const char *name, size_t unless)
-{
-    lua_getfield(L, index, name);
-    if (!lua_isnil(L, -1))
-        unless = (size_t)asio_check_integer(L, -1, arg, "udp", 1, udp_size_max);
-    lua_pop(L, 1);
-    return unless;
-}
-
-static struct asio_udp_options udp_check_options(lua_State *L, int index, int arg)
-{
-    struct asio_udp_options o = { .recv_queue = QUEUE, .send_queue = QUEUE };
-    if (lua_isnoneornil(L, index))
-        return o;
-    if (!lua_istable(L, index))
-        asio_error_type(L, index, arg, "udp", "table");
-    o.reuse_address = udp_check_flag(L, index, "reuseaddr");
-    o.reuse_port = udp_check_flag(L, index, "reuseport");
-    o.ipv6_only = udp_check_flag(L, index, "ipv6only");
-    o.broadcast = udp_check_flag(L, index, "broadcast");
-    o.recv_buffer = (int)udp_check_size(L, index, arg, "recv_buffer", 0);
-    o.send_buffer = (int)udp_check_size(L, index, arg, "send_buffer", 0);
-    o.recv_queue = udp_check_size(L, index, arg, "recv_queue", o.recv_queue);
-    o.send_queue = udp_check_size(L, index, arg, "send_queue", o.send_queue);
-    return o;
-}
+static const struct asio_option udp_options[] = {
+    { .name = "reuseaddr", .kind = ASIO_OPTION_FLAG, .offset = UDP_FIELD(reuse_address) },
+    { .name = "reuseport", .kind = ASIO_OPTION_FLAG, .offset = UDP_FIELD(reuse_port) },
+    { .name = "ipv6only", .kind = ASIO_OPTION_FLAG, .offset = UDP_FIELD(ipv6_only) },
+    { .name = "broadcast", .kind = ASIO_OPTION_FLAG, .offset = UDP_FIELD(broadcast) },
+    { "recv_buffer", ASIO_OPTION_INT, UDP_FIELD(recv_buffer), 0, 1, SIZE_LIMIT, NULL },
+    { "send_buffer", ASIO_OPTION_INT, UDP_FIELD(send_buffer), 0, 1, SIZE_LIMIT, NULL },
+    { "recv_queue", ASIO_OPTION_SIZE, UDP_FIELD(recv_queue), QUEUE, 1, SIZE_LIMIT, NULL },
+    { "send_queue", ASIO_OPTION_SIZE, UDP_FIELD(send_queue), QUEUE, 1, SIZE_LIMIT, NULL },
+    { .name = NULL },
+};
 
 /* Closed at first: nothing is left over when memory runs out on the way. */
 static struct asio_udp *udp_push(lua_State *L, struct asio_rt *rt)
@@ -153,9 +132,13 @@ static int l_udp(lua_State *L)
     int opts = placed || (lua_isnoneornil(L, 1) && lua_gettop(L) > 1) ? 3 : 1, port = 0, status = 0;
     if (placed)
         port = asio_check_port(L, 2, 2, "udp", 0);
+    else if (opts == 3 && !lua_isnil(L, 2))
+        asio_error_type(L, 1, 1, "udp", "address string");
     else if (opts == 1 && !lua_isnoneornil(L, 1) && !lua_istable(L, 1))
         asio_error_type(L, 1, 1, "udp", "address string or table");
-    struct asio_udp_options options = udp_check_options(L, opts, opts);
+    struct asio_udp_options options;
+    lua_settop(L, 3);
+    asio_options_read(L, opts, opts, "udp", udp_options, &options);
     if (options.reuse_port && !placed)
         asio_error_arg(L, opts, "udp", "reuseport needs an address and a port");
     if (placed) {
@@ -263,6 +246,25 @@ static int l_udp_address(lua_State *L)
     return status < 0 ? asio_error_push(L, status) : asio_address_push(L, &addr);
 }
 
+/* core.udp_traits(socket) -> family or nil (not opened yet), seconds that writing may take or nil */
+static int l_udp_traits(lua_State *L)
+{
+    struct asio_udp_socket *s = asio_udp_socket_check(L, "send");
+    int family = s ? s->family : AF_UNSPEC;
+    struct sockaddr_storage addr;
+    if (family == AF_INET6 && udp_name_of(s, &addr, false) == 0 &&
+        asio_udp_address_is_mapped((const struct sockaddr *)&addr))
+        family = AF_INET; /* bound to ::ffff:192.0.2.1: no route to IPv6 addresses */
+    if (family == AF_UNSPEC)
+        lua_pushnil(L);
+    else
+        lua_pushstring(L, family == AF_INET6 ? "inet6" : "inet");
+    if (!s || s->write_timeout < 0)
+        return 1;
+    lua_pushnumber(L, s->write_timeout);
+    return 2;
+}
+
 static int l_udp_fd(lua_State *L)
 {
     struct asio_udp_socket *s = asio_udp_socket_check(L, "fd");
@@ -312,7 +314,8 @@ static void udp_part_close(struct asio_rt *rt)
 
 static void udp_part_open(lua_State *L, struct asio_rt *rt)
 {
-    static const luaL_Reg core[] = { { "udp_connect", l_udp_connect }, { NULL, NULL } };
+    static const luaL_Reg core[] = { { "udp_connect", l_udp_connect }, { "udp_traits", l_udp_traits },
+        { NULL, NULL } };
     static const luaL_Reg module[] = { { "udp", l_udp }, { NULL, NULL } };
     static const luaL_Reg methods[] = { { "close", l_udp_close }, { "set_timeout", l_udp_set_timeout },
         { "peer", l_udp_peer }, { "address", l_udp_address }, { "fd", l_udp_fd },
