@@ -31,7 +31,7 @@ struct asio_thread {
     bool joined;              /* somebody took, or waits for, the outcome: no report */
     bool by_cancel;           /* FAILED: by being cancelled, which is no error to report */
     bool kept;                /* has an environment table of its own: name, results, error */
-    bool owns;                /* a server's handler: the connection to close on error is in the slot */
+    bool owns;                /* a server's handler: the connection to abort on error is in the slot */
     bool escaped;             /* the script knows its coroutine: it is not used again */
     bool reports;             /* runs the script's on_error: its own error goes to stderr */
     uint32_t born;            /* uv_now() when it was spawned */
@@ -42,7 +42,7 @@ struct asio_thread {
 
 enum asio_spawn {
     ASIO_SPAWN_PLAIN,
-    ASIO_SPAWN_OWNER,     /* the value below the function (popped too) is closed if the thread fails */
+    ASIO_SPAWN_OWNER,     /* the value below the function (popped too) is aborted if the thread fails */
     ASIO_SPAWN_REPORTER,  /* runs the script's on_error */
     ASIO_SPAWN_CANCELLED, /* from the start */
 };

@@ -212,6 +212,7 @@ const struct asio_transport asio_fd_passing_transport = {
     .unsent = asio_uvstream_unsent,
     .unread = asio_uvstream_unread,
     .close = close_both,
+    .reset = asio_uvstream_reset,
     .fd = asio_uvstream_fd,
     .name_of = fd_passing_name_of,
     .path_of = asio_unix_path_of,

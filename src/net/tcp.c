@@ -31,6 +31,7 @@ static const struct asio_transport tcp_transport = {
     .unsent = asio_uvstream_unsent,
     .unread = asio_uvstream_unread,
     .close = asio_uvstream_close,
+    .reset = asio_uvstream_reset,
     .fd = asio_uvstream_fd,
     .name_of = tcp_name_of,
     .passable = true,

@@ -51,6 +51,7 @@ static const struct asio_transport pipe_transport = {
     .unsent = asio_uvstream_unsent,
     .unread = asio_uvstream_unread,
     .close = asio_uvstream_close,
+    .reset = asio_uvstream_reset,
     .fd = asio_uvstream_fd,
     .name_of = unix_name_of,
     .path_of = asio_unix_path_of,

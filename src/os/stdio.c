@@ -265,6 +265,13 @@ static int stdio_half_close(struct asio_stream *s)
     return 0;
 }
 
+/* The description of a socket is shared: it takes effect when its last descriptor is closed. */
+static void stdio_reset(struct asio_stream *s)
+{
+    if (stdio_of(s)->how == ASIO_SYS_STDIO_SOCKET)
+        asio_sys_reset_on_close((uv_os_fd_t)(intptr_t)stdio_of(s)->number);
+}
+
 static size_t nothing(struct asio_stream *s)
 {
     (void)s;
@@ -282,7 +289,14 @@ static int stdio_name_of(struct asio_stream *s, struct sockaddr_storage *addr, b
     return asio_sys_socket_name(stdio_of(s)->fd, addr, peer);
 }
 
-/* The state is being closed: nobody is held up any more. What a thread is at must not be written twice. */
+static int stdio_ms(uint64_t ns)
+{
+    enum { AT_MOST = 1000000 };
+    return ns / 1000000 < AT_MOST ? (int)(ns / 1000000) + 1 : AT_MOST;
+}
+
+/* The state is being closed: no light thread is held up any more, so it waits here, as long as the reader takes
+ * something within `linger`. What a thread is at must not be written twice. */
 static void drain(struct asio_stdio *p)
 {
     enum { BUFS = 4 };
@@ -293,12 +307,15 @@ static void drain(struct asio_stdio *p)
         size_t bytes;
         unsigned count = asio_outbuf_gather(&s->out, bufs, BUFS, &bytes);
         ssize_t n = try_write(s, bufs, count);
-        if (n > 0)
+        now = uv_hrtime();
+        if (n > 0) {
             asio_outbuf_skip(&s->out, &s->rt->out_env, (size_t)n);
-        else if (n != UV_EAGAIN || (now = uv_hrtime()) >= end)
+            end = asio_rt_deadline(s->linger);
+        } else if (n != UV_EAGAIN || now >= end) {
             return;
-        else
-            asio_sys_stdio_wait(p->fd, (int)((end - now) / 1000000) + 1);
+        } else {
+            asio_sys_stdio_wait(p->fd, stdio_ms(end - now));
+        }
     }
 }
 
@@ -324,6 +341,7 @@ static const struct asio_transport stdio_transport = {
     .unsent = nothing,
     .unread = nothing,
     .close = close_stream,
+    .reset = stdio_reset,
     .fd = fd_of,
     .name_of = stdio_name_of,
     .abort_waits = stdio_abort_waits,

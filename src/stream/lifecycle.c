@@ -53,14 +53,15 @@ static void lifecycle_keep_reading(struct asio_stream *s)
         s->reading = true;
 }
 
-/* A collected connection that owes nobody anything goes at once: under a shortage of files its
+/* A collected connection that owes its peer nothing goes at once: under a shortage of files its
  * descriptor is wanted now. */
 static bool lifecycle_owes_nothing(struct asio_stream *s)
 {
     return s->out.length == 0 && s->transport->unsent(s) == 0 && s->transport->unread(s) == 0;
 }
 
-/* Whoever has it gives it up, and may abort another stream. */
+/* The tap's owner gives it up. It may abort another stream, and user code may run; it cannot reach this stream, which
+ * is detached and closing. */
 static void lifecycle_untap(struct asio_stream *s)
 {
     struct asio_tap *tap = s->tap;
@@ -73,7 +74,7 @@ static void lifecycle_untap(struct asio_stream *s)
 static void lifecycle_let_go(struct asio_stream *s)
 {
     lifecycle_detach(s);
-    s->closing = true;
+    asio_stream_begin_close(s);
     lifecycle_untap(s);
     asio_inbuf_free(&s->in);
     asio_stream_read_abort(s, UV_ECANCELED);
@@ -88,6 +89,7 @@ void asio_stream_drop(struct asio_stream *s)
     if (s->closing)
         return;
     lifecycle_let_go(s);
+    s->write_status = 0; /* a passed connection lives on elsewhere: closing our descriptor must not reset it */
     asio_stream_finish(s);
 }
 
@@ -95,20 +97,17 @@ void asio_stream_close(struct asio_stream *s, bool collected)
 {
     if (s->closing)
         return;
-    if (s->tap) { /* somebody else has bytes of it: an orderly end would pass for the whole */
+    if (s->tap) { /* its owner has bytes of it: an orderly end would pass for the whole */
         asio_stream_abort(s);
         return;
     }
     s->collected = collected;
     lifecycle_let_go(s);
-    s->give_up = asio_rt_deadline(s->linger);
     if (collected && lifecycle_owes_nothing(s)) {
         asio_stream_finish(s);
         return;
     }
-    asio_stream_look_again(s, s->linger);
-    if (!s->gone)
-        lifecycle_keep_reading(s);
+    lifecycle_keep_reading(s);
     if (!s->gone)
         asio_stream_flush(s); /* goes on with asio_stream_continue_close */
 }
@@ -116,10 +115,12 @@ void asio_stream_close(struct asio_stream *s, bool collected)
 /* Where there is no such thing as a reset the peer sees the end, or an error, as its system does it. */
 void asio_stream_abort(struct asio_stream *s)
 {
-    uv_os_fd_t fd;
-    if (!s->closing && s->transport->fd(s, &fd) == 0)
-        asio_sys_reset_on_close(fd);
-    asio_stream_drop(s);
+    if (s->closing)
+        return;
+    lifecycle_let_go(s);
+    if (s->write_status == 0)
+        s->write_status = UV_ECANCELED; /* written bytes are given up, those that the system has too */
+    asio_stream_finish(s);
 }
 
 void asio_stream_teardown(void *p)
@@ -128,11 +129,12 @@ void asio_stream_teardown(void *p)
     lifecycle_detach(s);
     s->reader = NULL; /* dropped silently: their coroutines are going too */
     s->writers = (struct asio_wait_list){ 0 };
-    if (!s->closing)
+    if (!s->closing) {
         asio_rt_ref(s->rt);
-    s->closing = true;
+        asio_stream_begin_close(s);
+    }
     lifecycle_untap(s);
-    asio_stream_flush(s);
+    asio_stream_flush(s); /* tries once */
     asio_stream_finish(s);
 }
 

@@ -81,13 +81,12 @@ static void end_way(struct relay *r, struct way *w)
  * teardown does the rest. */
 static void end_stream(struct asio_stream *s, int status)
 {
-    uv_os_fd_t fd;
     if (status == 0)
         asio_stream_close(s, false);
     else if (!s->rt->closed)
         asio_stream_abort(s);
-    else if (s->transport->fd(s, &fd) == 0)
-        asio_sys_reset_on_close(fd);
+    else if (s->write_status == 0)
+        s->write_status = status; /* which the end of its teardown looks at */
 }
 
 /* Lets go of both streams, and closes them. That can run finalizers of the script, which find it busy. */

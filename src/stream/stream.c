@@ -3,13 +3,17 @@
  * The orderly close: what was written is sent, our side is half-closed, and what still comes in is
  * read and discarded until the peer closes too. Simply closing with unread input makes the system
  * reset the connection and drop output on its way (measured: 872,426 of 1,000,000 bytes lost). It
- * goes on behind the script's back, bounded by `linger`. lifecycle.c begins it. */
+ * goes on after the call that closes has returned (lifecycle.c), as long as the peer takes bytes: after
+ * `linger` seconds without progress the stream is given up. Where written bytes are given up the end
+ * is a reset: a FIN would let the peer take what it has for the whole. */
 #include "stream/stream.h"
 
-enum { DISCARD_MAX = 16 * 1024 * 1024 }; /* bytes read away from a peer that does not stop */
-static const double grace = 2;           /* seconds for the peer to close once it has everything */
+enum {
+    DISCARD_MAX = 16 * 1024 * 1024, /* bytes read away from a peer that does not stop */
+    LOOKS = 4                       /* so often within `linger` the stream looks for progress */
+};
+static const double grace = 2; /* seconds for the peer to close once it has everything */
 
-/* Gives the handle back at once. */
 void asio_stream_finish(struct asio_stream *s)
 {
     if (s->gone)
@@ -17,53 +21,78 @@ void asio_stream_finish(struct asio_stream *s)
     s->gone = true;
     asio_timer_remove(&s->rt->timers, &s->timer);
     asio_rt_flush_forget(s->rt, &s->flush);
+    bool cut = s->out.length > 0 || s->write_status < 0;
+    if (cut && s->transport->reset)
+        s->transport->reset(s);
     s->transport->close(s);
 }
 
-void asio_stream_look_again(struct asio_stream *s, double seconds)
+void asio_stream_begin_close(struct asio_stream *s)
 {
-    uint64_t at = asio_rt_deadline(seconds);
-    if (at > s->give_up)
-        at = s->give_up;
-    if (asio_timer_set(&s->rt->timers, &s->timer, at) < 0)
+    s->closing = true;
+    s->give_up = asio_rt_deadline(s->linger);
+    s->last.queued = s->out.length;
+    s->last.unsent = SIZE_MAX; /* not known, and a system call: the first look is progress */
+}
+
+static void stream_look_later(struct asio_stream *s)
+{
+    double seconds = s->out.length > 0 ? (double)s->linger / LOOKS : (double)s->linger;
+    if (asio_timer_set(&s->rt->timers, &s->timer, asio_rt_deadline(seconds < grace ? seconds : grace)) < 0)
         asio_stream_finish(s);
 }
 
-/* Output is out and our side half-closed: wait for the peer's end, as long as it may still lack
- * bytes, and a little longer. */
-static void stream_await_peer(struct asio_stream *s)
+/* The peer's system has acknowledged bytes since the last look, or our system has taken some. */
+static bool stream_progress(struct asio_stream *s)
 {
-    bool delivered = s->transport->unsent(s) == 0;
-    if (s->read_status < 0 || uv_hrtime() >= s->give_up || (delivered && s->discarded > DISCARD_MAX))
+    size_t queued = s->out.length, unsent = s->transport->unsent(s);
+    bool progress = queued < s->last.queued || unsent < s->last.unsent;
+    s->last.queued = queued;
+    s->last.unsent = unsent;
+    if (progress)
+        s->give_up = asio_rt_deadline(s->linger);
+    return progress;
+}
+
+/* Bytes that our system has taken are not given up with the stream: the system goes on sending them, and ends
+ * them with a FIN or, if it gives up itself, without one. */
+static void stream_look(struct asio_stream *s)
+{
+    bool progress = stream_progress(s), delivered = s->finished && s->last.unsent == 0;
+    if (delivered || (!progress && uv_hrtime() >= s->give_up))
         asio_stream_finish(s);
-    else if (s->timer.at != ASIO_NEVER)
-        return; /* not time to decide yet */
-    else if (delivered && s->finished)
-        asio_stream_finish(s); /* the grace is over */
     else
-        asio_stream_look_again(s, grace);
+        stream_look_later(s);
+}
+
+/* Our system has all of the output. The peer may still lack some: wait for its end. */
+static void stream_end_output(struct asio_stream *s)
+{
+    if (s->read_status < 0 || (!s->half_closed && s->transport->shutdown(s) < 0)) {
+        asio_stream_finish(s);
+        return;
+    }
+    s->finished = true;
+    stream_look_later(s);
+}
+
+static bool stream_discards_too_much(struct asio_stream *s)
+{
+    return s->discarded > DISCARD_MAX && s->transport->unsent(s) == 0;
 }
 
 void asio_stream_continue_close(struct asio_stream *s)
 {
     if (!s->closing || s->gone)
         return;
-    bool expired = s->timer.at == ASIO_NEVER;
-    if (s->write_status < 0 || (expired && uv_hrtime() >= s->give_up)) {
+    if (s->write_status < 0)
         asio_stream_finish(s);
-    } else if (s->out.length > 0) {
-        if (expired)
-            asio_stream_look_again(s, s->linger);
-    } else if (!s->finished) {
-        if (s->read_status < 0 || (!s->half_closed && s->transport->shutdown(s) < 0)) {
-            asio_stream_finish(s);
-            return;
-        }
-        s->finished = true;
-        asio_stream_look_again(s, grace);
-    } else {
-        stream_await_peer(s);
-    }
+    else if (s->out.length == 0 && !s->finished)
+        stream_end_output(s);
+    else if (s->finished && (s->read_status < 0 || stream_discards_too_much(s)))
+        asio_stream_finish(s);
+    else if (s->timer.at == ASIO_NEVER)
+        stream_look(s);
 }
 
 void asio_stream_discard(struct asio_stream *s, size_t n)

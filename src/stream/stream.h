@@ -41,6 +41,8 @@ struct asio_transport {
     /* Its name where that is no internet address; *size becomes what it takes. */
     int (*path_of)(struct asio_stream *s, char *path, size_t *size, bool peer);
     void (*abort_waits)(struct asio_stream *s, int status); /* of waits of the transport's own */
+    /* The close that follows shows the peer a fault, and not an end: written bytes were given up. */
+    void (*reset)(struct asio_stream *s);
     bool passable; /* its descriptor is all there is: another process can have it */
     bool bare;     /* so that a tap may read from it beside the transport */
 };
@@ -85,9 +87,16 @@ struct asio_stream {
     struct asio_stream_alias *alias;    /* its names in place of the transport's; or NULL */
     struct asio_counter *counter;       /* counts it until the handle is gone, or NULL */
     struct asio_timer timer;            /* closing: when to look again, at last when to give up */
-    double read_timeout, write_timeout; /* seconds, negative: none */
-    uint64_t give_up;                   /* closing: uv_hrtime() after which nothing is waited for any more */
-    float linger;                       /* seconds */
+    union {
+        struct {
+            double read_timeout, write_timeout; /* seconds, negative: none */
+        };
+        struct { /* closing: bytes at the last look for progress */
+            size_t queued, unsent;
+        } last;
+    };
+    uint64_t give_up; /* closing: uv_hrtime() after which a peer that takes nothing is given up */
+    float linger;     /* closing: seconds without progress after which the peer is given up */
     int read_status, write_status;      /* sticky: UV_EOF or the first error */
     bool reading;                       /* the transport was asked to read */
     bool sending;                       /* a transport write is on its way */
@@ -109,17 +118,17 @@ enum {
     ASIO_READ_AHEAD = 64 * 1024, /* above it reading stops unless a reader needs more */
 };
 
+/* Nothing is written or read by the script any more. */
+void asio_stream_begin_close(struct asio_stream *s);
+
 /* Something has changed: closing may go on, or be over. */
 void asio_stream_continue_close(struct asio_stream *s);
 
 /* Closing: n bytes have come, and were thrown away. */
 void asio_stream_discard(struct asio_stream *s, size_t n);
 
-/* Gives the handle back at once, and with it what is not sent. */
+/* Gives the handle back at once. Output that is left over is lost, and the end is a reset. */
 void asio_stream_finish(struct asio_stream *s);
-
-/* Looks at the close again after so many seconds. */
-void asio_stream_look_again(struct asio_stream *s, double seconds);
 
 /* The callback of s->timer. */
 void asio_stream_on_close_timer(struct asio_timer *timer);

@@ -151,6 +151,14 @@ static void uvstream_on_close(uv_handle_t *handle)
     asio_mem.free(s);
 }
 
+/* A TCP connection. A Unix socket has no reset: its peer sees an error if bytes that it has sent were not read. */
+void asio_uvstream_reset(struct asio_stream *s)
+{
+    uv_os_fd_t fd;
+    if (asio_uvstream_fd(s, &fd) == 0)
+        asio_sys_reset_on_close(fd);
+}
+
 void asio_uvstream_close(struct asio_stream *s)
 {
     uv_close((uv_handle_t *)handle_of(s), uvstream_on_close);

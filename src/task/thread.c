@@ -78,11 +78,12 @@ static void thread_keep_no_memory(lua_State *L, void *arg)
     lua_rawseti(L, 2, ASIO_KEPT_ERROR);
 }
 
-static void close_owned(lua_State *L, void *arg)
+/* The connection of a handler: half an answer must not pass for a whole one. */
+static void abort_owned(lua_State *L, void *arg)
 {
     struct asio_thread *t = arg;
     asio_sched_push_owned(L, t);
-    lua_getfield(L, -1, "close");
+    lua_getfield(L, -1, "abort");
     lua_insert(L, -2);
     lua_call(L, 1, 0);
 }
@@ -92,7 +93,7 @@ static void fail(struct asio_thread *t, int status, int kept)
     struct asio_rt *rt = t->wait.rt;
     t->state = ASIO_THREAD_FAILED;
     if (t->owns)
-        asio_rt_protect(rt, close_owned, t);
+        asio_rt_protect(rt, abort_owned, t);
     if (kept == 0)
         kept = asio_rt_protect(rt, status == LUA_YIELD ? keep_stray_yield : keep_error, t);
     if (kept != 0)
