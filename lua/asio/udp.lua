@@ -8,7 +8,7 @@ local OK, FAIL = core.OK, core.FAIL
 local c_recv, c_send, c_flush, c_connect = core.udp_recv, core.udp_send, core.udp_flush, core.udp_connect
 local c_traits = core.udp_traits
 local asio, finish = core.asio, core.finish
-local now, huge, max = asio.now, math.huge, math.max
+local now, huge = asio.now, math.huge
 
 -- When a call that starts now has to be done.
 local function deadline_of(self)
@@ -17,7 +17,8 @@ local function deadline_of(self)
 end
 
 local function left(deadline)
-    return max(deadline - now(), 0)
+    local seconds = deadline - now()
+    return seconds > 0 and seconds or 0
 end
 
 -- The address to use: the first of the socket's family; without one the first.
@@ -71,8 +72,8 @@ end
 --- and while more than `send_queue` bytes are queued. An error may be that of an earlier datagram:
 --- the one of this call was then not queued.
 ---@param data string at most 65,507 bytes, by IPv6 65,527; may be empty
----@param host? string address or name (its first address of the socket's family); a raw address, then without a
---- port; nothing on a connected socket
+---@param host? string address, or name: its first address of the socket's family; a raw address, then without
+--- a port; nothing on a connected socket
 ---@param port? integer|string
 ---@return true? ok
 ---@return string? message

@@ -1,5 +1,5 @@
--- An address with an interface that is not there is the same failure for resolve, connect and datagrams: resolve
--- said that there is no such name.
+-- An address with an interface that is not there is the same failure for resolve, connect and datagrams:
+-- resolve said that there is no such name.
 --
 -- SPDX-License-Identifier: MIT
 

@@ -1,5 +1,5 @@
--- `send` and `connect` by a name have one deadline: looking the name up and waiting for room in the queue each
--- took the whole time-out.
+-- `send` and `connect` by a name have one deadline: looking the name up and waiting for room in the queue
+-- took the whole time-out each.
 --
 -- SPDX-License-Identifier: MIT
 -- luacheck: ignore 431/asio (child processes require their own)

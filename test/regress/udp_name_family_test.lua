@@ -1,5 +1,5 @@
--- A datagram to a name goes to the first address of the family that the socket has: from a socket of `::1` the
--- IPv4 address of localhost, when it came first, was tried, and could not be reached.
+-- A datagram to a name goes to the first address of the family that the socket has: from a socket of `::1`
+-- the IPv4 address of localhost, when it came first, was tried, and could not be reached.
 --
 -- SPDX-License-Identifier: MIT
 

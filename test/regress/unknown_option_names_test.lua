@@ -9,7 +9,8 @@ local t = require 'support'
 local T = {}
 
 function T.test_udp()
-  t.raises("bad argument #3 to 'udp' (unknown option 'recv_quue'", asio.udp, '127.0.0.1', 0, { recv_quue = 1 })
+  local message = "bad argument #3 to 'udp' (unknown option 'recv_quue'"
+  t.raises(message, asio.udp, '127.0.0.1', 0, { recv_quue = 1 })
   t.raises("did you mean 'recv_queue'", asio.udp, { recv_quue = 1 })
   t.raises("unknown option 'timeout'", asio.udp, '127.0.0.1', 0, { timeout = 1 })
   t.raises("bad argument #3 to 'udp' (names of options", asio.udp, '127.0.0.1', 0, { 'broadcast' })
@@ -29,7 +30,8 @@ end
 function T.test_resolve()
   t.raises("bad argument #2 to 'resolve' (unknown option 'tpye'", asio.resolve, 'localhost', { tpye = 'A' })
   t.raises("unknown option 'server'", asio.resolve, '127.0.0.1', { server = { '127.0.0.1' } })
-  lu.assertNotNil(asio.resolve('127.0.0.1', { type = 'A', timeout = 1, cache = false, servers = { '127.0.0.1' } }))
+  local all = { type = 'A', timeout = 1, cache = false, servers = { '127.0.0.1' } }
+  lu.assertNotNil(asio.resolve('127.0.0.1', all))
 end
 
 return T
