@@ -1,24 +1,24 @@
--- A chat server: what one says all others read.
+-- A chat server: all clients read what one of them writes.
 --     luajit chat.lua [ADDRESS [PORT]]         127.0.0.1 7778; port 0: any that is free
--- Join from two or more terminals with `nc 127.0.0.1 7778`: give a name, then type. `/who` tells who is
--- there, `/quit` leaves. Ctrl-C ends the server.
+-- Join from two or more terminals with `nc 127.0.0.1 7778`: give a name, then type. `/who` lists the
+-- names, `/quit` leaves. Ctrl-C ends the server.
 --
--- Nobody waits for a slow reader. What is written to a client goes into its connection's queue; when the
--- client does not read, the system's buffers fill first, then that queue. A client that has more than
--- BEHIND bytes in it is thrown out, and the others are told so.
+-- A slow reader holds up no other client. Lines for a client go into the queue of its connection. When
+-- the client does not read, the system's buffers fill first, then this queue. A client with more than
+-- BEHIND bytes in its queue is disconnected, and the others are told so.
 local asio = require 'asio'
 
 local address, port = arg[1] or '127.0.0.1', tonumber(arg[2] or 7778)
-local BEHIND = 48 * 1024 -- below the 64 KB from which on write would wait
+local BEHIND = 48 * 1024 -- below the 64 KB above which write would wait
 local LONGEST_LINE, LONGEST_NAME = 1000, 20
 
 local clients = {} -- connections by name
 
 local function tell(conn, line)
     local unread, unsent = conn:pending()
-    if not unread then return end -- thrown out, or has just gone
+    if not unread then return end -- closed already
     if unsent + #line > BEHIND then
-        conn:abort() -- its handler's read_line returns, and tells the others
+        conn:abort() -- read_line in its handler returns; the handler tells the others
     else
         conn:write(line, '\n')
     end
@@ -28,7 +28,7 @@ local function tell_all(line)
     for _, conn in pairs(clients) do tell(conn, line) end
 end
 
-local function who()
+local function list_of_names()
     local names = {}
     for name in pairs(clients) do names[#names + 1] = name end
     table.sort(names)
@@ -36,7 +36,7 @@ local function who()
 end
 
 local function ask_name(conn)
-    conn:set_timeout(60) -- seconds to think of one
+    conn:set_timeout(60) -- seconds
     conn:write 'your name? '
     for line in function() return (conn:read_line(LONGEST_LINE)) end do
         local name = line:match '^%s*([%w_-]+)%s*$'
@@ -52,15 +52,15 @@ local function serve(conn)
     if not name then return conn:close() end
     clients[name] = conn
     tell_all('* ' .. name .. ' has joined')
-    tell(conn, who())
+    tell(conn, list_of_names())
 
     conn:set_timeout(nil)
     local line, message, code = conn:read_line(LONGEST_LINE)
     while line and line ~= '/quit' do
         if line == '/who' then
-            tell(conn, who())
+            tell(conn, list_of_names())
         else
-            tell_all(name .. ': ' .. line:gsub('%c', '')) -- nothing that a terminal obeys
+            tell_all(name .. ': ' .. line:gsub('%c', '')) -- no control characters for terminals
         end
         line, message, code = conn:read_line(LONGEST_LINE)
     end
@@ -82,5 +82,5 @@ asio.run(function()
     io.flush()
     interrupt:wait()
     tell_all '* the server stops'
-    server:shutdown(0) -- the handlers are cancelled, and their connections closed; what is written arrives
+    server:shutdown(0) -- no more clients; the handlers are cancelled
 end)

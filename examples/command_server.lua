@@ -1,4 +1,4 @@
--- A small store of texts by key that is asked line by line, as memcached and Redis are.
+-- A small key-value store with a line protocol, as memcached and Redis have.
 --     luajit command_server.lua [ADDRESS [PORT]]   127.0.0.1 7779; port 0: any that is free
 -- Talk to it with `nc 127.0.0.1 7779`:
 --     SET colour deep blue     OK
@@ -6,9 +6,10 @@
 --     INCR visits              VALUE 1
 --     DEL colour               OK
 --     GET colour               NONE
--- PING, COUNT and QUIT are the other commands. Many may be sent at once: the answers come in their order,
--- and in few packets. Who says nothing for IDLE seconds (300), or sends too long a line, is closed; when
--- CLIENTS (1000) are there the next one waits. Both are environment variables. Ctrl-C ends it.
+-- PING, COUNT and QUIT are the other commands. A client may send many at once: the answers come in their
+-- order, and in few packets. A client that sends nothing for IDLE seconds (300), or too long a line, is
+-- disconnected. When CLIENTS (1000) are connected the next one waits. IDLE and CLIENTS are environment
+-- variables. Ctrl-C ends the server.
 local asio = require 'asio'
 
 local address, port = arg[1] or '127.0.0.1', tonumber(arg[2] or 7779)
@@ -26,7 +27,7 @@ local function set(key, value)
     store[key] = value
 end
 
--- Each gets what follows its name: a key, and the rest of the line. Returns the answer.
+-- Each command gets a key and the rest of the line, and returns the answer.
 local commands = {}
 
 function commands.PING() return 'PONG' end
@@ -83,5 +84,5 @@ asio.run(function()
     print('listening', server:address())
     io.flush()
     interrupt:wait()
-    server:shutdown(0) -- no more clients, and those that are there are let go
+    server:shutdown(0) -- no more clients; the handlers are cancelled
 end)

@@ -1,11 +1,11 @@
--- A name server for a small network: passes questions on, and keeps the answers as long as they are good.
+-- A name server for a small network: forwards questions, and keeps the answers for their time to live.
 --     luajit dns_forwarder.lua [ADDRESS [PORT [UPSTREAM ...]]]    127.0.0.1 5353 9.9.9.9 1.1.1.1
--- Try it: `dig @127.0.0.1 -p 5353 example.org`, twice: the second time it takes no time, and the TTL has
--- gone down. An UPSTREAM is `IP` or `IP:PORT`, `[IP]:PORT` by IPv6. Ctrl-C ends it.
+-- Try it: `dig @127.0.0.1 -p 5353 example.org`, twice: the second answer comes from the cache, and its TTL
+-- is smaller. An UPSTREAM is `IP` or `IP:PORT`, `[IP]:PORT` by IPv6. Ctrl-C ends it.
 --
--- When one upstream does not answer in SECONDS, or has a failure, the next is asked, ROUNDS times through
--- the list; then the client is told so (SERVFAIL). What is too long for its datagram goes out truncated, and
--- the client asks again by TCP, which is passed through to the first upstream.
+-- When an upstream does not answer in SECONDS, or answers with a failure, the next one is asked, ROUNDS
+-- times through the list; then the client gets SERVFAIL. An answer that is too long for a datagram is
+-- truncated. The client then asks again by TCP, and its connection is relayed to the first upstream.
 local asio = require 'asio'
 
 local address, port = arg[1] or '127.0.0.1', tonumber(arg[2] or 5353)
@@ -13,11 +13,11 @@ local upstreams = #arg > 2 and { unpack(arg, 3) } or { '9.9.9.9', '1.1.1.1' }
 local SECONDS, ROUNDS = 1, 2
 local MOST_ENTRIES = 5000 -- of each of the two generations of the cache
 local LARGEST = 4096 -- bytes of an answer that is kept
-local MOST_BUSY = 500 -- questions under way; what comes then is dropped, and the client will ask again
-local LONGEST_LIFE, LONGEST_NO = 86400, 60 -- seconds: for answers, for there being none
+local MOST_BUSY = 500 -- questions under way; further ones are dropped, and the client asks again
+local LONGEST_LIFE, LONGEST_NO = 86400, 60 -- seconds: for records, and for "no such name"
 
 local floor, min, char = math.floor, math.min, string.char
-local random = assert(io.open '/dev/urandom') -- nobody is to guess an id
+local random = assert(io.open '/dev/urandom') -- ids must not be predictable
 
 for i, text in ipairs(upstreams) do
     local ip, its_port = text:match '^%[(.*)%]:(%d+)$'
@@ -36,7 +36,7 @@ local function u32(message, at) return u16(message, at) * 65536 + u16(message, a
 local function put16(n) return char(floor(n / 256), n % 256) end
 local function put32(n) return put16(floor(n / 65536)) .. put16(n % 65536) end
 
--- The position behind a name; nil if that is none. In an answer a name may go on elsewhere.
+-- The position behind a name; nil if it is not well formed. In an answer a name may end with a pointer.
 local function skip_name(message, at, whole)
     local length = message:byte(at)
     while length and length > 0 and length < 64 do
@@ -58,9 +58,9 @@ local function records(message, at)
     end, nil, 0
 end
 
--- What a client asks: { id, question (its bytes), room (what it takes in a datagram), key }. The key is what
--- is sent on behind an id of our own: flags, the name in small letters, and of the client's EDNS record (41)
--- only whether there is one, and whether it wants signatures. Nil if that is no question.
+-- A client's question: { id, question (its bytes), room (the largest datagram it takes), key }. The key is
+-- the message for the upstream without its id: flags, the name in small letters, and, from the client's EDNS
+-- record (41), only whether there is one and whether it asks for signatures. Nil if it is not a question.
 local function parse_question(message)
     if #message < 17 or message:byte(3) >= 128 then return nil end
     local stop = skip_name(message, 13, true)
@@ -89,8 +89,8 @@ end
 local function rcode(message) return message:byte(4) % 16 end
 local function truncated(message) return floor(message:byte(3) / 2) % 2 == 1 end
 
--- How many seconds an answer may be kept, nil for not at all, and where its TTLs are. That there is no
--- such name or record is kept as its zone's SOA record (6) says.
+-- For how many seconds an answer may be kept (nil: not at all), and the positions of its TTLs. "No such name"
+-- and "no such record" are kept as long as the zone's SOA record (6) says.
 local function life_of(message)
     if truncated(message) or #message > LARGEST then return nil end
     if rcode(message) ~= 0 and rcode(message) ~= 3 then return nil end
@@ -109,8 +109,9 @@ local function life_of(message)
     return life > 0 and life or nil, ttls
 end
 
--- The cache: two tables, used in turn. When the younger is full, the older is forgotten, and with it what
--- nobody has asked for since. ---------------------------------------------------------------------------
+-- The cache ---------------------------------------------------------------------------------------------
+-- Two tables, used in turn. When the younger one is full, the older one is dropped, with all answers that no
+-- client has asked for since.
 
 local young, old, count = {}, {}, 0
 
@@ -135,7 +136,7 @@ end
 
 -- Asking ----------------------------------------------------------------------------------------------
 
--- A socket of its own for each attempt: another port every time, and only the upstream is heard.
+-- Each attempt has a socket of its own: another port each time, and only the upstream is received.
 local function ask_one(upstream, key)
     local sock = asio.udp()
     local id = random:read(2)
@@ -164,14 +165,14 @@ local function ask(key)
                 return found
             end
         end
-        if message then break end -- there is somebody, who cannot help
+        if message then break end -- an upstream has answered, with a failure
     end
     return message
 end
 
 -- Serving ---------------------------------------------------------------------------------------------
 
-local asking, busy = {}, 0 -- light threads by key: who asks the same waits for the same answer
+local asking, busy = {}, 0 -- light threads by key: equal questions share one
 
 local function reply_to(q, message)
     if not message then return q.id .. char(128 + q.key:byte(1)) .. '\130\0\1\0\0\0\0\0\0' .. q.question end
@@ -227,5 +228,5 @@ asio.run(function()
     io.flush()
     asio.spawn(serve, sock)
     interrupt:wait()
-    asio.stop() -- nobody needs the answers that are still under way
+    asio.stop() -- answers that are under way are not needed
 end)

@@ -1,4 +1,4 @@
--- Says everything back to whoever connects, over TCP or a Unix socket.
+-- Sends back what it receives, over TCP or a Unix socket.
 --     luajit echo.lua [ADDRESS [PORT]]         127.0.0.1 7777; port 0: any that is free
 --     luajit echo.lua unix:/tmp/echo.sock
 -- Try it from another terminal: `nc 127.0.0.1 7777`, or `nc -U /tmp/echo.sock`; each line that you type
@@ -31,5 +31,5 @@ asio.run(function()
     print('listening', server:address())
     io.flush()
     interrupt:wait()
-    server:shutdown(0) -- no more clients, and those that are there are let go
+    server:shutdown(0) -- no more clients; the handlers are cancelled
 end)

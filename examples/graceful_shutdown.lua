@@ -1,12 +1,12 @@
--- A server that stops gracefully: on SIGTERM it takes no more connections, lets those that it has
--- finish for some seconds, then cancels what is left.
+-- A server that stops gracefully: after SIGTERM it accepts no more connections, lets the running handlers
+-- finish for some seconds, then cancels the rest.
 --     luajit graceful_shutdown.lua [port [seconds]]
 local asio = require 'asio'
 
 local port = arg[1] or 0 -- 0: any that is free
 local grace = tonumber(arg[2]) or 10
 
--- What the server is for. This one says everything back until the client has no more to say.
+-- The work of the server: this one sends everything back until the client ends.
 local function serve(conn)
     local data = conn:read_some()
     while data do
@@ -15,7 +15,7 @@ local function serve(conn)
     end
 end
 
--- The first error in a group cancels the others, so one client's goes no further than this.
+-- The first error in a group cancels the others, so the error of one client is caught here.
 local function handle(conn)
     local ok, err = xpcall(serve, debug.traceback, conn)
     conn:close() -- what was written still arrives
@@ -25,9 +25,9 @@ end
 local connections = asio.group()
 local server = assert(asio.server('127.0.0.1', port, function(conn)
     connections:spawn(handle, conn)
-end, { linger = 5 })) -- seconds that close gives a client that does not read
+end, { linger = 5 })) -- seconds for a client that does not read
 
--- From here to the end of the program SIGTERM does nothing but this, however often it comes.
+-- From here on SIGTERM does not end the process, however often it comes.
 local term = assert(asio.signal 'SIGTERM')
 
 asio.run(function()
@@ -38,6 +38,6 @@ asio.run(function()
     print 'stopping'
     io.flush()
     server:close()
-    asio.timeout(grace, connections.wait, connections) -- when time is up, the group cancels the rest
+    asio.timeout(grace, connections.wait, connections) -- after the time-out the group cancels the rest
 end)
 print 'stopped'

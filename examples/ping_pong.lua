@@ -3,7 +3,7 @@ local asio = require 'asio'
 
 local server = assert(asio.server('127.0.0.1', 0, function(con)
     asio.spawn_light_thread(function(c)
-        local data = c:read(5) -- waits, blocks nobody else
+        local data = c:read(5) -- waits; other light threads go on
         c:write(data .. '-pong')
         c:close()
     end, con)

@@ -1,4 +1,4 @@
--- A TCP port forwarder: whoever connects to the port here talks to that host and port.
+-- A TCP port forwarder: connections to the port here are relayed to another host and port.
 --     luajit port_forwarder.lua [PORT [HOST [PORT]]]         8080 localhost 80; port 0: any that is free
 -- Ctrl-C ends it.
 local asio = require 'asio'
@@ -24,5 +24,5 @@ asio.run(function()
     print('listening', server:address())
     io.flush()
     interrupt:wait()
-    server:shutdown(0) -- no more clients, and those that are there are let go
+    server:shutdown(0) -- no more clients; the handlers are cancelled
 end)

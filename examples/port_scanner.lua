@@ -1,10 +1,10 @@
 -- Finds the open TCP ports of a machine of yours, many at a time.
 --     luajit port_scanner.lua HOST [FIRST[-LAST] [AT_ONCE [SECONDS]]]      1-1024, 200, 1
--- `luajit port_scanner.lua localhost 1-65535` prints a line for each open port, with what the service says
--- by itself, if it does:
+-- `luajit port_scanner.lua localhost 1-65535` prints a line for each open port, with the greeting of the
+-- service, if it sends one:
 --     22      SSH-2.0-OpenSSH_9.2
 --     1 open, 65534 closed, 0 without an answer
--- Ctrl-C ends the search early; what has been found by then is printed.
+-- Ctrl-C ends the search early; the ports found by then are printed.
 local asio = require 'asio'
 
 local host, ports = arg[1], arg[2] or '1-1024'
@@ -19,22 +19,22 @@ end
 
 local banners, count = {}, { open = 0, closed = 0, silent = 0 }
 
--- What somebody says who speaks first; '' if nobody does.
+-- The greeting of a service that sends first; '' if it sends nothing.
 local function banner(conn)
     conn:set_timeout(seconds)
     local text = conn:read_some(200) or ''
     return text:match('^[^\r\n]*'):gsub('[^\32-\126]', '.')
 end
 
--- Who connects to a free port of this machine may, by chance, get that port himself, and be connected to
--- himself.
+-- A socket that connects to a free port of this machine may, by chance, get this port as its own, and is then
+-- connected to itself.
 local function is_echo(conn)
     local ip, port = conn:address()
     local peer_ip, peer_port = conn:peer()
     return ip == peer_ip and port == peer_port
 end
 
--- A name may have several addresses, and a service listen on one of them.
+-- A name may have several addresses, and a service may listen on one of them only.
 local function connect(addresses, port)
     local conn, message, code
     for _, record in ipairs(addresses) do
@@ -43,7 +43,7 @@ local function connect(addresses, port)
     end
     if conn and is_echo(conn) then
         conn:abort()
-        return nil, 'nobody but us', 'ECONNREFUSED'
+        return nil, 'connected to itself', 'ECONNREFUSED'
     end
     return conn, message, code
 end
@@ -60,7 +60,7 @@ local function probe(addresses, port)
     elseif code == 'EMFILE' then
         error('too many at once: ' .. message, 0)
     else
-        count.silent = count.silent + 1 -- or something on the way says that it cannot be reached
+        count.silent = count.silent + 1 -- or a router says that it cannot be reached
     end
 end
 
@@ -68,7 +68,7 @@ local function scan(addresses)
     local slots = asio.semaphore(at_once)
     asio.group(function(g)
         for port = first, last do
-            slots:acquire() -- waits while so many are at it
+            slots:acquire() -- waits while AT_ONCE probes run
             g:spawn(function()
                 probe(addresses, port)
                 slots:release()

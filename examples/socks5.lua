@@ -3,7 +3,7 @@
 -- Try it: `curl -x socks5h://127.0.0.1:1080 http://example.org/`, with a password
 -- `curl -x socks5h://USER:PASSWORD@127.0.0.1:1080 ...`. It prints a line for each connection. Ctrl-C ends it.
 -- The environment variable CONNECT: seconds that connecting may take (10).
--- Without a password do not let it listen where others than you can reach it.
+-- Without a password, do not listen on an address that other people can reach.
 local asio = require 'asio'
 
 local address, port = arg[1] or '127.0.0.1', tonumber(arg[2] or 1080)
@@ -19,7 +19,7 @@ local OK, FAILURE, NO_COMMAND, NO_ADDRESS_TYPE = 0, 1, 7, 8
 local REPLIES = { EACCES = 2, EPERM = 2, ENETUNREACH = 3, EHOSTUNREACH = 4, ETIMEDOUT = 4, EAI_NONAME = 4,
     EAI_NODATA = 4, EAI_AGAIN = 4, ECONNREFUSED = 5 }
 
--- A byte that tells how many follow, and those; nil when there is not as much.
+-- A byte with a count, and so many bytes after it; nil at the end of the stream.
 local function read_counted(conn)
     local count = conn:read(1)
     return count and conn:read(count:byte())
@@ -42,7 +42,7 @@ local function authenticate(conn)
     return right
 end
 
--- By its type: how an address is read. A name comes from anybody: it must not be 'unix:/...'.
+-- How to read an address, by its type. A name comes from an unknown client: it must not be 'unix:/...'.
 local read_host = {}
 
 read_host['\1'] = function(conn)
@@ -60,7 +60,7 @@ read_host['\4'] = function(conn)
     return bytes and ('%02x%02x:'):rep(8):sub(1, -2):format(bytes:byte(1, 16))
 end
 
--- The address is that of our end of the onward connection; by IPv6 it is left out, no client needs it.
+-- The address is that of our end of the onward connection. An IPv6 address is left out: no client needs it.
 local function reply(conn, code, ip, from)
     local a, b, c, d = (ip or ''):match '^(%d+)%.(%d+)%.(%d+)%.(%d+)$'
     if not a then a, b, c, d, from = 0, 0, 0, 0, 0 end
@@ -74,7 +74,7 @@ local function connect(conn, host, onward_port)
     io.flush()
     if not onward then return reply(conn, REPLIES[code] or FAILURE) end
     reply(conn, OK, onward:address())
-    asio.relay(conn, onward, { timeout = IDLE }) -- until both have no more to say; closes them
+    asio.relay(conn, onward, { timeout = IDLE }) -- until both have ended; closes both
 end
 
 local function request(conn)
@@ -105,5 +105,5 @@ asio.run(function()
     print('listening', server:address())
     io.flush()
     interrupt:wait()
-    server:shutdown(0) -- no more clients, and those that are there are let go
+    server:shutdown(0) -- no more clients; the handlers are cancelled
 end)

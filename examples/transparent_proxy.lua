@@ -1,11 +1,11 @@
--- A transparent proxy for a router: takes the connections that the firewall turns to it, connects to where
--- they were meant to go, copies both ways, and prints who talked to whom, and how much. For Linux.
+-- A transparent proxy for a router: takes the connections that the firewall redirects to it, connects to
+-- their original destination, copies both ways, and prints both addresses and the bytes. For Linux.
 --     luajit transparent_proxy.lua [ADDRESS [PORT]]            0.0.0.0 8888; port 0: any that is free
--- What passes the router from its inner network, here br-lan, is turned to it by
+-- These rules redirect connections from the inner network of the router, here br-lan:
 --     nft add table ip proxy
 --     nft add chain ip proxy turn '{ type nat hook prerouting priority dstnat; }'
 --     nft add rule ip proxy turn iifname br-lan tcp dport '{ 80, 443 }' redirect to :8888
--- and, seen from the router, a page that somebody behind it opens is
+-- When a browser in the inner network opens a page, the proxy prints
 --     192.168.1.20    93.184.216.34:443       1024 bytes out, 52211 back
 -- For IPv6 the same with `ip6` in place of `ip`, and ADDRESS `::`. Ctrl-C ends it.
 local asio = require 'asio'
@@ -19,18 +19,18 @@ local function text(ip, its_port)
     return (ip:find(':', 1, true) and '[%s]:%d' or '%s:%d'):format(ip, its_port)
 end
 
--- Where a connection was meant to go; or nil and why it cannot go there.
+-- The original destination of a connection; or nil and the reason why it cannot be used.
 local function destination(conn)
     local raw, message = conn:get_original_dst()
     if not raw then return nil, message end
     local to = asio.addr_to_str(raw)
     if to == text(conn:address()) then return nil, 'was not redirected, it would go on to itself' end
-    asio.yield() -- if it comes from here, the other end's connect has returned after this turn
+    asio.yield() -- if it comes from this process, the other end's connect has returned after this turn
     if own[text(conn:peer())] then return nil, to .. ': a connection of the proxy itself, check the rule' end
     return raw, to
 end
 
--- Returns what there is to tell. Who cannot be helped is reset: as near as we get to a refused connection.
+-- Returns the text to print. A client that cannot be served gets a reset, the nearest thing to a refusal.
 local function forward(conn)
     local raw, to = destination(conn)
     if not raw then
@@ -65,5 +65,5 @@ asio.run(function()
     print('listening', server:address())
     io.flush()
     interrupt:wait()
-    server:shutdown(0) -- no more clients, and those that are there are let go
+    server:shutdown(0) -- no more clients; the handlers are cancelled
 end)
