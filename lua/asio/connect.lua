@@ -23,6 +23,7 @@ local RANK = { EAI_NONAME = 1, EAI_NODATA = 2 } -- others: 3, they are the reaso
 
 -- A race: what one connect knows.
 --   v6, v4    raw addresses not yet tried; last: the list of the two that was used last
+--   family    the only one wanted: 'A', 'AAAA', or nil
 --   looking, running   light threads that look up, that connect
 --   next_at   when the next address may be tried
 --   conn      the winner; over: too late to win
@@ -37,6 +38,10 @@ local function look_up(race, family)
             race.unknown, race.unknown_code = message, code
         end
     else
+        if race.family == 'A' then v6 = {} elseif race.family == 'AAAA' then v4 = {} end
+        if #v6 + #v4 == 0 then
+            race.unknown, race.unknown_code = 'no address of the family that was asked for', 'EAI_NODATA'
+        end
         for i = 1, min(#v6, ADDRESSES) do race.v6[#race.v6 + 1] = v6[i] end
         for i = 1, min(#v4, ADDRESSES) do race.v4[#race.v4 + 1] = v4[i] end
         if first4 and not family then race.last = race.v6 end -- the system knows which is better
@@ -99,18 +104,18 @@ local function run(race, g)
 end
 
 -- The group ends, and waits for, whatever of the race still goes on.
-local function connect_name(host, port, deadline, opts)
+local function connect_name(host, port, deadline, opts, family)
     local kind, message, code = core.resolver()
     if not kind then return nil, message, code end
     finish(nil, c_claim(opts))
-    local race = { host = host, port = port, opts = opts, deadline = deadline, v6 = {}, v4 = {},
-        running = 0, looking = 0, next_at = 0, changed = asio.event() }
+    local race = { host = host, port = port, opts = opts, family = family, deadline = deadline,
+        v6 = {}, v4 = {}, running = 0, looking = 0, next_at = 0, changed = asio.event() }
     local ok
     ok, message, code = pcall(asio.group, function(g)
         -- The system's resolver is asked once, c-ares for each family.
-        race.looking = kind == 'ares' and 2 or 1
-        g:spawn(look_up, race, kind == 'ares' and 'AAAA' or nil)
-        if kind == 'ares' then g:spawn(look_up, race, 'A') end
+        local families = kind ~= 'ares' and { false } or { family or 'AAAA', not family and 'A' or nil }
+        race.looking = #families
+        for i = 1, #families do g:spawn(look_up, race, families[i] or nil) end
         local failure, failure_code = run(race, g)
         race.over = true
         g:cancel()
@@ -150,9 +155,10 @@ end
 --- Connects by TCP. Names are looked up without blocking; their addresses are tried the happy-eyeballs
 --- way: IPv6 and IPv4 in turn, the next a quarter of a second after the last; the first that connects
 --- wins. Waits.
----@param host string address or name; or a raw address from `get_original_dst`, then without a port
+---@param host string address (IPv6 with or without brackets) or name; or a raw address, as `get_original_dst`
+--- returns it, then without a port
 ---@param port? integer|string 1 to 65535
----@param opts? asio.connect_opts
+---@param opts? asio.connect_opts|boolean true: a name is looked up for IPv6 alone, false: for IPv4 alone
 ---@return table? conn
 ---@return string? message
 ---@return string? code `ECONNREFUSED`, `ETIMEDOUT`, `EAI_NONAME`, ...; of several addresses the last one's
@@ -161,18 +167,22 @@ function asio.connect(host, port, opts)
         error(("bad argument #1 to 'connect' (host or address expected, got %s)"):format(type(host)), 2)
     end
     if host:find('unix:', 1, true) == 1 then return connect_unix(host, port or opts) end
-    local raw = #host >= 64 and (port == nil or type(port) == 'table')
+    local raw = #host >= 64 and (port == nil or type(port) == 'table' or type(port) == 'boolean')
     if raw then
-        port, opts = nil, port or opts
+        if port ~= nil then opts = port end
+        port = nil
     else
         port = check_port(port, 1, 2, 'connect')
     end
-    if opts ~= nil and type(opts) ~= 'table' then
+    local family
+    if type(opts) == 'boolean' then
+        family, opts = opts and 'AAAA' or 'A', nil
+    elseif opts ~= nil and type(opts) ~= 'table' then
         error(("bad argument #3 to 'connect' (table expected, got %s)"):format(type(opts)), 2)
     end
     local deadline = check_timeout(opts and opts.timeout)
     local seconds = deadline and max(deadline - now(), 0)
     local conn, message, code = finish(nil, c_connect(host, port, seconds, opts))
     if conn ~= false then return conn, message, code end
-    return connect_name(host, port, deadline, opts)
+    return connect_name(host, port, deadline, opts, family)
 end

@@ -40,10 +40,17 @@ static int read_scope(const char *scope, struct sockaddr_in6 *addr)
     return addr->sin6_scope_id ? 0 : UV_ENODEV;
 }
 
+/* With or without the brackets that are around it before a port. */
 static int read_ip6(const char *ip, size_t length, struct sockaddr_in6 *addr)
 {
+    char inside[ASIO_IP_MAX];
     if (strlen(ip) != length)
         return UV_EINVAL;
+    if (length > 2 && length - 2 < sizeof inside && ip[0] == '[' && ip[length - 1] == ']') {
+        memcpy(inside, ip + 1, length - 2);
+        inside[length - 2] = '\0';
+        ip = inside;
+    }
     const char *percent = memchr(ip, '%', length);
     int status = uv_ip6_addr(ip, 0, addr);
     return status == 0 && percent ? read_scope(percent + 1, addr) : status;

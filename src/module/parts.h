@@ -27,7 +27,7 @@
     X(wait_fd)                                                                                               \
     X(address)                                                                                               \
     X(conn)                                                                                                  \
-    X(tcp)                                                                                                   \
+    X(connect)                                                                                               \
     X(unix)                                                                                                  \
     X(fd_passing)                                                                                            \
     X(splice)                                                                                                \

@@ -18,6 +18,7 @@
 #include "stream/write.h"
 #include "base/error.h"
 #include "net/tcp.h"
+#include "net/unix.h"
 
 #include <string.h>
 
@@ -27,9 +28,16 @@ enum {
 };
 static const uv_os_sock_t lost = (uv_os_sock_t)-1; /* one there was no room for in this process */
 
+struct fd_passing_pipe {
+    struct asio_stream stream;       /* first */
+    uv_pipe_t handle;                /* right behind it, see uvstream.h */
+    struct asio_fd_passing *passing; /* never NULL */
+};
+ASIO_UVSTREAM_LAYOUT(struct fd_passing_pipe);
+
 struct asio_fd_passing {
     const struct asio_handle_ops *ops; /* first: see runtime.h */
-    struct asio_unix *pipe;
+    struct fd_passing_pipe *pipe;
     uv_poll_t poll;
     uv_os_sock_t fd;                   /* the duplicate */
     struct asio_wait *receiver;        /* in recv_handle */
@@ -42,7 +50,7 @@ struct asio_fd_passing {
 
 static struct asio_fd_passing *fd_passing_of(struct asio_stream *s)
 {
-    return ((struct asio_unix *)(void *)s)->passing;
+    return ((struct fd_passing_pipe *)(void *)s)->passing;
 }
 
 /* ---- the queue ---------------------------------------------------------------------------- */
@@ -201,7 +209,7 @@ static int fd_passing_name_of(struct asio_stream *s, struct sockaddr_storage *ad
     return UV_EAFNOSUPPORT;
 }
 
-const struct asio_transport asio_fd_passing_transport = {
+static const struct asio_transport fd_passing_transport = {
     .handle = { asio_stream_teardown },
     .name = "unix",
     .read_start = fd_passing_read_start,
@@ -226,34 +234,48 @@ static void fd_passing_teardown(void *owner)
 
 static const struct asio_handle_ops fd_passing_ops = { fd_passing_teardown };
 
-bool asio_fd_passing_make(struct asio_unix *pipe)
+/* ---- family ------------------------------------------------------------------------------ */
+
+static struct asio_uvstream *fd_passing_make(struct asio_rt *rt, const struct asio_socket_options *options)
 {
     struct asio_fd_passing *p = asio_mem.malloc(sizeof *p);
-    pipe->passing = p;
-    if (!p)
-        return false;
+    struct asio_uvstream *u =
+        p ? asio_uvstream_new(rt, sizeof(struct fd_passing_pipe), &fd_passing_transport) : NULL;
+    if (!u) {
+        asio_mem.free(p);
+        return NULL;
+    }
     memset(p, 0, sizeof *p);
     p->ops = &fd_passing_ops;
-    p->pipe = pipe;
-    return true;
+    p->pipe = (struct fd_passing_pipe *)(void *)u;
+    p->pipe->passing = p;
+    asio_unix_init(&rt->loop, &u->handle); /* cannot fail */
+    u->stream.linger = (float)options->linger;
+    u->handle.data = &u->stream;
+    return u;
 }
 
-int asio_fd_passing_begin(struct asio_unix *pipe)
+/* It has its socket. */
+static int fd_passing_connected(struct asio_uvstream *u, const struct asio_socket_options *options)
 {
-    struct asio_fd_passing *p = pipe->passing;
+    struct asio_fd_passing *p = fd_passing_of(&u->stream);
     uv_os_fd_t fd;
-    int status = asio_uvstream_fd(&pipe->stream, &fd);
+    (void)options;
+    int status = asio_uvstream_fd(&u->stream, &fd);
     if (status == 0)
         status = asio_sys_dup(fd, &p->fd);
     if (status < 0)
         return status;
-    status = uv_poll_init_socket(&pipe->stream.rt->loop, &p->poll, p->fd);
+    status = uv_poll_init_socket(&u->stream.rt->loop, &p->poll, p->fd);
     p->begun = status == 0;
     p->poll.data = p;
     if (status < 0)
         asio_sys_close(p->fd);
     return status;
 }
+
+const struct asio_socket_family asio_fd_passing_family = { true, asio_unix_init, asio_unix_open_socket,
+    fd_passing_make, fd_passing_connected };
 
 /* ---- sending ------------------------------------------------------------------------------ */
 
@@ -293,7 +315,7 @@ static const char *fd_passing_obstacle(struct asio_stream *o)
 static struct asio_stream *check_carrier(lua_State *L, const char *fname)
 {
     struct asio_stream *s = asio_conn_check(L, fname)->stream;
-    if (s && s->transport != &asio_fd_passing_transport)
+    if (s && s->transport != &fd_passing_transport)
         asio_error_misuse(L, "%s: this connection was not made with { handles = true }", fname);
     return s;
 }

@@ -6,14 +6,8 @@
 #ifndef ASIO_FD_PASSING_H
 #define ASIO_FD_PASSING_H
 
-#include "net/unix.h"
+#include "net/family.h"
 
-extern const struct asio_transport asio_fd_passing_transport;
-
-/* For a pipe of that transport; false: out of memory. */
-bool asio_fd_passing_make(struct asio_unix *p);
-
-/* It has its socket. */
-int asio_fd_passing_begin(struct asio_unix *p);
+extern const struct asio_socket_family asio_fd_passing_family;
 
 #endif

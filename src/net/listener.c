@@ -147,7 +147,7 @@ static int learn_path(struct asio_listener *l)
 static int learn_name(struct asio_listener *l)
 {
     int length = sizeof l->address;
-    if (l->family == &asio_unix_family)
+    if (l->family->local)
         return learn_path(l);
     return uv_tcp_getsockname(&l->handle.tcp, (struct sockaddr *)&l->address, &length);
 }

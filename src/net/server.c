@@ -6,6 +6,7 @@
 #include "core/bind.h"
 #include "core/park.h"
 #include "base/error.h"
+#include "net/fd_passing.h"
 #include "net/listener.h"
 #include "task/thread.h"
 
@@ -154,8 +155,10 @@ static int l_server(lua_State *L)
     int results = find_where(L, &r, port);
     if (results)
         return results;
-    if (options.handles && r.where.family != &asio_unix_family)
+    if (options.handles && !r.where.family->local)
         asio_error_arg(L, handler + 1, "server", "option 'handles' is for Unix sockets alone");
+    if (options.handles)
+        r.where.family = &asio_fd_passing_family;
     struct asio_trusted_proxies *trust = push_trust(L, handler + 1, &options);
     struct asio_server *server = push_holder(L, rt, handler, lua_gettop(L));
     int status = asio_listener_open(rt, server, &r.where, &options);

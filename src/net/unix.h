@@ -5,17 +5,16 @@
 
 #include "net/family.h"
 
-struct asio_fd_passing;
-
 struct asio_unix {
-    struct asio_stream stream;       /* first */
-    uv_pipe_t handle;                /* right behind it, see uvstream.h */
-    struct asio_fd_passing *passing; /* NULL: it carries bytes alone; see fd_passing.h */
+    struct asio_stream stream; /* first */
+    uv_pipe_t handle;          /* right behind it, see uvstream.h */
 };
 
 extern const struct asio_socket_family asio_unix_family;
 
-/* An entry of a transport's table. */
+/* Entries of the tables of families and transports, also of those in fd_passing.c. */
+int asio_unix_init(uv_loop_t *loop, uv_stream_t *handle);
+int asio_unix_open_socket(uv_stream_t *handle, uv_os_sock_t fd);
 int asio_unix_path_of(struct asio_stream *s, char *path, size_t *size, bool peer);
 
 /* The name in "unix:NAME" at a stack index, and its length; NULL: it is something else. */
