@@ -175,7 +175,7 @@ case $command in
         prefix=${1:-/usr/local}
         case $prefix in /*) ;; *) prefix=$start/$prefix ;; esac
         configure_and_build "$preset"
-        # Somebody else's directory, most often root's.
+        # The directory may belong to another user, most often to root.
         parent=$prefix
         until [ -e "$parent" ]; do parent=$(dirname -- "$parent"); done
         if [ -w "$parent" ]; then run=; else run=as_root; fi

@@ -179,7 +179,7 @@ static void close_in_order(int fd)
     shutdown(fd, SHUT_WR);
     ssize_t n = recv(fd, buffer, sizeof buffer, 0);
     if (n > 0)
-        fail("bytes nobody asked for");
+        fail("unexpected bytes");
     if (n < 0)
         fail_errno("waiting for the server to close");
     close(fd);
@@ -398,7 +398,7 @@ static void close_idle(int *fds)
     free(fds);
 }
 
-/* Nobody speaks for a while: what the server does then, it does for nothing. */
+/* No connection sends for a while: all processor time that the server uses then is wasted. */
 static void watch_silence(void)
 {
     uint64_t cpu = cpu_ns_of(opt.pid);

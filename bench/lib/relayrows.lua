@@ -11,7 +11,7 @@ local M = {}
 local START_SECONDS = 10
 local STREAM_LIMIT, MESSAGES_LIMIT = 1.3, 0.9 -- times the C loop's CPU; times HAProxy's messages
 
--- Relays from one port to another; nobody else is told which file it reads.
+-- Relays from one port to another.
 local HAPROXY = [[
 global
   nbthread 1

@@ -1,4 +1,4 @@
--- Who takes part: every server with the command that starts it. The first is the yardstick.
+-- The servers that are measured, each with the command that starts it. The first is the yardstick.
 -- SPDX-License-Identifier: MIT
 local machine = require 'machine'
 local proc = require 'proc'
