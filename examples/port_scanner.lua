@@ -26,24 +26,12 @@ local function banner(conn)
     return text:match('^[^\r\n]*'):gsub('[^\32-\126]', '.')
 end
 
--- A socket that connects to a free port of this machine may, by chance, get this port as its own, and is then
--- connected to itself.
-local function is_echo(conn)
-    local ip, port = conn:address()
-    local peer_ip, peer_port = conn:peer()
-    return ip == peer_ip and port == peer_port
-end
-
 -- A name may have several addresses, and a service may listen on one of them only.
 local function connect(addresses, port)
     local conn, message, code
     for _, record in ipairs(addresses) do
         conn, message, code = asio.connect(record.address, port, { timeout = seconds })
         if conn then break end
-    end
-    if conn and is_echo(conn) then
-        conn:abort()
-        return nil, 'connected to itself', 'ECONNREFUSED'
     end
     return conn, message, code
 end

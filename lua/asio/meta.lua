@@ -25,7 +25,7 @@
 ---@field shield fun(seconds: number?, fn: function, ...: any): ... waits
 ---@field group (fun(): asio.group)|(fun(fn: fun(g: asio.group): ...): ...) waits with fn
 ---@field select fun(list: asio.select_list): integer?, ... waits
----@field connect fun(host: string, port?: asio.port, opts?: asio.connect_opts): asio.conn?, ... waits
+---@field connect fun(host: string, port?: asio.port, opts?: asio.connect_opts|boolean): ... waits
 ---@field resolve fun(host: string, opts?: asio.resolve_opts): asio.record[]?, string?, string? waits
 ---@field relay fun(a: asio.conn, b: asio.conn, options?: {timeout?: number}): integer?, ... waits
 ---@field signal fun(name: string): asio.signal?, string?, string?
