@@ -255,7 +255,7 @@ function asio.watchdog(seconds) end
 -- Servers and connections -------------------------------------------------------------------------
 
 ---@class asio.opts one table may serve both ends: each ignores the options of the other; unknown names raise
----@field linger? number seconds without progress after which a connection that is being closed is given up, and reset (30)
+---@field linger? number seconds without progress until a closing connection is given up with a reset (30)
 ---@field nodelay? boolean TCP_NODELAY (true)
 ---@field keepalive? boolean|number seconds of silence until the system asks the peer (true: 60; false)
 ---@field reuseport? boolean several sockets may share the port (false)
