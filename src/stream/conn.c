@@ -204,30 +204,50 @@ static void check_data(lua_State *L, int index, int arg, int nesting)
     }
 }
 
-static int queue_data(lua_State *L, struct asio_stream *s, int index)
+/* Making a string may run a finalizer, which may put anything into a table that was looked at before: it is looked at
+ * again. Other parts of the same write may be out: nothing can follow. */
+static int fail_data(struct asio_conn *c)
 {
-    int status = 0, type = lua_type(L, index);
-    if (type == LUA_TTABLE) {
-        int n = (int)lua_objlen(L, index);
-        for (int i = 1; i <= n && status == 0; i++) {
-            lua_rawgeti(L, index, i);
-            status = queue_data(L, s, lua_gettop(L));
-            lua_pop(L, 1);
-        }
-        return status;
+    if (!c->stream)
+        return UV_ECANCELED;
+    asio_stream_write_fail(c->stream, UV_EINVAL);
+    return UV_EINVAL;
+}
+
+static int queue_data(lua_State *L, struct asio_conn *c, int index, int nesting);
+
+static int queue_table(lua_State *L, struct asio_conn *c, int index, int nesting)
+{
+    int status = 0, n = (int)lua_objlen(L, index);
+    if (nesting >= NESTING_MAX || !lua_checkstack(L, 6))
+        return fail_data(c);
+    for (int i = 1; i <= n && status == 0; i++) {
+        lua_rawgeti(L, index, i);
+        status = queue_data(L, c, lua_gettop(L), nesting + 1);
+        lua_pop(L, 1);
     }
-    size_t n;
-    if (type == LUA_TUSERDATA)
+    return status;
+}
+
+static int queue_data(lua_State *L, struct asio_conn *c, int index, int nesting)
+{
+    int type = lua_type(L, index);
+    if (type == LUA_TTABLE)
+        return queue_table(L, c, index, nesting);
+    if (type == LUA_TUSERDATA && is_string_buffer(L, index))
         luaL_callmeta(L, index, "__tostring"); /* a copy: the buffer is not consumed */
     else
         lua_pushvalue(L, index); /* a number in a table must stay one */
+    size_t n;
     const char *bytes = lua_tolstring(L, -1, &n);
-    status = asio_stream_queue(L, s, lua_gettop(L), bytes, n);
+    int status = !bytes ? fail_data(c)
+        : !c->stream    ? UV_ECANCELED /* a finalizer has closed it */
+                        : asio_stream_queue(L, c->stream, lua_gettop(L), bytes, n);
     lua_pop(L, 1);
     return status;
 }
 
-/* Whatever is not just one string. */
+/* Everything but a single string. */
 static void queue_all(lua_State *L, struct asio_conn *c)
 {
     int status = 0, top = lua_gettop(L);
@@ -235,9 +255,8 @@ static void queue_all(lua_State *L, struct asio_conn *c)
         asio_error_type(L, 2, 1, "write", "string");
     for (int i = 2; i <= top; i++)
         check_data(L, i, i - 1, 0);
-    struct asio_stream *s = c->stream;
-    for (int i = 2; i <= top && status == 0 && s && s->write_status == 0; i++)
-        status = queue_data(L, s, i);
+    for (int i = 2; i <= top && status == 0 && c->stream && c->stream->write_status == 0; i++)
+        status = queue_data(L, c, i, 0);
 }
 
 static inline int queue_string(lua_State *L, struct asio_stream *s, int index, const char *bytes, size_t n)

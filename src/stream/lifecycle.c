@@ -89,7 +89,8 @@ void asio_stream_drop(struct asio_stream *s)
     if (s->closing)
         return;
     lifecycle_let_go(s);
-    s->write_status = 0; /* a passed connection lives on elsewhere: closing our descriptor must not reset it */
+    s->write_status =
+        0; /* a passed connection lives on elsewhere: closing our descriptor must not reset it */
     asio_stream_finish(s);
 }
 

@@ -164,13 +164,26 @@ static void stream_read_wake_reader(struct asio_stream *s, int status)
     asio_sched_wake(w, status);
 }
 
+/* With a time-out of 0 the reader gets what is there now. libuv tells of bytes and of the end behind them in two
+ * turns: the deadline moves behind the next look. A peer that goes on sending does not hold the reader up for ever. */
+static void stream_read_look_once_more(struct asio_stream *s, struct asio_wait *w)
+{
+    enum { LOOKS_MAX = 8 };
+    if (asio_rt_is_soon(w->timer.at) && s->looks++ < LOOKS_MAX)
+        asio_timer_set(&s->rt->timers, &w->timer, asio_rt_deadline(0)); /* is in the heap: cannot fail */
+}
+
 static void serve_reader(struct asio_stream *s)
 {
-    if (!s->reader || asio_inbuf_length(&s->in) < s->reader->u.in.need)
+    if (!s->reader)
         return;
-    int status = stream_read_look_again(s, s->reader);
+    int status = UV_EAGAIN;
+    if (asio_inbuf_length(&s->in) >= s->reader->u.in.need)
+        status = stream_read_look_again(s, s->reader);
     if (status != UV_EAGAIN)
         stream_read_wake_reader(s, status);
+    else
+        stream_read_look_once_more(s, s->reader);
 }
 
 void asio_stream_received(struct asio_stream *s, char *bytes, size_t n)
@@ -244,6 +257,7 @@ static int stream_read_wait_for(
     w->source = s;
     w->u.in.need = need;
     w->u.in.max = max;
+    s->looks = 0;
     s->reader = w;
     return asio_park(L, w, op, s->read_timeout);
 }

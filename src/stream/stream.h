@@ -84,9 +84,9 @@ struct asio_stream {
     struct asio_outbuf out;
     uint64_t queued; /* bytes ever written into the queue; queued - out.length were sent */
     struct asio_flush_node flush;
-    struct asio_stream_alias *alias;    /* its names in place of the transport's; or NULL */
-    struct asio_counter *counter;       /* counts it until the handle is gone, or NULL */
-    struct asio_timer timer;            /* closing: when to look again, at last when to give up */
+    struct asio_stream_alias *alias; /* its names in place of the transport's; or NULL */
+    struct asio_counter *counter;    /* counts it until the handle is gone, or NULL */
+    struct asio_timer timer;         /* closing: when to look again, at last when to give up */
     union {
         struct {
             double read_timeout, write_timeout; /* seconds, negative: none */
@@ -97,17 +97,18 @@ struct asio_stream {
     };
     uint64_t give_up; /* closing: uv_hrtime() after which a peer that takes nothing is given up */
     float linger;     /* closing: seconds without progress after which the peer is given up */
-    int read_status, write_status;      /* sticky: UV_EOF or the first error */
-    bool reading;                       /* the transport was asked to read */
-    bool sending;                       /* a transport write is on its way */
-    bool shut;                          /* shutdown was asked for: nothing more can be written */
-    bool half_closed;                   /* and everything is sent, and the peer told */
-    bool closing;                       /* orderly close in progress */
-    bool finished;                      /* closing: everything is sent and half-closed */
-    bool counted;                       /* in rt->stats: it was a connection once */
-    bool gone;                          /* the handle was given back */
-    bool collected;                     /* nobody has closed it: the collector has found it */
-    uint32_t discarded;                 /* closing: bytes that came after the half-close */
+    int read_status, write_status; /* sticky: UV_EOF or the first error */
+    bool reading;                  /* the transport was asked to read */
+    bool sending;                  /* a transport write is on its way */
+    bool shut;                     /* shutdown was asked for: nothing more can be written */
+    bool half_closed;              /* and everything is sent, and the peer told */
+    bool closing;                  /* orderly close in progress */
+    bool finished;                 /* closing: everything is sent and half-closed */
+    bool counted;                  /* in rt->stats: it was a connection once */
+    bool gone;                     /* the handle was given back */
+    bool collected;                /* nobody has closed it: the collector has found it */
+    uint8_t looks;                 /* the reader has a time-out of 0: so often its deadline was put off */
+    uint32_t discarded;            /* closing: bytes that came after the half-close */
 };
 
 enum {
