@@ -6,7 +6,7 @@ local OK, finish = core.OK, core.finish
 local channel = core.channel
 local c_send, c_receive = core.send, core.receive
 
---- Gives a value to the first who receives, or to the buffer while there is room. Waits otherwise.
+--- Hands a value to the first waiting receiver, or to the buffer while there is room. Waits otherwise.
 ---@param value any but nil
 ---@param timeout? number seconds
 ---@return true? ok

@@ -19,7 +19,7 @@ local error, now = error, asio.now
 ---@return string? data
 ---@return string? message
 ---@return string? code `EOF`, `ETIMEDOUT`, `EBADF` (closed), `ECANCELED` (closed meanwhile), `EBUSY`
---- (somebody else is reading), ...
+--- (another light thread reads), ...
 function conn.read(self, size)
     local token, data, message, code = c_read(self, size)
     if token == OK then return data end
@@ -37,8 +37,8 @@ function conn.read_some(self, max)
     return unusual(self, token, data, message, code)
 end
 
---- Reads up to a delimiter and returns what comes before it; the delimiter is taken too. Waits until it
---- is there.
+--- Reads up to a delimiter and returns the bytes before it; the delimiter is taken too. Waits until it is
+--- there.
 ---@param delim string one byte or more
 ---@param max? integer at most so many bytes before it (1 MiB); `math.huge`: no limit
 ---@return string? data
@@ -51,8 +51,8 @@ function conn.read_until(self, delim, max)
     return unusual(self, token, data, message, code)
 end
 
---- Reads a line, which ends in LF or CRLF, and returns it without that. Waits until it is there. The last
---- line may lack its end: at the end of file what is left is a line.
+--- Reads a line, which ends in LF or CRLF, and returns it without its end. Waits until it is there. The
+--- last line may lack its end: at the end of file the rest is a line.
 ---@param max? integer at most so many bytes (1 MiB); `math.huge`: no limit
 ---@return string? line
 ---@return string? message
@@ -90,7 +90,7 @@ local function no_line(_, message, code)
     error(('%s (%s)'):format(message, code), 2)
 end
 
---- For loops: `for line in conn:lines() do`, line by line as `read_line`, to the end. Anything but the end
+--- For loops: `for line in conn:lines() do`, line by line as `read_line`, to the end. Any other failure
 --- raises: "operation timed out (ETIMEDOUT)". Waits.
 ---@param max? integer at most so many bytes a line (1 MiB); `math.huge`: no limit
 ---@return fun(): string?
@@ -130,14 +130,14 @@ end
 
 -- Passing connections to other processes --------------------------------------------------------
 
---- Passes a connection to the process at the other end of this one, which receives it with `recv_handle`;
---- here it is closed then. Both ends of this one have been made with the option `handles = true`. Waits
---- until what was written before is sent, and the system takes it. After a failure the connection to be
---- passed is as before.
+--- Passes a connection to the process at the other end of this one, which receives it with `recv_handle`.
+--- It is then closed in this process. Both ends of this connection must have the option `handles = true`.
+--- Waits until everything that was written before is sent and the kernel takes the descriptor. After a
+--- failure the passed connection is unchanged.
 ---@param passed table a connection over TCP or a Unix socket in which nothing is buffered
 ---@return true? ok
 ---@return string? message
----@return string? code `EBUSY`: bytes are buffered in it, or somebody waits on it; `EBADF`, `EPIPE`, ...
+---@return string? code `EBUSY`: it has buffered bytes, or a light thread waits on it; `EBADF`, `EPIPE`, ...
 function conn.send_handle(self, passed)
     local since = now()
     while true do
@@ -151,9 +151,9 @@ end
 --- Receives a connection that the process at the other end has passed. Waits for one.
 ---@return table? conn
 ---@return string? message
----@return string? code `EOF`, `ETIMEDOUT`; `ENOTSUP`: what came is not a connection, and was closed;
+---@return string? code `EOF`, `ETIMEDOUT`; `ENOTSUP`: the descriptor is no connection, and was closed;
 --- `EMFILE`: this process had no descriptor left for one; `ENOBUFS`: too many unread bytes are in front of
---- it; `EBUSY`: somebody else waits for one
+--- it; `EBUSY`: another light thread waits for one
 function conn.recv_handle(self)
     return finish(self, c_recv_handle(self))
 end

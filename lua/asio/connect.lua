@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
--- asio.connect. The addresses of a name are tried the happy-eyeballs way (RFC 8305): IPv6 and IPv4 in turn,
--- the next one when one has failed or has had a quarter of a second; the first that connects wins. All under
--- one deadline.
+-- asio.connect. The addresses of a name are tried as RFC 8305 ("happy eyeballs") says: IPv6 and IPv4 in
+-- turn, the next address when one has failed or has had a quarter of a second; the first connection wins. One
+-- deadline is for everything.
 
 local core = ...
 local asio = core.asio
@@ -21,10 +21,10 @@ local DULL = { ENETUNREACH = true, EHOSTUNREACH = true, EADDRNOTAVAIL = true, EA
     ENETDOWN = true, EACCES = true, EPERM = true }
 local RANK = { EAI_NONAME = 1, EAI_NODATA = 2 } -- others: 3, they are the reason to try again
 
--- A race: what one connect knows.
+-- A race: the state of one connect.
 --   v6, v4    raw addresses not yet tried; last: the list of the two that was used last
 --   family    the only one wanted: 'A', 'AAAA', or nil
---   looking, running   light threads that look up, that connect
+--   looking, running   numbers of light threads that look up, that connect
 --   next_at   when the next address may be tried
 --   conn      the winner; over: too late to win
 --   changed   an event, set whenever any of that changes
@@ -73,7 +73,7 @@ local function next_address(race)
     return remove(list, 1)
 end
 
--- Waits for a change, or for the time to try the next address. What is there at the deadline still counts.
+-- Waits for a change, or for the time to try the next address. A connection at the deadline still counts.
 local function pause(race, t, untried)
     local deadline = race.deadline
     if deadline and t >= deadline then
@@ -103,7 +103,7 @@ local function run(race, g)
     end
 end
 
--- The group ends, and waits for, whatever of the race still goes on.
+-- The group cancels, and waits for, the rest of the race.
 local function connect_name(host, port, deadline, opts, family)
     local kind, message, code = core.resolver()
     if not kind then return nil, message, code end
@@ -135,8 +135,8 @@ local function check_timeout(timeout)
     return now() + timeout
 end
 
--- `name` begins with 'unix:'. The system says EAGAIN when the backlog is full, and has no
--- event for its having room again. The arguments are checked by the first try.
+-- `name` begins with 'unix:'. The system returns EAGAIN when the backlog is full, and has no event for
+-- room in it. The arguments are checked by the first try.
 local function connect_unix(name, opts)
     local timeout = type(opts) == 'table' and opts.timeout or nil
     local conn_or_nil, message, code = finish(nil, connect_pipe(name, timeout, opts))
@@ -152,13 +152,12 @@ local function connect_unix(name, opts)
     return conn_or_nil, message, code
 end
 
---- Connects by TCP. Names are looked up without blocking; their addresses are tried the happy-eyeballs
---- way: IPv6 and IPv4 in turn, the next a quarter of a second after the last; the first that connects
---- wins. Waits.
+--- Connects by TCP. A name is looked up without blocking; its addresses are tried as RFC 8305 says: IPv6 and
+--- IPv4 in turn, the next one a quarter of a second after the last; the first connection wins. Waits.
 ---@param host string address (IPv6 with or without brackets) or name; or a raw address, as `get_original_dst`
 --- returns it, then without a port
 ---@param port? integer|string 1 to 65535
----@param opts? asio.connect_opts|boolean true: a name is looked up for IPv6 alone, false: for IPv4 alone
+---@param opts? asio.connect_opts|boolean true: a name is looked up for IPv6 only, false: for IPv4 only
 ---@return table? conn
 ---@return string? message
 ---@return string? code `ECONNREFUSED`, `ETIMEDOUT`, `EAI_NONAME`, ...; of several addresses the last one's

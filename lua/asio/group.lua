@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- Groups: light threads that end together. The first error cancels the others, and is raised by
--- whoever waits for the group, when all have ended.
+-- Groups: light threads that end together. The first error cancels the others; when all have ended, the wait
+-- for the group raises it.
 
 local core = ...
 local asio, group = core.asio, core.group
@@ -16,7 +16,7 @@ local function until_empty(self, owned)
     return finish(self, c_wait(self, owned))
 end
 
--- The first child that failed: kept for those who wait later.
+-- The first child that failed: kept for later waits.
 local failures = setmetatable({}, { __mode = 'k' })
 
 local function first_failure(self)
@@ -41,7 +41,7 @@ local function report(child)
         child:name(), tostring(err), child:traceback() or ''))
 end
 
--- Cancels what is left and waits for it, whatever may come from outside.
+-- Cancels the rest and waits for it; interrupts from outside do not end this wait.
 local function clean_up(self, owned)
     cancel(self)
     asio.shield(nil, until_empty, self, owned)
@@ -71,7 +71,7 @@ function group.wait(self)
     return wait_for(self, false)
 end
 
--- The function has ended in whatever way: nothing of the group outlives it.
+-- The function has ended, in any way: no light thread of the group outlives it.
 local function left(self, id, ok, ...)
     local own = leave(id, (...))
     if ok then

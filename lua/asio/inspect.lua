@@ -60,8 +60,8 @@ local function describe_all(list, limit)
     return concat(parts, '\n\n')
 end
 
---- Writes what every light thread does, and where: those alike together, with their number.
----@param stream? table anything with a method `write`: a file, a connection; standard error by default
+--- Writes what every light thread does, and where; equal ones together, with their number.
+---@param stream? table an object with a method `write`: a file, a connection; standard error by default
 function asio.dump(stream)
     stream = stream or io.stderr
     local list = threads()

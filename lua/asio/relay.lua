@@ -1,21 +1,21 @@
 -- SPDX-License-Identifier: MIT
--- Two connections joined to one.
+-- asio.relay: joins two connections.
 
 local core = ...
 local asio = core.asio
 local finish, c_relay = core.finish, core.relay
 
---- Copies everything from each of two connections to the other, until both have ended: what is buffered
---- goes first, the end of one becomes the half-close of the other. Waits for that. Takes both over: nobody
---- else may read or write meanwhile (`EBUSY`). Both are closed afterwards; after a failure they are reset,
---- so that their peers do not take what they have for whole.
+--- Copies everything from each of two connections to the other, until both have ended: buffered bytes go
+--- first, the end of one becomes the half-close of the other. Waits for that. Takes both over: other reads
+--- and writes return `EBUSY` meanwhile. Both are closed afterwards. After a failure they are reset, so that
+--- the peers do not take a part for the whole.
 ---@param a table connection
 ---@param b table connection
 ---@param options? {timeout?: number} timeout: seconds in which nothing moves either way
 ---@return integer? a_to_b bytes
 ---@return integer|string b_to_a bytes, or the message
----@return string? code `ETIMEDOUT` (nothing moved), `ECANCELED` (somebody closed one of them), `ECONNRESET`,
---- `EPIPE`, ...; `EBADF` (one is closed), `EBUSY` (somebody reads from one): then nothing was taken over
+---@return string? code `ETIMEDOUT` (nothing moved), `ECANCELED` (one of them was closed), `ECONNRESET`,
+--- `EPIPE`, ...; after `EBADF` (one is closed) and `EBUSY` (one is being read) nothing was taken
 ---@return integer? a_to_b after a failure: bytes that were passed on until then
 ---@return integer? b_to_a
 function asio.relay(a, b, options)

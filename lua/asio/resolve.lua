@@ -12,7 +12,7 @@ local chosen -- 'ares', 'getaddrinfo', or false: the one that ASIO_RESOLVER name
 local missing = 'asio/ares.so (c-ares) is not there'
 
 -- The one beside asio.so belongs to it; one that was linked into the program comes first. Returns the
--- backend, or nil and what was said.
+-- backend, or nil and the reason.
 local function load_ares()
     if not package then return nil, '' end
     local dir, extension = (core.names_beside() or ''):match '^(.*[/\\])[^/\\]*(%.[^./\\]+)$'
@@ -67,8 +67,8 @@ end
 --- priority}, {text} or {name}; with ttl in seconds where it is known
 ---@return string? message
 ---@return string? code `EAI_NONAME` (no such name), `EAI_NODATA` (it has no such record), `EAI_AGAIN` (no
---- name server has answered), `EAI_FAIL` (the answer makes no sense), `ETIMEDOUT`, `ENODEV` (the address has
---- an interface that is not there), `EMFILE` (out of descriptors), `ENOTSUP` (needs c-ares)
+--- name server has answered), `EAI_FAIL` (the answer is not well formed), `ETIMEDOUT`, `ENODEV` (the address
+--- has an interface that is not there), `EMFILE` (out of descriptors), `ENOTSUP` (needs c-ares)
 function asio.resolve(host, opts)
     local kind, message, code = core.resolver()
     if not kind then return nil, message, code end

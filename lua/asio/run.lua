@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- asio.run: raises what its function raised, and deadlocks.
+-- asio.run: raises the error of its function, and deadlocks.
 
 local core = ...
 local asio = core.asio
@@ -26,8 +26,8 @@ end
 --- raises "interrupted!"). With a function, runs that first, as a light thread: its error
 --- ends the run at once and is raised here (a string with the light thread's traceback behind it),
 --- its results are returned at the end.
---- Light threads that wait for what can never come are a deadlock: raises, and says what each
---- waits for and where; or returns that with `asio.run({ deadlock = 'return' }, fn, ...)`.
+--- If light threads wait and nothing can wake them, that is a deadlock: raises an error that says what each
+--- waits for, and where; `asio.run({ deadlock = 'return' }, fn, ...)` returns it instead.
 ---@param fn? function|{deadlock?: string} options may come first
 ---@param ... any arguments of fn
 ---@return any ... results of fn; or nil, message, "EDEADLK"

@@ -12,8 +12,8 @@ local function selected(objects, index, ...)
     return index, ...
 end
 
---- Waits for the first of several channels, light threads, events and semaphores that is ready, in
---- the order of the list if more than one is; takes from that one alone.
+--- Waits until one of several channels, light threads, events and semaphores is ready. If several are, takes
+--- the first of the list. Nothing is taken from the others.
 ---@param list table the objects; `timeout` in it: seconds
 ---@return integer? index of the one that is ready
 ---@return any ... what its `recv`, `join`, `wait` or `acquire` returns; after a time-out nil, message,

@@ -15,8 +15,8 @@ function server.accept(self, timeout)
     return finish(self, c_accept(self, timeout))
 end
 
---- Stops accepting and waits for the handlers that are running. After the time-out they are cancelled,
---- and waited for again. A handler that calls this itself is neither waited for nor cancelled.
+--- Stops accepting and waits for the running handlers. After the time-out it cancels them and waits again. A
+--- handler that calls this itself is neither waited for nor cancelled.
 ---@param timeout? number seconds
 ---@return true? ok every handler has ended by itself
 ---@return string? message

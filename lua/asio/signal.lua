@@ -6,8 +6,8 @@ local asio = core.asio
 local signal = core.signal
 local finish, c_wait = core.finish, core.wait_signal
 
---- Watches for a signal of the process, which then does not do what it does by default (Ctrl-C does not
---- end `run` any more). Open objects alone do not keep `run` going.
+--- Watches for a signal of the process, which then does not have its default effect (Ctrl-C does not end
+--- `run` any more). The object alone does not keep `run` going.
 ---@param name string `SIGTERM`, `SIGINT`, `SIGHUP`, `SIGUSR1`, ...
 ---@return table? signal
 ---@return string? message

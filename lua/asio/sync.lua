@@ -53,14 +53,13 @@ local function make_with(take, give_back)
     end
 end
 
---- Runs a function while holding the mutex, which is unlocked afterwards, errors or not. Waits for
---- the mutex.
+--- Locks the mutex, runs a function, and unlocks, also after an error. Waits for the mutex.
 ---@param fn function
 ---@param ... any arguments of fn
 ---@return any ... results of fn
 mutex.with = make_with(mutex.lock, mutex.unlock)
 
---- Runs a function while holding one of the semaphore. Waits for it.
+--- Acquires, runs a function, and releases, also after an error. Waits to acquire.
 ---@param fn function
 ---@param ... any arguments of fn
 ---@return any ... results of fn

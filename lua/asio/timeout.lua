@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- asio.timeout and asio.shield: a function runs inside a scope. A scope's interrupt is an object of
--- its own, so that only the one whose it is takes it for the end of its time.
+-- asio.timeout and asio.shield: a function runs inside a scope. Each scope has an interrupt object of its
+-- own, so that asio.timeout recognises the end of its own time.
 
 local core = ...
 local asio = core.asio
@@ -16,10 +16,9 @@ local function timed(id, ok, ...)
     error((...), 0)
 end
 
---- Runs a function here under a deadline: when it has passed, the function's waits raise an
---- interrupt, which ends it. Code that swallows that with pcall is told again at its next wait; if
---- the function returns all the same, its results stand. May be nested: an outer deadline ends
---- the inner ones.
+--- Runs a function here under a deadline. When it has passed, the waits of the function raise an interrupt,
+--- which ends the function. If code swallows it with pcall, the next wait raises again. If the function
+--- returns normally, its results are returned. May be nested: an outer deadline ends the inner ones.
 ---@param seconds? number nil or inf: none; 0: the loop looks once for what is there
 ---@param fn function runs in this light thread
 ---@param ... any arguments of fn
@@ -34,9 +33,9 @@ local function shielded(id, ok, ...)
     error((...), 0)
 end
 
---- Runs a function here, cleaning up for instance, that is not interrupted from outside: cancelling
---- and outer deadlines wait until it is done, for at most so long.
----@param seconds? number nil or inf: as long as it takes
+--- Runs a function here, for example to clean up, that interrupts from outside do not reach: a cancel and
+--- outer deadlines wait until it is done, at most for so many seconds.
+---@param seconds? number nil or inf: no limit
 ---@param fn function runs in this light thread
 ---@param ... any arguments of fn
 ---@return any ... results of fn

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- The waiting functions of datagram sockets, each over a C function. A host that is a name is resolved
--- first; its first address of the socket's family is taken, since nothing tells whether one is reached.
+-- first; its first address of the socket's family is used, because UDP does not tell whether one is reached.
 
 local core = ...
 local udp = core.udp
@@ -10,7 +10,7 @@ local c_traits = core.udp_traits
 local asio, finish = core.asio, core.finish
 local now, huge = asio.now, math.huge
 
--- When a call that starts now has to be done.
+-- When a call that starts now has to be done, by the socket's time-out.
 local function deadline_of(self)
     local _, seconds = c_traits(self)
     return seconds and now() + seconds or huge
@@ -104,7 +104,7 @@ function udp.flush(self)
     return finish(self, c_flush(self))
 end
 
--- Not before everything is out that has an address of its own.
+-- Waits first until all datagrams with an address of their own are sent.
 local function connect(self, host, port)
     local deadline
     while true do
@@ -123,8 +123,8 @@ local function connect(self, host, port)
     end
 end
 
---- Fixes the peer: `send` needs no address then, and only what the peer sends is received. Waits
---- for a name to be resolved, and until everything is out that was sent before.
+--- Fixes the peer: `send` then needs no address, and only datagrams of the peer are received. Waits for a
+--- name to be resolved, and until everything that was sent before has left.
 ---@param host string address or name; a raw address, then without a port
 ---@param port? integer|string
 ---@return true? ok

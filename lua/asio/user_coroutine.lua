@@ -1,8 +1,7 @@
 -- SPDX-License-Identifier: MIT
--- asio.coroutine: coroutines of the script's own through which waits pass to the light thread at
--- the base. A wait yields to the resumer like anything else; the resumer sees that it is one
--- (core.passes) and yields on, with the values, which keeps them alive; what the light thread is
--- resumed with goes back up the same way.
+-- asio.coroutine: coroutines of the script through which waits pass to the light thread at the base. A wait
+-- yields to the resumer, as any yield does. The resumer sees that it is a wait (core.passes) and yields
+-- further, with the values, which keeps them alive. The results come back the same way.
 
 local core = ...
 local asio = core.asio
@@ -29,7 +28,7 @@ local function came_back(record, co, ok, ...)
     return ok, ...
 end
 
---- Starts or continues a coroutine. Waits inside of it pass through.
+--- Starts or continues a coroutine. Waits inside it pass through.
 ---@param co thread
 ---@param ... any
 ---@return boolean ok
@@ -41,7 +40,7 @@ function M.resume(co, ...)
 end
 local resume = M.resume
 
---- Makes a coroutine. Those made by Lua's own `coroutine.create` are just as good.
+--- Makes a coroutine. A coroutine of Lua's own `coroutine.create` works as well.
 M.create = raw.create
 
 local function unwrap(co, ok, ...)
@@ -62,7 +61,7 @@ function M.wrap(fn)
     return function(...) return unwrap(co, resume(co, ...)) end
 end
 
---- Gives values to whoever resumed this coroutine, waits for the next resume.
+--- Gives values to the resume of this coroutine, and waits for the next resume.
 ---@param ... any
 ---@return any ...
 function M.yield(...)
@@ -88,15 +87,14 @@ function M.running()
     return raw.running()
 end
 
---- Whether `yield` has somebody to yield to.
+--- Whether `yield` would work here.
 ---@return boolean
 function M.isyieldable()
     return not at_base() and raw.isyieldable()
 end
 
---- Replaces Lua's own functions by these, for the whole Lua state: then waits pass through the
---- coroutines of other people's libraries, too. Those that copied the functions before are not
---- reached.
+--- Replaces Lua's own functions by these, for the whole Lua state: then waits pass through coroutines of
+--- other libraries too. A library that has copied the functions before still uses the old ones.
 function M.install()
     for name, fn in pairs(M) do
         if name ~= 'install' then coroutine[name] = fn end -- luacheck: ignore 122

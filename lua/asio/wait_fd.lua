@@ -6,8 +6,8 @@ local asio = core.asio
 local finish = core.finish
 local c_wait_fd = core.wait_fd
 
---- Waits until a descriptor of somebody else's is ready: sockets and pipes of other C libraries.
---- It must not be closed meanwhile. Not for connections of asio's own: those have methods.
+--- Waits until a descriptor of another C library is ready: a socket, a pipe. It must not be closed meanwhile.
+--- Not for connections of asio, which have methods.
 ---@param fd integer
 ---@param events string `r` to read, `w` to write, `rw` for either
 ---@param timeout? number seconds
