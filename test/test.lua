@@ -1,38 +1,26 @@
--- Runs the tests:  ./test/luajit ./test/test.lua [--gc] [NAME ...] [luaunit's options]
+-- Runs the tests:  ./test/luajit ./test/test.lua [-j N] [--gc] [NAME ...] [luaunit's options]
 --
 -- Every FOLDER/NAME_test.lua runs in a process of its own, so that one that crashes or hangs is one
--- error and not the end of the run. --gc (or ASIO_GC=stress) collects garbage at every
--- opportunity. The last line is luaunit's, summed over all files; the exit code is 0 when
--- nothing failed.
+-- error and not the end of the run; and, where the system lets us, in a network of its own, so that
+-- files that run side by side never meet. -j N: so many at a time (default: one for each processor).
+-- --gc (or ASIO_GC=stress) collects garbage at every opportunity. The last line is luaunit's, summed
+-- over all files; the exit code is 0 when nothing failed.
+--
+-- A file may say in a comment of its own how it is to be run:
+--   -- test: alone         it measures time or memory: nothing runs beside it
+--   -- test: 40 s          it takes about so long: the longest files begin first
 --
 -- SPDX-License-Identifier: MIT
 
 local here = (arg[0]:match '^(.*/)' or './')
 package.path = here .. 'support/?.lua;' .. package.path
 
-local function quote(word)
-  return "'" .. word:gsub("'", "'\\''") .. "'"
-end
-
--- Every FOLDER/NAME_test.lua by its name, so that no new file is forgotten.
-local files = {}
-do
-  local list = io.popen('ls ' .. quote(here) .. '*/*_test.lua')
-  for path in list:lines() do
-    local name = path:match '([^/]*)_test%.lua$'
-    assert(not files[name], 'two test files with one name: ' .. name)
-    files[name] = path
-  end
-  list:close()
-  assert(next(files), 'no tests beside test.lua')
-end
-
 -- One file, in this process ---------------------------------------------------------------------
 
-local function run_here(dir, name, options)
+local function run_here(dir, name, path, options)
   _G.arg = options -- luaunit takes them from here, when it is loaded
   local lu = require 'luaunit'
-  local suite = require 'support'.suite(dofile(files[name]), dir)
+  local suite = require 'support'.suite(dofile(path), dir)
   local runner = lu.LuaUnit.new()
   local failed = runner:runSuiteByInstances { { name, suite } }
   for _, node in ipairs(runner.result.skippedTests) do
@@ -42,7 +30,35 @@ local function run_here(dir, name, options)
   os.exit(failed == 0 and 0 or 1, true)
 end
 
--- All of them, each in a child ------------------------------------------------------------------
+if arg[1] == '--inner' then
+  return run_here(arg[2], arg[3], arg[4], { unpack(arg, 5) })
+end
+
+-- What there is to run --------------------------------------------------------------------------
+
+local ffi = require 'ffi'
+ffi.cdef [[
+int setenv(const char *, const char *, int);
+struct test_time { long seconds, nanoseconds; };
+int clock_gettime(int, struct test_time *);
+]]
+
+local function now()
+  local time = ffi.new 'struct test_time'
+  ffi.C.clock_gettime(0, time) -- CLOCK_REALTIME, the one that has the same number everywhere
+  return tonumber(time.seconds) + tonumber(time.nanoseconds) / 1e9
+end
+
+local function quote(word)
+  return "'" .. word:gsub("'", "'\\''") .. "'"
+end
+
+local function output_of(command)
+  local pipe = io.popen(command)
+  local text = pipe:read '*a'
+  pipe:close()
+  return text
+end
 
 local function read_file(path)
   local file = io.open(path)
@@ -51,10 +67,54 @@ local function read_file(path)
   return text
 end
 
--- Which case it was that took the process down, and its last words.
-local function obituary(name, status, dir)
-  print(('%s.%s: the process died with status %d'):format(name, read_file(dir .. '/current'), status))
-  print(read_file(dir .. '/stderr'):sub(-8000))
+-- Every FOLDER/NAME_test.lua by its name, so that no new file is forgotten.
+local function all_files()
+  local files = {}
+  for path in output_of('ls ' .. quote(here) .. '*/*_test.lua'):gmatch '[^\n]+' do
+    local name, text = path:match '([^/]*)_test%.lua$', '\n' .. read_file(path)
+    assert(not files[name], 'two test files with one name: ' .. name)
+    files[name] = { name = name, path = path, alone = text:find('\n-- test: alone', 1, true) ~= nil,
+      seconds = tonumber(text:match '\n%-%- test: (%d+) s') or 0 }
+  end
+  assert(next(files), 'no tests beside test.lua')
+  return files
+end
+
+local function chosen_files(names)
+  local files, list = all_files(), {}
+  for _, name in ipairs(names) do
+    if not files[name] then
+      io.stderr:write('test.lua: there is no ', name, '_test.lua\n')
+      os.exit(2)
+    end
+    list[#list + 1] = files[name]
+  end
+  if #names > 0 then return list end
+  for _, file in pairs(files) do list[#list + 1] = file end
+  table.sort(list, function(a, b)
+    if a.seconds ~= b.seconds then return a.seconds > b.seconds end
+    return a.name < b.name
+  end)
+  return list
+end
+
+-- Each in a child -------------------------------------------------------------------------------
+
+-- A network of its own for each file. Only for root: in a user namespace every user looks like root.
+local function own_network()
+  local words = "unshare -n sh -c 'ip link set lo up && ip route add 224.0.0.0/4 dev lo && exec \"$@\"' sh "
+  return os.execute('test "$(id -u)" = 0 && ' .. words .. 'true >/dev/null 2>&1') == 0 and words or ''
+end
+
+local function start(run, file)
+  file.dir, file.started = run.dir .. '/' .. file.name, now()
+  os.execute('mkdir ' .. file.dir)
+  local words = { run.network .. quote(here .. 'luajit'), quote(here .. 'test.lua'), '--inner',
+    file.dir, file.name, quote(file.path) }
+  for _, option in ipairs(run.options) do words[#words + 1] = quote(option) end
+  -- Not with "&": the shell would have such a child ignore SIGINT.
+  file.process = io.popen(('%s >%s/out 2>&1; echo "status $?" >>%s/out; echo %s >%s'):format(
+    table.concat(words, ' '), file.dir, file.dir, file.name, run.dir .. '/ended'))
 end
 
 local function add_up(total, line)
@@ -64,28 +124,44 @@ local function add_up(total, line)
   end
 end
 
-local function run_child(total, dir, name, options)
-  local words = { quote(here .. 'luajit'), quote(here .. 'test.lua'), '--inner', dir, name }
-  for _, option in ipairs(options) do words[#words + 1] = quote(option) end
-  io.write('== ', name, '\n')
-  io.flush()
-  local child = io.popen(table.concat(words, ' ') .. ' 2>&1; echo "status $?"')
+local function finish(run, file)
+  local total = run.total
+  file.process:close()
+  print(('== %s: %.1f s'):format(file.name, now() - file.started))
   local status, ran = -1, false
-  for line in child:lines() do
+  for line in io.lines(file.dir .. '/out') do
     status = tonumber(line:match '^status (%d+)$') or status
     if line:find '^Ran %d+ tests in ' then
-      -- Said once, at the end, for all: whoever adds up such lines shall not count twice.
+      -- Printed once, at the end, for all files: a reader who adds up such lines must not count twice.
       add_up(total, line)
       ran = true
     elseif line ~= 'OK' and not line:find '^status %d+$' then
       print(line)
     end
   end
-  child:close()
   if status ~= 0 then total.failed = true end
   if status ~= 0 and (not ran or status ~= 1) then
     total.error = (total.error or 0) + 1
-    obituary(name, status, dir)
+    print(('%s.%s: the process died with status %d'):format(
+      file.name, read_file(file.dir .. '/current'), status))
+    print(read_file(file.dir .. '/stderr'):sub(-8000))
+  end
+  io.flush()
+end
+
+-- Runs the files of a list, at most `width` at a time.
+local function run_list(run, list, width)
+  local running, count, position = {}, 0, 1
+  while position <= #list or count > 0 do
+    while position <= #list and count < width do
+      local file = list[position]
+      start(run, file)
+      running[file.name], count, position = file, count + 1, position + 1
+    end
+    local name = run.ended:read '*l'
+    if not name then error('interrupted', 0) end
+    finish(run, running[name])
+    running[name], count = nil, count - 1
   end
 end
 
@@ -104,41 +180,41 @@ local function closing_line(total, seconds)
   return table.concat(parts, ', ')
 end
 
-local function all_names()
-  local names = {}
-  for name in pairs(files) do names[#names + 1] = name end
-  table.sort(names)
-  return names
-end
-
-local function run_all(names, options)
-  local dir, total, started = os.tmpname(), { tests = 0 }, os.time()
+local function run_all(files, options, width)
+  local dir, total, started = os.tmpname(), { tests = 0 }, now()
   os.remove(dir)
-  os.execute('mkdir -p ' .. dir)
-  for _, name in ipairs(names) do run_child(total, dir, name, options) end
+  os.execute('mkdir -p ' .. dir .. ' && mkfifo ' .. dir .. '/ended')
+  local run = { dir = dir, total = total, options = options, network = own_network(),
+    ended = assert(io.open(dir .. '/ended', 'r+e')) } -- open at both ends: never at its end
+  local together, alone = {}, {}
+  for _, file in ipairs(files) do
+    local list = file.alone and alone or together
+    list[#list + 1] = file
+  end
+  run_list(run, together, width)
+  run_list(run, alone, 1)
   os.execute('rm -r ' .. dir)
-  print(closing_line(total, os.time() - started))
+  print(closing_line(total, now() - started))
   if not total.failed then print 'OK' end
   os.exit(total.failed and 1 or 0)
 end
 
 -- Arguments -------------------------------------------------------------------------------------
 
-if arg[1] == '--inner' then
-  return run_here(arg[2], arg[3], { unpack(arg, 4) })
-end
-
-local ffi = require 'ffi'
-ffi.cdef 'int setenv(const char *, const char *, int);'
-
-local names, options = {}, {}
-for _, word in ipairs(arg) do
+local names, options, width = {}, {}, tonumber(output_of 'getconf _NPROCESSORS_ONLN 2>/dev/null') or 1
+local position = 1
+while arg[position] do
+  local word = arg[position]
   if word == '--gc' then
     ffi.C.setenv('ASIO_GC', 'stress', 1)
+  elseif word == '-j' then
+    position = position + 1
+    width = assert(tonumber(arg[position]), '-j: how many at a time?')
   elseif #options == 0 and word:sub(1, 1) ~= '-' then
     names[#names + 1] = word:match '([^/]*)_test%.lua$' or word
   else
     options[#options + 1] = word
   end
+  position = position + 1
 end
-run_all(#names > 0 and names or all_names(), options)
+run_all(chosen_files(names), options, math.max(1, width))

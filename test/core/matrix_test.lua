@@ -2,6 +2,8 @@
 -- time-out of its own, deadline of a scope, closed or cancelled while it waits, Lua state closed
 -- while it waits; each in all surroundings (a scope, a coroutine, both) at the same time.
 --
+-- test: 60 s
+--
 -- SPDX-License-Identifier: MIT
 -- luacheck: ignore 431/asio 431/waits (child processes require their own)
 

@@ -1,6 +1,8 @@
 -- What the system says of names, with c-ares: hosts file, resolv.conf, search domains. Each case in a network
 -- and with files of /etc of its own.
 --
+-- test: 9 s
+--
 -- SPDX-License-Identifier: MIT
 -- luacheck: ignore 431/asio 431/ns (child processes require their own)
 

@@ -1,5 +1,7 @@
 -- asio.resolve with c-ares, over a name server of the test's own (nameserver.lua says what its names mean).
 --
+-- test: 12 s
+--
 -- SPDX-License-Identifier: MIT
 -- luacheck: ignore 431/asio (child processes require their own)
 

@@ -1,6 +1,8 @@
 -- The DNS forwarder among the examples: by dig, and datagram by datagram, over the tests' name server and
 -- over upstreams that do what they are told.
 --
+-- test: 12 s
+--
 -- SPDX-License-Identifier: MIT
 
 local lu = require 'luaunit'

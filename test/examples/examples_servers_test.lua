@@ -1,5 +1,7 @@
 -- The examples that are servers of simple protocols: echo, chat, command_server; and port_scanner.
 --
+-- test: 9 s
+--
 -- SPDX-License-Identifier: MIT
 
 local lu = require 'luaunit'

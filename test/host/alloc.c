@@ -118,6 +118,6 @@ void mode_alloc(void)
     int count = state_names("scenarios.lua", names, 100);
     warm_up();
     for (int i = 0; i < count; i++)
-        if (!host_only || strcmp(host_only, names[i]) == 0)
+        if (host_only ? strcmp(host_only, names[i]) == 0 : i % host_shares == host_share - 1)
             run_scenario(names[i]);
 }

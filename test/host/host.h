@@ -25,9 +25,10 @@ int luaopen_asio(lua_State *L);
 
 /* ---- main.c ------------------------------------------------------------------------------- */
 
-extern const char *host_only; /* the case asked for on the command line, or NULL: all */
-extern long host_number;      /* mode alloc: the one allocation to refuse, or 0: each in turn */
-extern bool host_long;        /* ASIO_LONG=1 */
+extern const char *host_only;       /* the case asked for on the command line, or NULL: all */
+extern long host_number;            /* mode alloc: the one allocation to refuse, or 0: each in turn */
+extern bool host_long;              /* ASIO_LONG=1 */
+extern int host_share, host_shares; /* mode alloc: ASIO_SHARE=K/N, every Nth scenario from the Kth on */
 
 /* What is going on, for the message of a crash or a hang. */
 __attribute__((format(printf, 1, 2))) void host_doing(const char *fmt, ...);

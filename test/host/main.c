@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * host MODE [CASE [NUMBER]]: see host.h. Prints what failed and "N passed, N failed"; the exit code is 0 when
- * nothing failed. Environment: ASIO_LONG=1 leaves nothing out; ASIO_PATIENCE=N multiplies limits. */
+ * nothing failed. Environment: ASIO_LONG=1 leaves nothing out; ASIO_PATIENCE=N multiplies limits;
+ * ASIO_SHARE=K/N: of mode alloc the Kth of N parts. */
 #include "host.h"
 
 #include <signal.h>
@@ -28,6 +29,7 @@
 const char *host_only;
 long host_number;
 bool host_long;
+int host_share = 1, host_shares = 1;
 
 static char doing[300] = "starting";
 static atomic_long passed, failed;
@@ -224,6 +226,11 @@ int main(int argc, char **argv)
     host_only = argv[2];
     host_number = argc > 3 ? atol(argv[3]) : 0;
     host_long = getenv("ASIO_LONG") && strcmp(getenv("ASIO_LONG"), "1") == 0;
+    if (getenv("ASIO_SHARE") &&
+        (sscanf(getenv("ASIO_SHARE"), "%d/%d", &host_share, &host_shares) != 2 || host_shares < 1)) {
+        fputs("host: ASIO_SHARE is not K/N\n", stderr);
+        return 2;
+    }
 #ifdef SANITIZED
     patience = 6;
 #endif

@@ -2,6 +2,8 @@
 -- error included; every other block of Lua compiles. In the text "..." stands for anything: what
 -- differs from one run, or one machine, to the next.
 --
+-- test: 15 s
+--
 -- SPDX-License-Identifier: MIT
 
 local lu = require 'luaunit'

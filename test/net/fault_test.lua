@@ -1,6 +1,8 @@
 -- Faults of the system below: accept that fails, files that run out, connections dropped by
 -- the thousand. Each runs in a process of its own.
 --
+-- test: 20 s
+--
 -- SPDX-License-Identifier: MIT
 
 local lu = require 'luaunit'

@@ -1,5 +1,7 @@
 -- Servers behind a proxy: the PROXY protocol, by hand and by HAProxy.
 --
+-- test: 9 s
+--
 -- SPDX-License-Identifier: MIT
 
 local lu = require 'luaunit'

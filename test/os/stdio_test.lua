@@ -1,5 +1,7 @@
 -- asio.stdin, stdout, stderr: whatever is behind them, and that nobody else notices.
 --
+-- test: 9 s
+--
 -- SPDX-License-Identifier: MIT
 
 local lu = require 'luaunit'

@@ -1,5 +1,7 @@
 -- asio.relay: what it passes on, how it ends, what it refuses, which descriptors it needs.
 --
+-- test: 12 s
+--
 -- SPDX-License-Identifier: MIT
 -- luacheck: ignore 431/asio 431/raw (child processes require their own)
 

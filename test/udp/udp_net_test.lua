@@ -1,6 +1,8 @@
 -- Datagram sockets where the network or the kernel does something of its own: groups, interfaces,
 -- a full device, system calls that fail; how many calls there are; a long random run against a model.
 --
+-- test: 9 s
+--
 -- SPDX-License-Identifier: MIT
 
 local lu = require 'luaunit'

@@ -1,0 +1,50 @@
+-- The C program that embeds the core (test/host/), for the tests that run it.
+--
+-- SPDX-License-Identifier: MIT
+
+local lu = require 'luaunit'
+local ns = require 'ns'
+local t = require 'support'
+
+local M = {}
+
+local function start(run)
+  -- c-ares takes an answer for which it has no memory for a lost one, and asks again after its time.
+  local env = ('ASIO_RESOLVER=%s RES_OPTIONS="timeout:1 attempts:1" ASIO_SHARE=%s'):format(
+    run.resolver or 'getaddrinfo', run.share or '1/1')
+  return io.popen(('%s timeout -k 5 %d %s %s 2>&1; echo "status $?"'):format(
+    env, run.seconds * t.patience, t.quote(os.getenv 'ASIO_BUILD' .. '/test/host'), run.mode))
+end
+
+--- Runs it several times at once, each with {mode=, seconds=[, resolver='ares'][, share='K/N']}. Blocks the
+--- loop: nothing else goes on meanwhile.
+function M.run_together(...)
+  local file = io.open(os.getenv 'ASIO_BUILD' .. '/test/host')
+  lu.skipIf(not file, 'the host was not built: it needs a linker with --wrap')
+  file:close()
+  lu.skipIf(t.stress, 'its states do not collect at every opportunity')
+  local children, outputs = {}, {}
+  for i, run in ipairs { ... } do children[i] = start(run) end
+  for i, child in ipairs(children) do
+    outputs[i] = child:read '*a'
+    child:close()
+  end
+  for _, output in ipairs(outputs) do
+    -- What it counted is the last thing it prints, unless it died.
+    local failed, status = output:match '%d+ passed, (%d+) failed\nstatus (%d+)\n$'
+    local failures = output:match '\n(FAILED.*)' or output
+    lu.assertEquals({ failed, status }, { '0', '0' }, failures:sub(1, 8000) .. output:sub(-2000))
+  end
+end
+
+function M.skip_without_ares()
+  lu.skipIf(not ns.has_ares(), 'asio/ares.so was not built')
+end
+
+--- Runs one mode, within so many seconds, by the resolver 'getaddrinfo' (default) or 'ares'.
+function M.run(mode, seconds, resolver)
+  if resolver then M.skip_without_ares() end
+  M.run_together { mode = mode, seconds = seconds, resolver = resolver }
+end
+
+return M
