@@ -424,8 +424,12 @@ function M.fail(how)
   end
   if how == 'handler' then
     asio.run(function()
-      local server = asio.server('127.0.0.1', 0, function() error 'in the handler' end)
+      local server = asio.server('127.0.0.1', 0, function(conn)
+        conn:read(1)
+        error 'in the handler' -- resets the connection, which must have been made before
+      end)
       local conn = asio.connect(server:address())
+      conn:write 'x'
       conn:read(1)
       server:close()
       error 'as expected'
