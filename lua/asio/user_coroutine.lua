@@ -66,7 +66,7 @@ end
 ---@return any ...
 function M.yield(...)
     if at_base() then
-        error('coroutine.yield called by a light thread: nobody would resume it; '
+        error('coroutine.yield called by a light thread: nothing would resume it; '
             .. 'use asio.yield() to let others run', 2)
     end
     return raw_yield(...)

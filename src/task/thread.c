@@ -59,7 +59,7 @@ static void keep_stray_yield(lua_State *L, void *arg)
     struct asio_thread *t = arg;
     lua_settop(t->co, 0);
     lua_pushliteral(L,
-        "coroutine.yield called by a light thread: nobody would resume it; "
+        "coroutine.yield called by a light thread: nothing would resume it; "
         "use asio.yield() to let others run");
     lua_xmove(L, t->co, 1);
     keep_error(L, arg);

@@ -1,4 +1,5 @@
--- docs/architecture.md names every file of src, and no other. The links of all pages lead somewhere.
+-- docs/architecture.md names every file of src, and no other. The links of all pages lead somewhere, and
+-- pages, examples and Lua files name their subjects.
 --
 -- SPDX-License-Identifier: MIT
 
@@ -84,6 +85,26 @@ function T.test_links_lead_somewhere()
     end
   end
   lu.assertEquals(broken, {})
+end
+
+-- Words that hide the subject, which is a reader, the caller, the peer, the kernel, ...
+local VAGUE = { 'whoever', 'whomever', 'somebody', 'nobody', 'anybody', 'everybody', 'someone' }
+
+function T.test_pages_name_their_subjects()
+  local found = {}
+  local pages = 'ls README.md CONTRIBUTING.md CHANGELOG.md */README.md docs/*.md examples/* lua/*/*'
+  for _, path in ipairs(lines_of(pages)) do
+    local number = 0
+    for line in io.lines(t.root .. path) do
+      number = number + 1
+      for _, word in ipairs(VAGUE) do
+        if line:lower():find('%f[%w]' .. word .. '%f[%W]') then
+          found[#found + 1] = ('%s:%d: %s'):format(path, number, word)
+        end
+      end
+    end
+  end
+  lu.assertEquals(found, {})
 end
 
 return T
