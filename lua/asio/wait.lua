@@ -6,7 +6,7 @@
 
 local core = ...
 local OK, FAIL, INTERRUPT = core.OK, core.FAIL, core.INTERRUPT
-local repark = core.repark
+local yield = coroutine.yield -- also right inside a hook or a finalizer, where C's lua_yield is not
 local error = error -- a script that replaces it must not swallow interrupts
 
 local refusal = 'this light thread is waiting: only asio can resume it'
@@ -15,7 +15,7 @@ local refusal = 'this light thread is waiting: only asio can resume it'
 local function unusual(self, token, ...)
     if token == OK or token == FAIL then return ... end
     if token == INTERRUPT then error((...), 0) end
-    return unusual(self, repark(nil, refusal, self))
+    return unusual(self, yield(nil, refusal, self))
 end
 
 local function finish(self, token, ...)

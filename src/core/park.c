@@ -41,7 +41,7 @@ bool asio_park_owns(lua_State *L, struct asio_rt *rt)
 }
 
 static const char cannot_suspend[] = "inside a call from C that cannot be suspended (table.sort, "
-                                     "string.gsub, a finalizer, require)";
+                                     "string.gsub, a finalizer, a hook, require)";
 
 /* Why a call from L cannot wait; NULL: it can. */
 static const char *park_obstacle(lua_State *L, struct asio_rt *rt)
@@ -58,8 +58,8 @@ static const char *park_obstacle(lua_State *L, struct asio_rt *rt)
         return lua_isyieldable(L) && !(w->user_coroutine && w->user_coroutine->stuck) ? NULL : cannot_suspend;
     if (rt->looping)
         return "the event loop is already running";
-    if (asio_rt_in_finalizer(rt))
-        return "inside a finalizer";
+    if (asio_rt_in_hook(rt))
+        return "inside a finalizer or a hook";
     return NULL;
 }
 
@@ -115,10 +115,5 @@ int asio_park(lua_State *L, struct asio_wait *w, const struct asio_wait_op *op, 
     if (w->main)
         return drive(L, w);
     /* All arguments stay on the stack, and so alive, while it waits: self may be a temporary. */
-    return lua_yield(L, lua_gettop(L));
-}
-
-int asio_park_repark(lua_State *L)
-{
     return lua_yield(L, lua_gettop(L));
 }

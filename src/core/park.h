@@ -23,7 +23,4 @@ bool asio_park_owns(lua_State *L, struct asio_rt *rt);
  * there now. */
 int asio_park(lua_State *L, struct asio_wait *w, const struct asio_wait_op *op, double timeout);
 
-/* For the shims: the light thread was resumed by hand; goes on waiting. */
-int asio_park_repark(lua_State *L);
-
 #endif

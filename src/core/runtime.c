@@ -4,13 +4,12 @@
 
 #include "base/error.h"
 
-#include <luajit.h>
 #include <stdio.h>
 #include <string.h>
 
 static const char rt_key = 0; /* its address is the runtime's key in the registry */
 
-/* ---- protected calls and anchors ---------------------------------------------------------- */
+/* ---- protected calls ----------------------------------------------------------------------- */
 
 static int protected_body(lua_State *L)
 {
@@ -48,23 +47,40 @@ int asio_rt_protect(struct asio_rt *rt, void (*body)(lua_State *L, void *arg), v
     return status;
 }
 
-static void finalizer_probe(lua_State *L, void *arg)
+/* ---- hooks --------------------------------------------------------------------------------- */
+
+static void hook_on_call(lua_State *L, lua_Debug *ar)
 {
-    (void)arg;
-    luaJIT_setmode(L, 0, LUAJIT_MODE_MAX); /* no such mode: only the refusal matters */
+    (void)ar;
+    lua_pushlightuserdata(L, (void *)&rt_key);
+    lua_rawget(L, LUA_REGISTRYINDEX);
+    struct asio_rt *rt = lua_touserdata(L, -1);
+    lua_pop(L, 1);
+    if (rt)
+        rt->hook_called = true;
 }
 
-bool asio_rt_in_finalizer(struct asio_rt *rt)
+static void hook_body(lua_State *L, void *arg)
 {
-#ifdef LUA_GCISRUNNING
-    if (lua_gc(rt->L, LUA_GCISRUNNING, 0))
-        return false;
-#endif
-    int status = protect(rt, finalizer_probe, NULL);
-    if (status != 0)
-        lua_pop(rt->L, 1);
-    return status != 0;
+    (void)L, (void)arg; /* being called is enough */
 }
+
+/* LuaJIT calls no hook inside a hook, an event of the VM, or a finalizer: the same flag also decides which path
+ * lua_yield takes. The script's own hook is put back, unless a signal handler has set another one meanwhile. */
+bool asio_rt_in_hook(struct asio_rt *rt)
+{
+    lua_Hook hook = lua_gethook(rt->L);
+    int mask = lua_gethookmask(rt->L), count = lua_gethookcount(rt->L);
+    rt->hook_called = false;
+    lua_sethook(rt->L, hook_on_call, LUA_MASKCALL, 0);
+    if (protect(rt, hook_body, NULL) != 0)
+        lua_pop(rt->L, 1);
+    if (lua_gethook(rt->L) == hook_on_call)
+        lua_sethook(rt->L, hook, mask, count);
+    return !rt->hook_called;
+}
+
+/* ---- anchors ------------------------------------------------------------------------------- */
 
 struct anchor {
     lua_State *from;

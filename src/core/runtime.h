@@ -105,6 +105,7 @@ struct asio_rt {
     unsigned parts_begun, parts_open;      /* the first so many of `parts` */
     void (*body)(lua_State *L, void *arg); /* arguments of the protected call being made */
     void *body_arg;
+    bool hook_called; /* see asio_rt_in_hook */
 
     /* the scheduler's (sched.c) */
     struct asio_thread *current;
@@ -177,10 +178,12 @@ static inline void asio_rt_unref(struct asio_rt *rt)
     rt->alive--;
 }
 
-/* True inside a finalizer: no light thread may run there, since LuaJIT takes its yields for those
- * of a debug hook. LuaJIT does not say so, but it stops its collector while a finalizer runs, and
- * then refuses to have its modes set: the first is cheap to ask and nearly always the answer. */
-bool asio_rt_in_finalizer(struct asio_rt *rt);
+/* True inside a debug hook, an event of the VM (jit.attach) or a finalizer: lua_yield then takes its path for hooks,
+ * whatever coroutine calls it, and the next resume of that coroutine crashes. So no light thread may be resumed
+ * there. A light thread that asks for itself needs not call this: if its coroutine can yield, no hook has begun since
+ * it was resumed. Costs about 0.1 us: C has no other way to ask LuaJIT than to try whether it calls a hook. A
+ * hook of the script's that counts instructions starts again from its full count. */
+bool asio_rt_in_hook(struct asio_rt *rt);
 
 /* Keeps the value at a stack index of L alive until released. Returns LUA_NOREF when memory is
  * out (in a protected body: raises). Releasing allocates nothing; it takes the runtime as void * to serve as a callback. */

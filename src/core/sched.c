@@ -200,10 +200,25 @@ static struct asio_thread *sched_push_thread(lua_State *L, struct asio_rt *rt)
     return t;
 }
 
+/* Whether a new light thread may run at once; else it runs from the ready list. */
+static bool sched_may_resume(struct asio_rt *rt, lua_State *L, enum asio_spawn how)
+{
+    if (rt->depth >= ASIO_DEPTH_MAX)
+        return false;
+    if (rt->current && rt->current->co == L && lua_isyieldable(L))
+        return true;
+#ifdef LUA_GCISRUNNING
+    /* A server's handler, which C code spawns. The collector stands still in a finalizer. */
+    if (how == ASIO_SPAWN_OWNER && rt->polling && !rt->current && lua_gc(L, LUA_GCISRUNNING, 0))
+        return true;
+#endif
+    return !asio_rt_in_hook(rt);
+}
+
 static void spawn(
     struct asio_rt *rt, lua_State *L, int nargs, enum asio_spawn how, struct asio_counter *counter)
 {
-    bool later = rt->depth >= ASIO_DEPTH_MAX || asio_rt_in_finalizer(rt);
+    bool later = !sched_may_resume(rt, L, how);
     int base = lua_gettop(L) - nargs; /* the function */
     luaL_checkstack(L, 8, "too many arguments");
     struct asio_thread *t = sched_push_thread(L, rt);
@@ -289,9 +304,11 @@ bool asio_sched_ready(struct asio_wait *w, int status)
     return true;
 }
 
+/* Outside of the loop, and in a protected body (which may run finalizers), the caller may be a hook. */
 bool asio_sched_wake(struct asio_wait *w, int status)
 {
-    if (w->main || w->callback || w->rt->depth > 0)
+    const struct asio_rt *rt = w->rt;
+    if (w->main || w->callback || rt->depth > 0 || !rt->looping || rt->body)
         return asio_sched_ready(w, status);
     if (!is_parked(w))
         return false;

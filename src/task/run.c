@@ -12,8 +12,8 @@ static void check_may_run(lua_State *L, struct asio_rt *rt, const char *fname)
         asio_error_misuse(L, "%s: called by a light thread; it is the main chunk that runs the loop", fname);
     if (rt->looping)
         asio_error_misuse(L, "%s: the loop is already running", fname);
-    if (asio_rt_in_finalizer(rt))
-        asio_error_misuse(L, "%s: called by a finalizer", fname);
+    if (asio_rt_in_hook(rt))
+        asio_error_misuse(L, "%s: called by a finalizer or a hook", fname);
 }
 
 /* run(fn) ends at once if fn fails, any run if a scope of the main chunk around it says so. */

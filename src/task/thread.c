@@ -383,7 +383,7 @@ static void thread_part_open(lua_State *L, struct asio_rt *rt)
     static const luaL_Reg module[] = { { "spawn", l_thread_spawn }, { "current", l_current },
         { "now", l_now }, { NULL, NULL } };
     static const luaL_Reg waiting[] = { { "sleep", l_sleep }, { "yield", l_yield }, { "join", l_thread_join },
-        { "outcome", l_outcome }, { "repark", asio_park_repark }, { NULL, NULL } };
+        { "outcome", l_outcome }, { NULL, NULL } };
     static const luaL_Reg methods[] = { { "status", l_status }, { "name", l_name },
         { "traceback", l_traceback }, { "cancel", l_thread_cancel }, { NULL, NULL } };
     static const luaL_Reg meta[] = { { "__tostring", l_thread_tostring }, { NULL, NULL } };
