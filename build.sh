@@ -129,14 +129,22 @@ run_tests() {
 
 # clang-format is large and every version has its own taste: checked where there is one.
 lint() {
-    need lint
-    luacheck -q --no-color lua test examples
+    need build lint
+    # With the settings it has, or all would be compiled anew.
+    if [ -e "build/$preset/build.ninja" ]; then
+        cmake --build "build/$preset"
+    else
+        configure_and_build "$preset"
+    fi
+    luacheck -q --no-color lua test examples tools
+    luajit tools/includes.lua
     version=$(clang-format --version 2>/dev/null | sed -n 's/.*version \([0-9]*\)\..*/\1/p')
     if [ "${version:-0}" -ge 14 ]; then
         find src test bench -name '*.[ch]' -exec clang-format --dry-run -Werror {} +
     else
         say "no clang-format 14 or later: C files not checked"
     fi
+    luajit tools/objects.lua "build/$preset"
 }
 
 start=$PWD

@@ -67,10 +67,9 @@ struct asio_stream_alias {
 };
 
 struct asio_conn {              /* the userdata */
-    const void *magic;          /* &asio_conn_magic: tells it from other userdata of the size */
+    const void *magic;          /* conn.c's: tells it from other userdata of the size */
     struct asio_stream *stream; /* NULL: closed */
 };
-extern const char asio_conn_magic;
 
 struct asio_stream {
     const struct asio_transport *transport; /* first: libuv handle->data points to the stream */
