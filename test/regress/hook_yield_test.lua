@@ -1,5 +1,6 @@
 -- Light threads and hooks: while a debug hook, an event of the VM or a finalizer runs, LuaJIT's lua_yield
--- takes its path for hooks, whatever coroutine calls it. The process crashed when such a light thread was woken.
+-- takes its path for hooks, whatever coroutine calls it. The process crashed when such a light thread was
+-- woken.
 --
 -- SPDX-License-Identifier: MIT
 -- luacheck: ignore 431/asio (child processes require their own)
