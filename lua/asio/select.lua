@@ -24,5 +24,5 @@ function asio.select(list)
         objects, timeout = {}, list.timeout -- copied: the list may be changed while this waits
         for i = 1, #list do objects[i] = list[i] end
     end
-    return selected(objects, finish(nil, c_select(objects, timeout)))
+    return selected(objects, finish(objects, c_select(objects, timeout)))
 end

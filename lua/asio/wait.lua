@@ -22,4 +22,4 @@ local function finish(self, token, ...)
     if token == OK then return ... end
     return unusual(self, token, ...)
 end
-core.finish, core.unusual = finish, unusual
+core.finish, core.unusual, core.refusal = finish, unusual, refusal

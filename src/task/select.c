@@ -4,7 +4,7 @@
  * on which nobody is parked: the first that ends takes the others out of their queues and then
  * ends the one record that the light thread is parked on.
  *
- * The branches are a userdata on the stack of the waiting light thread, and so are the objects. */
+ * The branches are a userdata in the list of the objects, which is on the stack of the waiting light thread. */
 #include "task/select.h"
 
 #include "core/bind.h"
@@ -166,6 +166,7 @@ static int l_select(lua_State *L)
         return asio_push_fail(L, UV_ETIMEDOUT);
     struct asio_wait *w = asio_park_claim(L, rt);
     struct select *s = lua_newuserdata(L, sizeof *s + (size_t)count * sizeof *s->branches);
+    lua_rawseti(L, LIST, 0); /* outlives this call's stack: a coroutine.resume by hand ends the call */
     n = poll_all(L, rt, count); /* once more: making that may have run finalizers, which send */
     if (n > 0)
         return n;
