@@ -3,14 +3,7 @@
 
 local core = ...
 local asio = core.asio
-local c_relay, repark, unusual = core.relay, core.repark, core.unusual
-local OK, FAIL, INTERRUPT = core.OK, core.FAIL, core.INTERRUPT
-
--- As `finish`, which keeps one object alive while it waits again: here it is two.
-local function finish(a, b, token, ...)
-    if token == OK or token == FAIL or token == INTERRUPT then return unusual(nil, token, ...) end
-    return finish(a, b, repark(nil, core.refusal, a, b))
-end
+local finish_both, c_relay = core.finish_both, core.relay
 
 --- Copies everything from each of two connections to the other, until both have ended: buffered bytes go
 --- first, the end of one becomes the half-close of the other. Waits for that. Takes both over: other reads
@@ -26,5 +19,5 @@ end
 ---@return integer? a_to_b after a failure: bytes that were passed on until then
 ---@return integer? b_to_a
 function asio.relay(a, b, options)
-    return finish(a, b, c_relay(a, b, options))
+    return finish_both(a, b, c_relay(a, b, options))
 end

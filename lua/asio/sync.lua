@@ -47,7 +47,7 @@ local function make_with(take, give_back)
             error(("bad argument #1 to 'with' (function expected, got %s)"):format(type(fn)), 2)
         end
         reserve(...) -- what is taken is given back whatever happens
-        local taken, message, code = take(self)
+        local taken, message, code = finish(self, take(self, nil, 'with'))
         if not taken then return nil, message, code end -- asio.stop() while the main chunk waits
         return done_with(self, give_back, xpcall(fn, trace, ...))
     end
@@ -57,10 +57,10 @@ end
 ---@param fn function
 ---@param ... any arguments of fn
 ---@return any ... results of fn
-mutex.with = make_with(mutex.lock, mutex.unlock)
+mutex.with = make_with(c_lock, mutex.unlock)
 
 --- Acquires, runs a function, and releases, also after an error. Waits to acquire.
 ---@param fn function
 ---@param ... any arguments of fn
 ---@return any ... results of fn
-semaphore.with = make_with(semaphore.acquire, semaphore.release)
+semaphore.with = make_with(c_acquire, semaphore.release)

@@ -22,4 +22,10 @@ local function finish(self, token, ...)
     if token == OK then return ... end
     return unusual(self, token, ...)
 end
-core.finish, core.unusual, core.refusal = finish, unusual, refusal
+core.finish, core.unusual = finish, unusual
+
+-- The same for two objects that have to stay alive.
+function core.finish_both(a, b, token, ...)
+    if token == OK or token == FAIL or token == INTERRUPT then return unusual(nil, token, ...) end
+    return core.finish_both(a, b, yield(nil, refusal, a, b))
+end

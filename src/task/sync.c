@@ -60,11 +60,18 @@ static struct semaphore *check_semaphore(lua_State *L, const char *fname)
     return asio_bind_check(L, 1, asio_rt_of(L)->refs[ASIO_REF_SEMAPHORE_MT], fname, "semaphore");
 }
 
-/* semaphore:acquire([timeout]) */
+/* The public function for errors to name: the shim of `with` says so as a third argument. */
+static const char *sync_caller(lua_State *L, const char *fname)
+{
+    return lua_isnoneornil(L, 3) ? fname : lua_tostring(L, 3);
+}
+
+/* core.acquire(semaphore, timeout[, caller]) */
 static int l_acquire(lua_State *L)
 {
-    struct semaphore *s = check_semaphore(L, "acquire");
-    double timeout = asio_check_timeout(L, 2, 1, "acquire");
+    const char *fname = sync_caller(L, "acquire");
+    struct semaphore *s = check_semaphore(L, fname);
+    double timeout = asio_check_timeout(L, 2, 1, fname);
     if (asio_sched_interrupted(asio_rt_of(L)))
         return asio_push_interrupt(L, asio_rt_of(L));
     if (s->count == 0)
@@ -267,14 +274,15 @@ static void owner_died(struct asio_wait *death)
 
 static const struct asio_wait_op lock_op = { .name = "lock", .abort = sync_abort_wait };
 
-/* mutex:lock([timeout]) */
+/* core.lock(mutex, timeout[, caller]) */
 static int l_lock(lua_State *L)
 {
-    struct mutex *m = check_mutex(L, "lock");
+    const char *fname = sync_caller(L, "lock");
+    struct mutex *m = check_mutex(L, fname);
     struct asio_rt *rt = asio_rt_of(L);
-    double timeout = asio_check_timeout(L, 2, 1, "lock");
+    double timeout = asio_check_timeout(L, 2, 1, fname);
     if (m->owner == rt->self)
-        asio_error_misuse(L, "lock: this light thread holds the mutex already");
+        asio_error_misuse(L, "%s: this light thread holds the mutex already", fname);
     if (asio_sched_interrupted(rt))
         return asio_push_interrupt(L, rt);
     if (m->owner)

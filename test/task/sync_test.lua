@@ -456,4 +456,13 @@ function T.test_whatever_is_held_when_the_state_closes()
   end)
 end
 
+function T.test_errors_of_with_name_it()
+  t.raises("calling 'with' on something that is not a semaphore", asio.semaphore(1).with, asio.event(), print)
+  t.raises("calling 'with' on something that is not a mutex", asio.mutex().with, nil, print)
+  local m = asio.mutex()
+  t.raises('with: this light thread holds the mutex already', m.with, m, function()
+    m:with(print)
+  end)
+end
+
 return T
