@@ -34,16 +34,26 @@ static int protect(struct asio_rt *rt, void (*body)(lua_State *L, void *arg), vo
     return status;
 }
 
-int asio_rt_protect(struct asio_rt *rt, void (*body)(lua_State *L, void *arg), void *arg)
+int asio_rt_protect(struct asio_rt *rt, void (*body)(lua_State *L, void *arg), void *arg, const char *doing)
 {
     int status = protect(rt, body, arg);
     if (status == 0)
         return 0;
     if (status != LUA_ERRMEM) {
         const char *text = lua_tostring(rt->L, -1);
-        fprintf(stderr, "asio: error in a finalizer: %s\n", text ? text : "(no message)");
+        fprintf(stderr, "asio: error while %s: %s\n", doing, text ? text : "(no message)");
     }
     lua_pop(rt->L, 1);
+    return status;
+}
+
+int asio_rt_protect_retry(
+    struct asio_rt *rt, void (*body)(lua_State *L, void *arg), void *arg, const char *doing)
+{
+    enum { TRIES = 100 };
+    int status = LUA_ERRRUN;
+    for (int i = 0; i < TRIES && status == LUA_ERRRUN; i++)
+        status = asio_rt_protect(rt, body, arg, doing);
     return status;
 }
 
@@ -106,7 +116,7 @@ int asio_rt_anchor(struct asio_rt *rt, lua_State *L, int index)
     if (L == rt->L)
         anchor(L, &a); /* by a protected body already, whose stack a nested call would not see */
     else
-        asio_rt_protect(rt, anchor, &a);
+        asio_rt_protect(rt, anchor, &a, "keeping a value");
     return a.ref;
 }
 
@@ -272,7 +282,7 @@ static void pay_gc_debt(struct asio_rt *rt)
     if (!lua_gc(rt->L, LUA_GCISRUNNING, 0))
         return;
 #endif
-    asio_rt_protect(rt, rt_collect, &debt);
+    asio_rt_protect(rt, rt_collect, &debt, "collecting garbage");
 }
 
 static void collect_all(lua_State *L, void *arg)
@@ -287,7 +297,7 @@ void asio_rt_collect(struct asio_rt *rt)
     if (!lua_gc(rt->L, LUA_GCISRUNNING, 0))
         return;
 #endif
-    asio_rt_protect(rt, collect_all, NULL);
+    asio_rt_protect(rt, collect_all, NULL, "collecting garbage");
 }
 
 static void block_sigpipe(struct asio_rt *rt)

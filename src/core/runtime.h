@@ -146,10 +146,14 @@ static inline struct asio_rt *asio_rt_of(lua_State *L)
     return lua_touserdata(L, lua_upvalueindex(1));
 }
 
-/* Runs body(rt->L, arg) so that no Lua error leaves it. Returns 0; LUA_ERRMEM; or LUA_ERRRUN when a finalizer of the
- * script raised, which LuaJIT passes on to whoever allocates: it was reported, and the body may
- * be run again. For use from libuv callbacks. */
-int asio_rt_protect(struct asio_rt *rt, void (*body)(lua_State *L, void *arg), void *arg);
+/* Runs body(rt->L, arg) so that no Lua error leaves it. Returns 0; LUA_ERRMEM; or LUA_ERRRUN when the body raised, or a
+ * finalizer of the script's that ran inside (LuaJIT passes its error on to the code that allocates). Such an error is
+ * told on standard error, with `doing`: "collecting garbage". For use from libuv callbacks. */
+int asio_rt_protect(struct asio_rt *rt, void (*body)(lua_State *L, void *arg), void *arg, const char *doing);
+
+/* The same for a body that must be done: runs it again after LUA_ERRRUN, since a finalizer that raised has gone. */
+int asio_rt_protect_retry(
+    struct asio_rt *rt, void (*body)(lua_State *L, void *arg), void *arg, const char *doing);
 
 /* Opens the parts of a list, which ends with NULL, that are not open yet: after an error the next call goes on
  * with the part that raised. Raises what a part raises. */

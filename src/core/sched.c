@@ -136,13 +136,10 @@ static void push_no_memory(lua_State *L, void *arg)
 
 static int results_to(struct asio_wait *w, lua_State *to)
 {
-    enum { TRIES = 100 }; /* each failed one got rid of a finalizer that raises */
+    static const char doing[] = "making the results of a wait";
     struct push p = { w, to, 0 };
-    int status = LUA_ERRRUN;
-    for (int i = 0; i < TRIES && status == LUA_ERRRUN; i++)
-        status = asio_rt_protect(w->rt, push_results, &p);
-    if (status != 0)
-        asio_rt_protect(w->rt, push_no_memory, &p);
+    if (asio_rt_protect_retry(w->rt, push_results, &p, doing) != 0)
+        asio_rt_protect(w->rt, push_no_memory, &p, doing);
     return p.count;
 }
 

@@ -366,11 +366,16 @@ static void listener_begin(struct accept *a)
     a->spawned = true;
 }
 
-/* May be run again after an error: a finalizer that raises must not cost somebody a connection. */
+/* Run again after an error, so that a finalizer that raises costs no client its connection; but a handler is spawned
+ * once at most. */
 static void accept_body(lua_State *L, void *arg)
 {
     struct accept *a = arg;
     struct asio_listener *l = a->listener;
+    if (a->spawned) {
+        a->spawned = false;
+        return;
+    }
     if (!a->stream && !a->lost)
         a->status = listener_take(L, a);
     if (a->status < 0)
@@ -415,11 +420,8 @@ static void after_accept(struct asio_listener *l, const struct accept *a)
 /* The handler runs inside: afterwards the listener may have been closed. */
 static void hand_out(struct accept *a)
 {
-    enum { TRIES = 100 };
     struct asio_rt *rt = a->listener->rt;
-    int error = LUA_ERRRUN;
-    for (int i = 0; i < TRIES && error == LUA_ERRRUN && !a->spawned; i++)
-        error = asio_rt_protect(rt, accept_body, a);
+    int error = asio_rt_protect_retry(rt, accept_body, a, "accepting a connection");
     if (a->ref != LUA_NOREF)
         asio_rt_release(rt, a->ref);
     if (a->accepter)

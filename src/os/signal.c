@@ -107,7 +107,7 @@ static void on_signal(uv_signal_t *handle, int number)
         return;
     }
     w->pending++;
-    asio_rt_protect(w->rt, call_function, w);
+    asio_rt_protect(w->rt, call_function, w, "calling the function of a signal");
 }
 
 static int check_name(lua_State *L, const char *fname)

@@ -94,15 +94,17 @@ static struct asio_thread *take_failed(struct asio_rt *rt)
     return ordered;
 }
 
+static const char report_doing[] = "reporting an error";
+
 static void report_texts(struct asio_rt *rt)
 {
     int groups = (int)rt->groups_dropped;
     for (int i = 1; i <= rt->reports; i++)
-        asio_rt_protect(rt, report_text, &i);
+        asio_rt_protect(rt, report_text, &i, report_doing);
     rt->reports = 0;
     rt->groups_dropped = 0;
     if (groups > 0)
-        asio_rt_protect(rt, report_groups, &groups);
+        asio_rt_protect(rt, report_groups, &groups, report_doing);
 }
 
 /* In the order in which they came. What the script's function leaves behind is told at once, what
@@ -116,7 +118,7 @@ static void turn_ended(struct asio_rt *rt)
             struct asio_thread *t = ordered;
             ordered = t->next;
             t->next = NULL;
-            if (!t->joined && asio_rt_protect(rt, report_report, t) != 0)
+            if (!t->joined && asio_rt_protect(rt, report_report, t, report_doing) != 0)
                 fputs("asio: light thread failed, and its report too\n", stderr);
             t->joined = true;
             asio_sched_forget(t);

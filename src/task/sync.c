@@ -269,7 +269,8 @@ static void owner_died(struct asio_wait *death)
     struct mutex *m = death->source;
     struct asio_thread *t = sync_thread_of(m->owner);
     pass_on(m);
-    asio_rt_protect(t->wait.rt, report_death, t); /* last: it may collect the mutex */
+    asio_rt_protect(t->wait.rt, report_death, t,
+        "reporting a mutex whose owner has ended"); /* last: it may collect the mutex */
 }
 
 static const struct asio_wait_op lock_op = { .name = "lock", .abort = sync_abort_wait };

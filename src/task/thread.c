@@ -88,16 +88,18 @@ static void abort_owned(lua_State *L, void *arg)
     lua_call(L, 1, 0);
 }
 
+static const char thread_doing[] = "keeping the outcome of a light thread";
+
 static void fail(struct asio_thread *t, int status, int kept)
 {
     struct asio_rt *rt = t->wait.rt;
     t->state = ASIO_THREAD_FAILED;
     if (t->owns)
-        asio_rt_protect(rt, abort_owned, t);
+        asio_rt_protect(rt, abort_owned, t, "aborting the connection of a handler");
     if (kept == 0)
-        kept = asio_rt_protect(rt, status == LUA_YIELD ? keep_stray_yield : keep_error, t);
+        kept = asio_rt_protect(rt, status == LUA_YIELD ? keep_stray_yield : keep_error, t, thread_doing);
     if (kept != 0)
-        asio_rt_protect(rt, thread_keep_no_memory, t);
+        asio_rt_protect(rt, thread_keep_no_memory, t, thread_doing);
     if (t->by_cancel)
         t->joined = true;
     if (!t->joined)
@@ -113,7 +115,7 @@ static void thread_ended(struct asio_thread *t, int status)
         t->state = ASIO_THREAD_DONE;
         t->nresults = lua_gettop(t->co);
         if (t->nresults)
-            kept = asio_rt_protect(t->wait.rt, keep_results, t);
+            kept = asio_rt_protect(t->wait.rt, keep_results, t, thread_doing);
     }
     if (status != 0 || kept != 0)
         fail(t, status, kept);

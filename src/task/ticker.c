@@ -69,7 +69,8 @@ static void on_time(struct asio_timer *timer)
         if (asio_timer_set(&rt->timers, &t->timer, t->at) < 0)
             deactivate(t); /* cannot be: its place in the heap was free a moment ago */
     }
-    if (asio_rt_protect(rt, tick, t) != 0 && t->interval == 0 && t->ref != LUA_NOREF)
+    if (asio_rt_protect(rt, tick, t, "calling the function of a timer") != 0 && t->interval == 0 &&
+        t->ref != LUA_NOREF)
         asio_timer_set(&rt->timers, &t->timer, asio_rt_deadline(retry));
 }
 

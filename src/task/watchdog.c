@@ -36,6 +36,8 @@ struct asio_watchdog {
     unsigned depth; /* resumes that have begun */
 };
 
+static const char watchdog_doing[] = "naming a light thread for the watchdog";
+
 /* ---- the helper --------------------------------------------------------------------------- */
 
 /* Told at the limit, then every time it has doubled. Returns how long to sleep; 0: until something changes. */
@@ -84,7 +86,7 @@ static void watchdog_set(struct asio_rt *rt, struct stretch watch)
 {
     char text[NAME_SIZE] = "";
     struct name n = { watch.thread, text, sizeof text };
-    if (watch.thread && asio_rt_protect(rt, copy_name, &n) != 0)
+    if (watch.thread && asio_rt_protect(rt, copy_name, &n, watchdog_doing) != 0)
         snprintf(text, sizeof text, "?");
     struct asio_watchdog *d = asio_rt_part(rt, ASIO_PART_WATCHDOG);
     if (!d)
@@ -129,7 +131,7 @@ static void watchdog_end(struct asio_rt *rt, struct asio_watchdog *d)
     struct stretch was = watchdog_now(d);
     watchdog_set(rt, d->depth > 0 ? d->outer[--d->depth] : (struct stretch){ 0 });
     if (was.thread && was.told)
-        asio_rt_protect(rt, watchdog_tell_of, &was);
+        asio_rt_protect(rt, watchdog_tell_of, &was, watchdog_doing);
 }
 
 static void watchdog_on_resume(struct asio_rt *rt, struct asio_thread *t, bool begins)
