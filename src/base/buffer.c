@@ -2,7 +2,9 @@
  * Byte queues; see buffer.h. */
 #include "base/buffer.h"
 
-enum { FIRST_CAPACITY = 512, SEGMENT_CAPACITY = 16 * 1024, SPARE_SMALL = 64, SPARE_LARGE = 1 };
+enum { SEGMENT_CAPACITY = 16 * 1024, GROWTH = 4 };
+
+_Static_assert(sizeof(struct asio_segment) <= ASIO_BLOCK_EXTRA, "a segment of a power of two fits a block");
 
 void asio_inbuf_borrow(struct asio_inbuf *b, char *p, size_t n)
 {
@@ -12,19 +14,19 @@ void asio_inbuf_borrow(struct asio_inbuf *b, char *p, size_t n)
     b->capacity = 0;
 }
 
-int asio_inbuf_own(struct asio_inbuf *b)
+int asio_inbuf_own(struct asio_inbuf *b, struct asio_blocks *blocks)
 {
     size_t n = asio_inbuf_length(b);
     if (b->capacity || n == 0)
         return 0;
     const char *p = asio_inbuf_bytes(b);
     *b = (struct asio_inbuf){ 0 };
-    return asio_inbuf_append(b, p, n);
+    return asio_inbuf_append(b, blocks, p, n);
 }
 
 /* Room for n more bytes: by moving what is there to the front when that frees enough and is
  * cheap for what it moves, else by doubling, so that appending stays linear. */
-static int buffer_reserve(struct asio_inbuf *b, size_t n)
+static int buffer_reserve(struct asio_inbuf *b, struct asio_blocks *blocks, size_t n)
 {
     size_t length = asio_inbuf_length(b);
     if (n > SIZE_MAX / 4 - length)
@@ -34,15 +36,15 @@ static int buffer_reserve(struct asio_inbuf *b, size_t n)
     if (b->start >= length && b->capacity - length >= n) {
         memcpy(b->data, b->data + b->start, length);
     } else {
-        size_t capacity = b->capacity ? b->capacity * 2 : FIRST_CAPACITY;
-        while (capacity < length + n)
-            capacity *= 2;
-        char *data = asio_mem.malloc(capacity);
+        size_t capacity = b->capacity ? b->capacity * 2 - ASIO_BLOCK_EXTRA : 0; /* the next class */
+        if (capacity < length + n)
+            capacity = length + n;
+        char *data = asio_blocks_take(blocks, &capacity);
         if (!data)
             return UV_ENOMEM;
         if (length)
             memcpy(data, b->data + b->start, length);
-        asio_mem.free(b->data);
+        asio_blocks_give(blocks, b->data, b->capacity);
         b->data = data;
         b->capacity = capacity;
     }
@@ -51,9 +53,9 @@ static int buffer_reserve(struct asio_inbuf *b, size_t n)
     return 0;
 }
 
-int asio_inbuf_append(struct asio_inbuf *b, const char *p, size_t n)
+int asio_inbuf_append(struct asio_inbuf *b, struct asio_blocks *blocks, const char *p, size_t n)
 {
-    int status = buffer_reserve(b, n);
+    int status = buffer_reserve(b, blocks, n);
     if (status < 0)
         return status;
     memcpy(b->data + b->end, p, n);
@@ -61,21 +63,21 @@ int asio_inbuf_append(struct asio_inbuf *b, const char *p, size_t n)
     return 0;
 }
 
-void asio_inbuf_skip(struct asio_inbuf *b, size_t n)
+void asio_inbuf_skip(struct asio_inbuf *b, struct asio_blocks *blocks, size_t n)
 {
     b->start += n;
     if (b->start == b->end)
-        asio_inbuf_free(b);
+        asio_inbuf_free(b, blocks);
 }
 
-void asio_inbuf_free(struct asio_inbuf *b)
+void asio_inbuf_free(struct asio_inbuf *b, struct asio_blocks *blocks)
 {
     if (b->pinned) {
         b->start = b->end;
         return;
     }
     if (b->capacity)
-        asio_mem.free(b->data);
+        asio_blocks_give(blocks, b->data, b->capacity);
     *b = (struct asio_inbuf){ 0 };
 }
 
@@ -88,66 +90,51 @@ static void link_segment(struct asio_outbuf *q, struct asio_segment *s)
     q->last = s;
 }
 
-static struct asio_segment *new_segment(size_t capacity)
+/* Takes an anchored string's segment, or the room for `capacity` bytes or more. */
+static struct asio_segment *buffer_new_segment(struct asio_outbuf_env *env, size_t capacity)
 {
-    struct asio_segment *s = asio_mem.malloc(sizeof *s + capacity);
-    if (s)
-        *s = (struct asio_segment){ .bytes = s->own, .capacity = capacity, .ref = LUA_NOREF };
+    size_t size = sizeof(struct asio_segment) + capacity;
+    if (size < ASIO_BLOCK_MIN)
+        size = ASIO_BLOCK_MIN;
+    struct asio_segment *s = asio_blocks_take(env->blocks, &size);
+    if (!s)
+        return NULL;
+    *s = (struct asio_segment){ .bytes = s->own, .capacity = size - sizeof *s, .ref = LUA_NOREF };
+    env->taken += size;
     return s;
 }
 
-/* A small one for a first small write, large ones for a queue that goes on growing. */
-static struct asio_segment *take_segment(struct asio_outbuf *q, struct asio_outbuf_env *env, size_t need)
+static void buffer_drop_segment(struct asio_segment *s, struct asio_outbuf_env *env)
 {
-    bool large = q->first || need > FIRST_CAPACITY;
-    size_t capacity = large ? SEGMENT_CAPACITY : FIRST_CAPACITY;
-    struct asio_segment **spare = large ? &env->large : &env->small, *s = *spare;
-    if (!s || need > capacity)
-        return new_segment(need > capacity ? need : capacity);
-    *spare = s->next;
-    *(large ? &env->large_count : &env->small_count) -= 1;
-    s->next = NULL;
-    s->start = s->end = 0;
-    return s;
-}
-
-static bool keep_segment(struct asio_segment *s, struct asio_segment **spare, int *count, int max)
-{
-    if (*count == max)
-        return false;
-    s->next = *spare;
-    *spare = s;
-    *count += 1;
-    return true;
-}
-
-static void drop_segment(struct asio_segment *s, struct asio_outbuf_env *env)
-{
-    bool kept = false;
     if (s->ref != LUA_NOREF)
         env->release(env->arg, s->ref);
-    else if (s->capacity == FIRST_CAPACITY)
-        kept = keep_segment(s, &env->small, &env->small_count, SPARE_SMALL);
-    else if (s->capacity == SEGMENT_CAPACITY)
-        kept = keep_segment(s, &env->large, &env->large_count, SPARE_LARGE);
-    if (!kept)
-        asio_mem.free(s);
+    asio_blocks_give(env->blocks, s, sizeof *s + s->capacity);
 }
 
-static void buffer_free_all(struct asio_segment *s)
+/* A queue that is one segment is sent with one buffer, which the kernel takes quicker than two: it moves to a
+ * larger one, as long as that is little to copy. */
+static bool buffer_may_move(const struct asio_outbuf *q, size_t n)
 {
-    while (s) {
-        struct asio_segment *following = s->next;
-        asio_mem.free(s);
-        s = following;
-    }
+    const struct asio_segment *s = q->first;
+    return s && s == q->last && s->ref == LUA_NOREF && !q->lent && q->length + n <= SEGMENT_CAPACITY;
 }
 
-void asio_outbuf_env_free(struct asio_outbuf_env *env)
+static int buffer_move(struct asio_outbuf *q, struct asio_outbuf_env *env, const char *p, size_t n)
 {
-    buffer_free_all(env->small);
-    buffer_free_all(env->large);
-    env->small = env->large = NULL;
+    struct asio_segment *old = q->first;
+    size_t capacity = q->length + n;
+    size_t grown = (sizeof *old + old->capacity - ASIO_BLOCK_EXTRA) * GROWTH;
+    if (capacity < grown)
+        capacity = grown < SEGMENT_CAPACITY ? grown : SEGMENT_CAPACITY;
+    struct asio_segment *s = buffer_new_segment(env, capacity);
+    if (!s)
+        return UV_ENOMEM;
+    memcpy(s->own, old->own + old->start, q->length);
+    memcpy(s->own + q->length, p, n);
+    s->end = q->length += n;
+    q->first = q->last = s;
+    buffer_drop_segment(old, env);
+    return 0;
 }
 
 /* The new segment is there before anything is copied, so that failing leaves the queue as it was. */
@@ -155,9 +142,12 @@ int asio_outbuf_copy(struct asio_outbuf *q, struct asio_outbuf_env *env, const c
 {
     if (asio_outbuf_fit(q, p, n))
         return 0;
+    if (buffer_may_move(q, n))
+        return buffer_move(q, env, p, n);
     struct asio_segment *last = q->last;
     size_t room = last && last->ref == LUA_NOREF ? last->capacity - last->end : 0;
-    struct asio_segment *s = take_segment(q, env, n - room);
+    size_t capacity = room && n - room < SEGMENT_CAPACITY ? SEGMENT_CAPACITY : n - room;
+    struct asio_segment *s = buffer_new_segment(env, capacity);
     if (!s)
         return UV_ENOMEM;
     memcpy(s->own, p + room, n - room);
@@ -169,9 +159,9 @@ int asio_outbuf_copy(struct asio_outbuf *q, struct asio_outbuf_env *env, const c
     return 0;
 }
 
-int asio_outbuf_refer(struct asio_outbuf *q, const char *p, size_t n, int ref)
+int asio_outbuf_refer(struct asio_outbuf *q, struct asio_outbuf_env *env, const char *p, size_t n, int ref)
 {
-    struct asio_segment *s = new_segment(0);
+    struct asio_segment *s = buffer_new_segment(env, 0);
     if (!s)
         return UV_ENOMEM;
     s->bytes = p;
@@ -212,6 +202,6 @@ void asio_outbuf_skip(struct asio_outbuf *q, struct asio_outbuf_env *env, size_t
         q->first = s->next;
         if (!q->first)
             q->last = NULL;
-        drop_segment(s, env);
+        buffer_drop_segment(s, env);
     }
 }

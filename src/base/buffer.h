@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Two byte queues, both of which own memory only while they hold bytes.
+ * Two byte queues, both of which own memory only while they hold bytes, in blocks that a runtime keeps for reuse.
  *
  * asio_inbuf: bytes that arrived and nobody has read. It may *borrow* them from the loop's
  * scratch buffer for the length of a read callback, so that a reader that takes everything costs
@@ -12,7 +12,7 @@
 #ifndef ASIO_BUFFER_H
 #define ASIO_BUFFER_H
 
-#include "base/asio.h"
+#include "base/blocks.h"
 
 #include <string.h>
 
@@ -37,38 +37,38 @@ static inline const char *asio_inbuf_bytes(const struct asio_inbuf *b)
 void asio_inbuf_borrow(struct asio_inbuf *b, char *p, size_t n);
 
 /* Copies what is left of a borrowed view; 0 or UV_ENOMEM (the view is then gone). */
-int asio_inbuf_own(struct asio_inbuf *b);
+int asio_inbuf_own(struct asio_inbuf *b, struct asio_blocks *blocks);
 
 /* Adds n bytes behind; 0 or UV_ENOMEM (the buffer is then as before). The buffer must own. */
-int asio_inbuf_append(struct asio_inbuf *b, const char *p, size_t n);
+int asio_inbuf_append(struct asio_inbuf *b, struct asio_blocks *blocks, const char *p, size_t n);
 
 /* Drops n bytes at the front. */
-void asio_inbuf_skip(struct asio_inbuf *b, size_t n);
+void asio_inbuf_skip(struct asio_inbuf *b, struct asio_blocks *blocks, size_t n);
 
-void asio_inbuf_free(struct asio_inbuf *b);
+void asio_inbuf_free(struct asio_inbuf *b, struct asio_blocks *blocks);
 
 struct asio_segment {
     struct asio_segment *next;
     const char *bytes; /* own[] or inside a Lua string */
-    size_t start, end, capacity;
-    int ref; /* the string's anchor, or LUA_NOREF */
+    size_t start, end;
+    size_t capacity; /* of own[] */
+    int ref;         /* the string's anchor, or LUA_NOREF */
     char own[];
 };
 
 struct asio_outbuf {
     struct asio_segment *first, *last;
     size_t length; /* bytes in all segments */
+    bool lent;     /* something sends from them: the bytes that are there stay where they are */
 };
 
-/* What the queues of one runtime share: segments kept for reuse, few enough to forget about, and
- * enough for the connections that write in one turn. */
+/* What the queues of one runtime share. */
 struct asio_outbuf_env {
-    struct asio_segment *small, *large;
-    int small_count, large_count;
+    struct asio_blocks *blocks;
+    size_t taken;                        /* bytes of segments made since the owner has last set it to 0 */
     void (*release)(void *arg, int ref); /* lets go of a string's anchor */
     void *arg;
 };
-void asio_outbuf_env_free(struct asio_outbuf_env *env);
 
 /* Copies n bytes behind if the last segment has room. Inline: most small writes end here. */
 static inline bool asio_outbuf_fit(struct asio_outbuf *q, const char *p, size_t n)
@@ -86,7 +86,7 @@ static inline bool asio_outbuf_fit(struct asio_outbuf *q, const char *p, size_t 
 int asio_outbuf_copy(struct asio_outbuf *q, struct asio_outbuf_env *env, const char *p, size_t n);
 
 /* Adds a segment that points at n bytes of an anchored string; 0 or UV_ENOMEM. */
-int asio_outbuf_refer(struct asio_outbuf *q, const char *p, size_t n, int ref);
+int asio_outbuf_refer(struct asio_outbuf *q, struct asio_outbuf_env *env, const char *p, size_t n, int ref);
 
 /* Fills up to max uv_buf_t from the front; returns how many, and their bytes in *total. */
 unsigned asio_outbuf_gather(const struct asio_outbuf *q, uv_buf_t *bufs, unsigned max, size_t *total);

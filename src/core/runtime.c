@@ -168,10 +168,11 @@ void asio_rt_flush(struct asio_rt *rt)
 
 void asio_rt_flush_soon(struct asio_rt *rt)
 {
-    enum { BATCH = 64 };
-    if (rt->polling && ++rt->unflushed < BATCH)
+    enum { BATCH = 64, BYTES = ASIO_BLOCKS_KEPT / 2 };
+    if (rt->polling && ++rt->unflushed < BATCH && rt->out_env.taken < BYTES)
         return;
     rt->unflushed = 0;
+    rt->out_env.taken = 0;
     asio_rt_flush(rt);
 }
 
@@ -455,7 +456,7 @@ static int l_rt_gc(lua_State *L)
         rt->loop_open = false;
     }
     asio_timer_heap_free(&rt->timers);
-    asio_outbuf_env_free(&rt->out_env);
+    asio_blocks_free(&rt->blocks);
     asio_mem.free(rt->scratch);
     rt->scratch = NULL;
     return 0;
@@ -516,6 +517,7 @@ struct asio_rt *asio_rt_open(lua_State *L)
         return rt;
     rt = lua_newuserdata(L, sizeof *rt);
     memset(rt, 0, sizeof *rt);
+    rt->out_env.blocks = &rt->blocks;
     rt->out_env.release = asio_rt_release;
     rt->out_env.arg = rt;
     lua_createtable(L, 0, 1);

@@ -99,7 +99,7 @@ static void await(struct asio_proxy_accept *p, size_t need)
 static void complete(struct asio_proxy_accept *p, size_t length)
 {
     struct asio_stream *s = p->wait.source;
-    asio_inbuf_skip(&s->in, length);
+    asio_inbuf_skip(&s->in, &s->rt->blocks, length);
     proxy_accept_unlink(p);
     p->complete = true;
     asio_wait_list_add(&p->gate->complete, &p->wait);

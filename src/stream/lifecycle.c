@@ -76,7 +76,7 @@ static void lifecycle_let_go(struct asio_stream *s)
     lifecycle_detach(s);
     asio_stream_begin_close(s);
     lifecycle_untap(s);
-    asio_inbuf_free(&s->in);
+    asio_inbuf_free(&s->in, &s->rt->blocks);
     asio_stream_read_abort(s, UV_ECANCELED);
     asio_stream_write_abort(s, UV_ECANCELED);
     if (s->transport->abort_waits)
@@ -144,7 +144,7 @@ void asio_stream_free(struct asio_stream *s)
     asio_timer_remove(&s->rt->timers, &s->timer);
     asio_rt_flush_forget(s->rt, &s->flush);
     s->in.pinned = false; /* memory may have run out while it was */
-    asio_inbuf_free(&s->in);
+    asio_inbuf_free(&s->in, &s->rt->blocks);
     asio_delimiter_free(&s->delim);
     asio_mem.free(s->alias);
     asio_stream_drop_output(s);

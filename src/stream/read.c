@@ -48,12 +48,12 @@ static int push_bytes(lua_State *L, struct asio_stream *s, size_t n, size_t drop
     s->in.pinned = pinned;
     if (s->closing || s->in.start != start) {
         if (s->in.start == s->in.end)
-            asio_inbuf_free(&s->in);
+            asio_inbuf_free(&s->in, &s->rt->blocks);
         lua_pop(L, 2);
         return asio_push_fail(L, s->closing ? UV_ECANCELED : UV_EBUSY);
     }
     if (drop)
-        asio_inbuf_skip(&s->in, drop);
+        asio_inbuf_skip(&s->in, &s->rt->blocks, drop);
     return 2;
 }
 
@@ -201,15 +201,15 @@ void asio_stream_received(struct asio_stream *s, char *bytes, size_t n)
     int status = 0;
     s->in.pinned = false; /* memory may have run out while it was */
     if (asio_inbuf_length(&s->in) == 0) {
-        asio_inbuf_free(&s->in);
+        asio_inbuf_free(&s->in, &s->rt->blocks);
         asio_inbuf_borrow(&s->in, bytes, n);
     } else
-        status = asio_inbuf_append(&s->in, bytes, n);
+        status = asio_inbuf_append(&s->in, &s->rt->blocks, bytes, n);
     if (status == 0) {
         serve_reader(s);
         /* User code has run: the stream may have been closed, but its memory is there until libuv
          * calls back. */
-        status = asio_inbuf_own(&s->in);
+        status = asio_inbuf_own(&s->in, &s->rt->blocks);
     }
     if (status < 0) {
         asio_stream_stop_reading(s);

@@ -408,7 +408,7 @@ static void pass_buffered(struct way *w)
         asio_stream_write_fail(w->to, UV_EPIPE);
     else if (n > 0)
         queue(w, asio_inbuf_bytes(&w->from->in), n);
-    asio_inbuf_free(&w->from->in);
+    asio_inbuf_free(&w->from->in, &w->relay->rt->blocks);
     asio_stream_flush(w->to);
 }
 

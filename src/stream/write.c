@@ -74,7 +74,7 @@ static void stream_write_hand_over(struct asio_stream *s)
         asio_stream_write_fail(s, status);
         return;
     }
-    s->sending = true;
+    s->sending = s->out.lent = true;
 }
 
 /* Everything is sent. */
@@ -114,7 +114,7 @@ void asio_stream_flush(struct asio_stream *s)
 
 void asio_stream_sent(struct asio_stream *s, size_t bytes, int status)
 {
-    s->sending = false;
+    s->sending = s->out.lent = false;
     asio_rt_sending_ends(s->rt);
     if (status < 0) {
         asio_stream_write_fail(s, status);
@@ -154,8 +154,9 @@ static int queue_large(lua_State *L, struct asio_stream *s, int index, const cha
     if ((size_t)sent == n)
         return 0;
     int ref = asio_rt_anchor(s->rt, L, index);
-    int status =
-        ref == LUA_NOREF ? UV_ENOMEM : asio_outbuf_refer(&s->out, bytes + sent, n - (size_t)sent, ref);
+    int status = ref == LUA_NOREF
+        ? UV_ENOMEM
+        : asio_outbuf_refer(&s->out, &s->rt->out_env, bytes + sent, n - (size_t)sent, ref);
     if (status == 0)
         return 0;
     if (ref != LUA_NOREF)
