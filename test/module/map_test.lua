@@ -42,6 +42,23 @@ function T.test_the_map_names_every_file_of_src()
   lu.assertEquals(sorted(wrong), {})
 end
 
+-- The table of folders says the same as the one that lint checks.
+function T.test_the_map_says_what_each_folder_may_include()
+  local checked, written = {}, {}
+  for line in io.lines(t.root .. 'tools/includes.lua') do
+    local folder, lower = line:match "^  (%w+) = '([%w ]*)',"
+    if folder and folder ~= 'module' then checked[folder] = lower end
+  end
+  for line in io.lines(t.root .. 'docs/architecture.md') do
+    local folder, lower = line:match '^| `src/(%w+)` | [^|]+ | ([^|]+) |$'
+    if folder and folder ~= 'module' then
+      written[folder] = lower == '-' and '' or lower:gsub(',', '')
+    end
+  end
+  for folder, lower in pairs(written) do lu.assertEquals(lower, checked[folder], folder) end
+  lu.assertEquals(written.base, '')
+end
+
 -- The anchor that GitHub makes of a heading.
 local function anchor(heading)
   return (heading:lower():gsub('[^%w%s_-]', ''):gsub('%s', '-'))
