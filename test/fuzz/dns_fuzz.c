@@ -133,8 +133,8 @@ static bool look(const struct maker *m, uint16_t type)
     volatile unsigned sum = 0;
     unsigned char *exact = malloc(m->length ? m->length : 1);
     memcpy(exact, m->bytes, m->length);
-    int status = dns_answer(&allocator, exact, m->length, type, &answer, &keep);
-    dns_negative(exact, m->length);
+    int status = asio_ares_dns_answer(&allocator, exact, m->length, type, &answer, &keep);
+    asio_ares_dns_negative(exact, m->length);
     free(exact);
     if ((status == 0) != (answer != NULL) || (answer && answer->count == 0) || keep > KEEP_MAX)
         abort();

@@ -31,7 +31,8 @@ static struct entry **ares_cache_bucket(struct cache *c, uint32_t hash)
     return &c->buckets[(hash ^ hash >> 16) % CACHE_BUCKETS];
 }
 
-struct entry *cache_find(struct cache *c, const struct channel *channel, uint16_t type, const char *name)
+struct entry *asio_ares_cache_find(
+    struct cache *c, const struct channel *channel, uint16_t type, const char *name)
 {
     uint32_t hash = ares_cache_hash_of(type, name);
     struct entry *e = *ares_cache_bucket(c, hash);
@@ -41,7 +42,7 @@ struct entry *cache_find(struct cache *c, const struct channel *channel, uint16_
     return e;
 }
 
-struct entry *cache_add(struct cache *c, struct channel *channel, uint16_t type, const char *name)
+struct entry *asio_ares_cache_add(struct cache *c, struct channel *channel, uint16_t type, const char *name)
 {
     size_t size = strlen(name) + 1;
     struct entry *e = c->mem->malloc(sizeof *e + size);
@@ -61,7 +62,7 @@ struct entry *cache_add(struct cache *c, struct channel *channel, uint16_t type,
 
 /* ---- by last use -------------------------------------------------------------------------- */
 
-static void push_newest(struct cache *c, struct entry *e)
+static void ares_cache_push_newest(struct cache *c, struct entry *e)
 {
     e->newer = NULL;
     e->older = c->newest;
@@ -72,7 +73,7 @@ static void push_newest(struct cache *c, struct entry *e)
     c->newest = e;
 }
 
-static void unlink_use(struct cache *c, struct entry *e)
+static void ares_cache_unlink_use(struct cache *c, struct entry *e)
 {
     if (e->newer)
         e->newer->older = e->older;
@@ -84,26 +85,28 @@ static void unlink_use(struct cache *c, struct entry *e)
         c->oldest = e->newer;
 }
 
-void cache_touch(struct cache *c, struct entry *e)
+void asio_ares_cache_touch(struct cache *c, struct entry *e)
 {
-    unlink_use(c, e);
-    push_newest(c, e);
+    ares_cache_unlink_use(c, e);
+    ares_cache_push_newest(c, e);
 }
 
-void cache_keep(struct cache *c, struct entry *e, int status, struct asio_answer *answer, uint64_t until)
+void asio_ares_cache_keep(
+    struct cache *c, struct entry *e, int status, struct asio_answer *answer, uint64_t until)
 {
     e->flying = false;
+    e->line = NULL;
     e->status = status;
     e->answer = answer;
     e->until = until;
-    push_newest(c, e);
+    ares_cache_push_newest(c, e);
     if (++c->kept > CACHE_ENTRIES_MAX)
-        cache_drop(c, c->oldest);
+        asio_ares_cache_drop(c, c->oldest);
 }
 
 /* ---- forgetting --------------------------------------------------------------------------- */
 
-static void unlist(struct cache *c, struct entry *e)
+static void ares_cache_unlist(struct cache *c, struct entry *e)
 {
     struct entry **link = ares_cache_bucket(c, e->hash);
     if (!e->listed)
@@ -114,18 +117,18 @@ static void unlist(struct cache *c, struct entry *e)
     e->listed = false;
 }
 
-void cache_drop(struct cache *c, struct entry *e)
+void asio_ares_cache_drop(struct cache *c, struct entry *e)
 {
-    unlist(c, e);
+    ares_cache_unlist(c, e);
     if (!e->flying) {
-        unlink_use(c, e);
+        ares_cache_unlink_use(c, e);
         c->kept--;
     }
     asio_answer_release(c->mem, e->answer);
     c->mem->free(e);
 }
 
-void cache_clear(struct cache *c, const struct channel *channel)
+void asio_ares_cache_clear(struct cache *c, const struct channel *channel)
 {
     for (int i = 0; i < CACHE_BUCKETS; i++) {
         struct entry *e = c->buckets[i];
@@ -134,9 +137,9 @@ void cache_clear(struct cache *c, const struct channel *channel)
             if (channel && e->channel != channel)
                 ;
             else if (e->flying)
-                unlist(c, e);
+                ares_cache_unlist(c, e);
             else
-                cache_drop(c, e);
+                asio_ares_cache_drop(c, e);
             e = following;
         }
     }

@@ -1,144 +1,147 @@
 /* SPDX-License-Identifier: MIT
- * c-ares in the runtime's loop; see channel.h. */
+ * c-ares in the runtime's loop: its sockets are watched there, its deadlines are in the runtime's heap; see
+ * channel.h. */
 #include "plugins/ares/channel.h"
 
-#include "plugins/ares/ares.h"
 #include "plugins/ares/dns.h"
 
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum {
-    TIMEOUT = 2,             /* seconds that a name server has for its first answer, then twice that... */
-    TRIES = 3,               /* ...so often; resolv.conf can say otherwise */
-    MANY = 64,               /* questions under way */
-    RECEIVE_BUFFER = 1 << 20 /* answers of a thousand questions that come at once */
+    MANY = 64,           /* questions under way of one line */
+    LINE_QUESTIONS = 16, /* that a line takes before there is a new one */
+    LINES_MAX = 32       /* each has 80 KB in c-ares, and a socket for each server that was asked */
 };
 
-const char channel_conf_path[] = "/etc/resolv.conf";
+struct line {
+    struct line *next;
+    struct channel *channel;
+    ares_channel c;
+    struct asio_timer timer; /* when c-ares wants to look at its deadlines */
+    struct link *links;
+    unsigned opened; /* sockets, ever */
+    unsigned asked;  /* questions since it had nothing under way */
+    unsigned flying; /* questions under way */
+    unsigned wanted; /* of which light threads wait for */
+    int failure;     /* of what c-ares cannot be told: gives all questions up; 0: none */
+};
 
 struct link {
     struct link *next;
-    struct channel *channel;
+    struct line *line;
     struct asio_fd_watch *watch;
     ares_socket_t fd;
 };
 
+static void ares_channel_settle_line(struct line *l);
+
 /* ---- sockets ------------------------------------------------------------------------------ */
 
-static void on_events(void *arg, int events)
+static void ares_channel_process(struct line *l, ares_socket_t readable, ares_socket_t writable)
 {
-    struct link *l = arg;
-    struct channel *ch = l->channel;
-    struct resolver *r = ch->resolver;
-    ares_socket_t fd = l->fd; /* the link may go with the socket */
-    ares_process_fd(
-        ch->c, events & UV_READABLE ? fd : ARES_SOCKET_BAD, events & UV_WRITABLE ? fd : ARES_SOCKET_BAD);
-    channel_settle(ch);
-    resolver_tell(r);
+    struct asio_ares_env *env = l->channel->env;
+    ares_process_fd(l->c, readable, writable);
+    ares_channel_settle_line(l);
+    env->returned(env);
 }
 
-static struct link **find_link(struct channel *ch, ares_socket_t fd)
+static void ares_channel_on_events(void *arg, int events)
 {
-    struct link **at = &ch->links;
+    struct link *k = arg;
+    ares_channel_process(k->line, events & UV_READABLE ? k->fd : ARES_SOCKET_BAD,
+        events & UV_WRITABLE ? k->fd : ARES_SOCKET_BAD);
+}
+
+static struct link **ares_channel_find_link(struct line *l, ares_socket_t fd)
+{
+    struct link **at = &l->links;
     while (*at && (*at)->fd != fd)
         at = &(*at)->next;
     return at;
 }
 
-static struct link *open_link(struct channel *ch, ares_socket_t fd)
+static struct link *ares_channel_open_link(struct line *l, ares_socket_t fd, int *status)
 {
-    const struct asio_plugin *core = ch->resolver->core;
-    int status;
-    struct link *l = core->mem->allocator->malloc(sizeof *l);
-    if (!l)
+    const struct asio_ares_env *env = l->channel->env;
+    const struct asio_allocator *mem = env->core->mem->allocator;
+    struct link *k = mem->malloc(sizeof *k);
+    *status = UV_ENOMEM;
+    if (!k)
         return NULL;
-    l->channel = ch;
-    l->fd = fd;
-    l->watch = core->loop->watch_open(ch->resolver->rt, fd, on_events, l, &status);
-    if (!l->watch) {
-        core->mem->allocator->free(l);
+    k->line = l;
+    k->fd = fd;
+    k->watch = env->core->loop->watch_open(env->rt, fd, ares_channel_on_events, k, status);
+    if (!k->watch) {
+        mem->free(k);
         return NULL;
     }
-    l->next = ch->links;
-    ch->links = l;
-    ch->opened++;
-    return l;
+    k->next = l->links;
+    l->links = k;
+    l->opened++;
+    return k;
 }
 
-static void close_link(struct channel *ch, struct link **at)
+static void ares_channel_close_link(struct line *l, struct link **at)
 {
-    struct link *l = *at;
-    *at = l->next;
-    ch->resolver->core->loop->watch_close(l->watch);
-    ch->resolver->core->mem->allocator->free(l);
+    const struct asio_plugin *core = l->channel->env->core;
+    struct link *k = *at;
+    *at = k->next;
+    core->loop->watch_close(k->watch);
+    core->mem->allocator->free(k);
 }
 
 /* c-ares opens, uses (readable, writable: what it waits for) or is about to close a socket. */
-static void on_socket(void *data, ares_socket_t fd, int readable, int writable)
+static void ares_channel_on_socket(void *data, ares_socket_t fd, int readable, int writable)
 {
-    struct channel *ch = data;
-    struct link **at = find_link(ch, fd), *l = *at;
-    int events = (readable ? UV_READABLE : 0) | (writable ? UV_WRITABLE : 0);
+    struct line *l = data;
+    struct link **at = ares_channel_find_link(l, fd), *k = *at;
+    int events = (readable ? UV_READABLE : 0) | (writable ? UV_WRITABLE : 0), status = 0;
     if (!events) {
-        if (l)
-            close_link(ch, at);
+        if (k)
+            ares_channel_close_link(l, at);
         return;
     }
-    if (!l)
-        l = open_link(ch, fd);
-    if (!l || ch->resolver->core->loop->watch_set(l->watch, events) < 0)
-        ch->out_of_memory = true; /* c-ares cannot be told here */
+    if (!k)
+        k = ares_channel_open_link(l, fd, &status);
+    if (k)
+        status = l->channel->env->core->loop->watch_set(k->watch, events);
+    if (status < 0)
+        l->failure = status;
 }
 
 /* ---- deadlines ---------------------------------------------------------------------------- */
 
 static void ares_channel_on_timer(struct asio_timer *t)
 {
-    struct channel *ch = ASIO_CONTAINER(t, struct channel, timer);
-    struct resolver *r = ch->resolver;
-    ares_process_fd(ch->c, ARES_SOCKET_BAD, ARES_SOCKET_BAD);
-    channel_settle(ch);
-    resolver_tell(r);
+    ares_channel_process(ASIO_CONTAINER(t, struct line, timer), ARES_SOCKET_BAD, ARES_SOCKET_BAD);
 }
 
 /* c-ares goes through all questions to say which is due first. So with many it is asked only when the time has
  * come: no question that was sent since is due earlier than one that is sent now. */
-static void arm(struct channel *ch)
+static void ares_channel_arm(struct line *l)
 {
-    const struct asio_plugin *core = ch->resolver->core;
-    uint64_t now = core->loop->now(), at = now + ch->patience;
+    const struct asio_ares_env *env = l->channel->env;
+    uint64_t now = env->core->loop->now(), at = now + (uint64_t)l->channel->conf.timeout * 1000000000;
     struct timeval tv;
-    if (ch->flying == 0) {
-        asio_timer_clear(&ch->timer);
+    if (l->flying == 0) {
+        asio_timer_clear(&l->timer);
         return;
     }
-    if (ch->flying > MANY && ch->timer.at != ASIO_NEVER)
-        at = ch->timer.at < at ? ch->timer.at : at;
-    else if (ares_timeout(ch->c, NULL, &tv))
+    if (l->flying > MANY && l->timer.at != ASIO_NEVER)
+        at = l->timer.at < at ? l->timer.at : at;
+    else if (ares_timeout(l->c, NULL, &tv))
         at = now + (uint64_t)tv.tv_sec * 1000000000 + (uint64_t)tv.tv_usec * 1000 + 1000000;
-    if (core->loop->timer_set(ch->resolver->rt, &ch->timer, at) < 0)
-        ch->out_of_memory = true;
+    int status = env->core->loop->timer_set(env->rt, &l->timer, at);
+    if (status < 0)
+        l->failure = status;
 }
 
-void channel_settle(struct channel *ch)
-{
-    arm(ch);
-    if (ch->flying > 0 && (ch->wanted == 0 || ch->out_of_memory)) {
-        ares_cancel(ch->c);
-        asio_timer_clear(&ch->timer);
-    }
-    ch->out_of_memory = false;
-    if (ch->retired && ch->flying == 0)
-        channel_free(ch);
-}
+/* ---- lines -------------------------------------------------------------------------------- */
 
-/* ---- questions ---------------------------------------------------------------------------- */
-
-static int status_of(const struct channel *ch, int status)
+static int ares_channel_status(const struct line *l, int result)
 {
-    switch (status) {
+    int obstacle;
+    switch (result) {
     case ARES_SUCCESS:
         return 0;
     case ARES_ENODATA:
@@ -147,44 +150,134 @@ static int status_of(const struct channel *ch, int status)
     case ARES_EBADNAME:
     case ARES_EBADQUERY:
         return UV_EAI_NONAME;
-    case ARES_ESERVFAIL: /* nobody has answered, or somebody who cannot now, or does not want to */
+    case ARES_ECONNREFUSED: /* of all servers; c-ares says the same when it can make no socket */
+    case ARES_ETIMEOUT:
+        obstacle = asio_ares_conf_obstacle();
+        return obstacle < 0 ? obstacle : UV_EAI_AGAIN;
+    case ARES_ESERVFAIL: /* a server does not answer now, or does not want to */
     case ARES_EREFUSED:  /* these two as such from c-ares 1.2x on */
     case ARES_ENOTIMP:
-    case ARES_ETIMEOUT:
-    case ARES_ECONNREFUSED:
     case ARES_EOF:
         return UV_EAI_AGAIN;
     case ARES_ENOMEM:
         return UV_ENOMEM;
     case ARES_ECANCELLED:
     case ARES_EDESTRUCTION:
-        return ch->out_of_memory ? UV_ENOMEM : UV_ECANCELED;
+        return l && l->failure < 0 ? l->failure : UV_ECANCELED;
     default:
         return UV_EAI_FAIL;
     }
 }
 
-static void on_answer(void *arg, int result, int timeouts, unsigned char *bytes, int length)
+/* Around opening c-ares nothing may have been missing that it does without in silence. */
+static int ares_channel_open_ares(struct channel *ch, struct line *l)
 {
-    struct entry *e = arg;
-    struct channel *ch = e->channel;
-    const struct asio_plugin *core = ch->resolver->core;
-    struct asio_answer *answer = NULL;
-    uint32_t keep = 0;
-    int status = status_of(ch, result);
-    if (status == 0)
-        status = dns_answer(core->mem->allocator, bytes, (size_t)length, e->type, &answer, &keep);
-    else if (bytes && (result == ARES_ENODATA || result == ARES_ENOTFOUND))
-        keep = dns_negative(bytes, (size_t)length);
-    if (answer)
-        answer->received = core->loop->now();
-    ch->flying--;
-    resolver_complete(ch->resolver, e, status, answer, keep);
+    const struct asio_allocator *mem = ch->env->core->mem->allocator;
+    int status = asio_ares_conf_obstacle();
+    if (status < 0)
+        return status;
+    int result = asio_ares_conf_open(&ch->conf, mem, ares_channel_on_socket, l, &l->c);
+    if (result != ARES_SUCCESS)
+        return ares_channel_status(NULL, result);
+    status = asio_ares_conf_obstacle();
+    if (status < 0)
+        ares_destroy(l->c);
+    return status;
 }
 
-/* What has come so far. All questions to a server share a socket, and when nobody listens there, the error that
- * an earlier one has left would be taken for the next one's, and the earlier one wait for its time-out. */
-static void fetch(struct channel *ch)
+static int ares_channel_open_line(struct channel *ch)
+{
+    const struct asio_plugin *core = ch->env->core;
+    struct line *l = core->mem->allocator->malloc(sizeof *l);
+    if (!l)
+        return UV_ENOMEM;
+    memset(l, 0, sizeof *l);
+    l->channel = ch;
+    core->loop->timer_init(&l->timer, ares_channel_on_timer);
+    int status = ares_channel_open_ares(ch, l);
+    if (status < 0) {
+        core->mem->allocator->free(l);
+        return status;
+    }
+    l->next = ch->lines;
+    ch->lines = l;
+    ch->lines_count++;
+    ch->current = l;
+    return 0;
+}
+
+static void ares_channel_free_line(struct line *l)
+{
+    struct channel *ch = l->channel;
+    const struct asio_plugin *core = ch->env->core;
+    struct line **at = &ch->lines;
+    while (*at != l)
+        at = &(*at)->next;
+    *at = l->next;
+    ch->lines_count--;
+    ares_destroy(l->c);
+    while (l->links) /* none: c-ares has closed its sockets */
+        ares_channel_close_link(l, &l->links);
+    core->loop->timer_remove(ch->env->rt, &l->timer);
+    core->mem->allocator->free(l);
+}
+
+/* c-ares has returned. The line, and a retired channel, may be gone afterwards. */
+static void ares_channel_settle_line(struct line *l)
+{
+    struct channel *ch = l->channel;
+    ares_channel_arm(l);
+    if (l->flying > 0 && (l->wanted == 0 || l->failure < 0)) {
+        ares_cancel(l->c);
+        asio_timer_clear(&l->timer);
+    }
+    l->failure = 0;
+    if (ch->retired && ch->flying == 0)
+        asio_ares_channel_free(ch);
+    else if (l != ch->current && l->flying == 0)
+        ares_channel_free_line(l);
+}
+
+/* The line for the next question: a new one when the current has taken its share. Once there are many, or when no
+ * new one can be opened, they take turns. */
+static struct line *ares_channel_next_line(struct channel *ch)
+{
+    struct line *l = ch->current;
+    if (l->flying == 0) /* its next question opens a new socket */
+        l->asked = 0;
+    if (l->asked < LINE_QUESTIONS)
+        return l;
+    if (ch->lines_count >= LINES_MAX || ares_channel_open_line(ch) < 0)
+        ch->current = l->next ? l->next : ch->lines;
+    return ch->current;
+}
+
+/* ---- questions ---------------------------------------------------------------------------- */
+
+static void ares_channel_on_answer(void *arg, int result, int timeouts, unsigned char *bytes, int length)
+{
+    struct entry *e = arg;
+    struct line *l = e->line;
+    struct asio_ares_env *env = l->channel->env;
+    struct asio_answer *answer = NULL;
+    uint32_t keep = 0;
+    int status = ares_channel_status(l, result);
+    if (status == 0)
+        status =
+            asio_ares_dns_answer(env->core->mem->allocator, bytes, (size_t)length, e->type, &answer, &keep);
+    else if (bytes && (result == ARES_ENODATA || result == ARES_ENOTFOUND))
+        keep = asio_ares_dns_negative(bytes, (size_t)length);
+    if (answer)
+        answer->received = env->core->loop->now();
+    l->flying--;
+    l->channel->flying--;
+    env->answered(env, e, status, answer, keep);
+}
+
+/* What has come so far. All questions of a line to a server share a socket: when the server's port is closed, the
+ * error that an earlier question has left would be taken for the next one's, and the earlier one would wait for its
+ * time-out. */
+static void ares_channel_fetch(struct line *l)
 {
     enum { SOCKETS = 8, ROUNDS = 8 }; /* c-ares tries again at once, on a new socket */
     unsigned opened;
@@ -192,169 +285,88 @@ static void fetch(struct channel *ch)
     do {
         ares_socket_t fds[SOCKETS];
         int n = 0;
-        opened = ch->opened;
-        for (struct link *l = ch->links; l && n < SOCKETS; l = l->next)
-            fds[n++] = l->fd;
+        opened = l->opened;
+        for (struct link *k = l->links; k && n < SOCKETS; k = k->next)
+            fds[n++] = k->fd;
         while (n-- > 0)
-            if (*find_link(ch, fds[n]))
-                ares_process_fd(ch->c, fds[n], ARES_SOCKET_BAD);
-    } while (ch->opened != opened && ++rounds < ROUNDS);
+            if (*ares_channel_find_link(l, fds[n]))
+                ares_process_fd(l->c, fds[n], ARES_SOCKET_BAD);
+    } while (l->opened != opened && ++rounds < ROUNDS);
 }
 
-void channel_ask(struct channel *ch, struct entry *e)
+void asio_ares_channel_ask(struct channel *ch, struct entry *e)
 {
     enum { CLASS_IN = 1 };
-    if (ch->flying > 0)
-        fetch(ch);
+    struct line *l = ares_channel_next_line(ch);
+    if (l->flying > 0)
+        ares_channel_fetch(l);
+    ch->used_at = ch->env->core->loop->now();
+    e->line = l;
+    l->wanted++;
+    l->asked++;
+    l->flying++;
     ch->flying++;
-    ch->used_at = ch->resolver->core->loop->now();
-    ares_search(ch->c, e->name, CLASS_IN, e->type, on_answer, e);
+    ares_search(l->c, e->name, CLASS_IN, e->type, ares_channel_on_answer, e);
+    ares_channel_settle_line(l);
+}
+
+void asio_ares_channel_want(struct entry *e)
+{
+    e->line->wanted++;
+}
+
+void asio_ares_channel_unwant(struct entry *e)
+{
+    e->line->wanted--;
+}
+
+void asio_ares_channel_settle(struct entry *e)
+{
+    if (e->line->wanted == 0)
+        ares_channel_settle_line(e->line);
 }
 
 /* ---- opening ------------------------------------------------------------------------------ */
 
-struct patience {
-    int timeout, tries;
-};
-
-static void ares_channel_read_option(const char *word, struct patience *p)
+struct channel *asio_ares_channel_open(
+    struct asio_ares_env *env, const struct sockaddr_storage *servers, unsigned count, int *status)
 {
-    int n;
-    if (sscanf(word, "timeout:%d", &n) == 1)
-        p->timeout = n < 1 ? 1 : n > 30 ? 30 : n;
-    if (sscanf(word, "attempts:%d", &n) == 1)
-        p->tries = n < 1 ? 1 : n > 5 ? 5 : n;
-}
-
-static void read_options(char *text, struct patience *p)
-{
-    for (char *word = text; *word;) {
-        size_t length = strcspn(word, " \t\r\n");
-        ares_channel_read_option(word, p);
-        word += length;
-        word += strspn(word, " \t\r\n");
-    }
-}
-
-/* "options timeout:N attempts:N": before 1.2x c-ares reads neither. The environment comes last. */
-static struct patience read_patience(void)
-{
-    struct patience p = { TIMEOUT, TRIES };
-    char line[512];
-    FILE *file = fopen(channel_conf_path, "r");
-    while (file && fgets(line, sizeof line, file))
-        if (strncmp(line, "options", 7) == 0)
-            read_options(line + 7 + strspn(line + 7, " \t"), &p);
-    if (file)
-        fclose(file);
-    const char *environment = getenv("RES_OPTIONS");
-    if (environment && strlen(environment) < sizeof line) {
-        strcpy(line, environment);
-        read_options(line, &p);
-    }
-    return p;
-}
-
-static int set_servers(struct channel *ch)
-{
-    const struct asio_allocator *mem = ch->resolver->core->mem->allocator;
-    struct ares_addr_port_node *nodes = mem->malloc(ch->servers_count * sizeof *nodes);
-    if (!nodes)
-        return ARES_ENOMEM;
-    memset(nodes, 0, ch->servers_count * sizeof *nodes);
-    for (unsigned i = 0; i < ch->servers_count; i++) {
-        const struct sockaddr_in *in = (const struct sockaddr_in *)&ch->servers[i];
-        const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)&ch->servers[i];
-        nodes[i].family = ch->servers[i].ss_family;
-        if (nodes[i].family == AF_INET)
-            memcpy(&nodes[i].addr, &in->sin_addr, sizeof in->sin_addr);
-        else
-            memcpy(&nodes[i].addr, &in6->sin6_addr, sizeof in6->sin6_addr);
-        nodes[i].udp_port = nodes[i].tcp_port =
-            ntohs(nodes[i].family == AF_INET ? in->sin_port : in6->sin6_port);
-        nodes[i].next = i + 1 < ch->servers_count ? &nodes[i + 1] : NULL;
-    }
-    int status = ares_set_servers_ports(ch->c, nodes);
-    mem->free(nodes);
-    return status;
-}
-
-/* Servers that were named are asked for exactly the name: what the system adds to names is for its own. */
-static int ares_channel_init(struct channel *ch)
-{
-    struct patience p = read_patience();
-    struct ares_options o;
-    int mask = ARES_OPT_SOCK_STATE_CB | ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_RCVBUF;
-    memset(&o, 0, sizeof o);
-    o.sock_state_cb = on_socket;
-    o.sock_state_cb_data = ch;
-    o.timeout = p.timeout * 1000;
-    ch->patience = (uint64_t)p.timeout * 1000000000;
-    o.tries = p.tries;
-    o.socket_receive_buffer_size = RECEIVE_BUFFER;
-    if (ch->servers_count > 0) {
-        mask |= ARES_OPT_FLAGS;
-        o.flags = ARES_FLAG_NOSEARCH | ARES_FLAG_NOALIASES;
-    }
-#ifdef ARES_OPT_QUERY_CACHE /* later ones have a cache of their own, which `cache = false` would not pass by */
-    mask |= ARES_OPT_QUERY_CACHE;
-#endif
-    int status = ares_init_options(&ch->c, &o, mask);
-    if (status != ARES_SUCCESS)
-        return status;
-    if (ch->servers_count > 0)
-        status = set_servers(ch);
-    if (status != ARES_SUCCESS)
-        ares_destroy(ch->c);
-    return status;
-}
-
-struct channel *channel_open(
-    struct resolver *r, const struct sockaddr_storage *servers, unsigned count, int *status)
-{
-    struct channel *ch = r->core->mem->allocator->malloc(sizeof *ch + count * sizeof *servers);
+    const struct asio_allocator *mem = env->core->mem->allocator;
+    struct channel *ch = mem->malloc(sizeof *ch + count * sizeof *servers);
     *status = UV_ENOMEM;
     if (!ch)
         return NULL;
     memset(ch, 0, sizeof *ch);
-    ch->resolver = r;
-    ch->servers_count = count;
+    ch->env = env;
+    ch->conf.servers = ch->servers;
+    ch->conf.servers_count = count;
     if (count > 0)
         memcpy(ch->servers, servers, count * sizeof *servers);
-    r->core->loop->timer_init(&ch->timer, ares_channel_on_timer);
-    int result = ares_channel_init(ch);
-    if (result != ARES_SUCCESS) {
-        *status = status_of(ch, result);
-        r->core->mem->allocator->free(ch);
+    *status = asio_ares_conf_read(&ch->conf);
+    if (*status == 0)
+        *status = ares_channel_open_line(ch);
+    if (*status < 0) {
+        mem->free(ch);
         return NULL;
     }
-    ch->next = r->channels;
-    r->channels = ch;
+    ch->next = env->channels;
+    env->channels = ch;
     return ch;
 }
 
-void channel_free(struct channel *ch)
+void asio_ares_channel_free(struct channel *ch)
 {
-    struct resolver *r = ch->resolver;
-    struct channel **link = &r->channels;
-    while (*link != ch)
-        link = &(*link)->next;
-    *link = ch->next;
-    ares_destroy(ch->c);
-    while (ch->links) /* none: c-ares has closed its sockets */
-        close_link(ch, &ch->links);
-    r->core->loop->timer_remove(r->rt, &ch->timer);
-    r->core->mem->allocator->free(ch);
+    struct asio_ares_env *env = ch->env;
+    struct channel **at = &env->channels;
+    while (*at != ch)
+        at = &(*at)->next;
+    *at = ch->next;
+    while (ch->lines)
+        ares_channel_free_line(ch->lines);
+    env->core->mem->allocator->free(ch);
 }
 
-bool channel_uses_hosts(struct channel *ch)
+bool asio_ares_channel_uses_hosts(const struct channel *ch)
 {
-    struct ares_options o;
-    int mask;
-    memset(&o, 0, sizeof o);
-    bool uses = true;
-    if (ares_save_options(ch->c, &o, &mask) == ARES_SUCCESS && o.lookups)
-        uses = strchr(o.lookups, 'f') != NULL;
-    ares_destroy_options(&o);
-    return uses;
+    return asio_ares_conf_uses_hosts(ch->current->c);
 }

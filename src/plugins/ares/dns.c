@@ -15,7 +15,7 @@ enum {
     TYPE_SOA = 6,
     NEGATIVE_MAX = 30, /* seconds; briefly: names are set up just after they were found missing */
     NEGATIVE_UNKNOWN = 1,
-    KEEP_MAX = 24 * 60 * 60,
+    KEEP_MAX = 24 * 60 * 60, /* seconds: a ttl of 2^31-1 s would outlive any change of the zone */
 };
 
 struct message {
@@ -35,20 +35,20 @@ struct rr {
     size_t data, length; /* where its data lies */
 };
 
-static uint16_t get16(const unsigned char *p)
+static uint16_t ares_dns_get16(const unsigned char *p)
 {
     return (uint16_t)(p[0] << 8 | p[1]);
 }
 
-static uint32_t get32(const unsigned char *p)
+static uint32_t ares_dns_get32(const unsigned char *p)
 {
-    return (uint32_t)get16(p) << 16 | get16(p + 2);
+    return (uint32_t)ares_dns_get16(p) << 16 | ares_dns_get16(p + 2);
 }
 
 /* ---- names -------------------------------------------------------------------------------- */
 
 /* Pointers lead strictly backwards, so that following them ends. *at moves behind the name. */
-static bool read_name(const struct message *m, size_t *at, struct name *name)
+static bool ares_dns_read_name(const struct message *m, size_t *at, struct name *name)
 {
     size_t pos = *at, limit = m->length;
     bool jumped = false;
@@ -60,7 +60,7 @@ static bool read_name(const struct message *m, size_t *at, struct name *name)
         if (n >= 0xc0) {
             if (pos + 1 >= limit)
                 return false;
-            size_t target = (size_t)(get16(m->bytes + pos) & 0x3fff);
+            size_t target = (size_t)(ares_dns_get16(m->bytes + pos) & 0x3fff);
             if (target >= pos)
                 return false;
             if (!jumped)
@@ -98,7 +98,7 @@ static bool ares_dns_same_name(const struct name *a, const struct name *b)
     return true;
 }
 
-static size_t put_byte(char *text, unsigned char c)
+static size_t ares_dns_put_byte(char *text, unsigned char c)
 {
     if (c == '.' || c == '\\') {
         text[0] = '\\';
@@ -116,8 +116,8 @@ static size_t put_byte(char *text, unsigned char c)
     return 4;
 }
 
-/* As people write it, without the last dot; the root is "." */
-static size_t name_text(const struct name *name, char text[TEXT_MAX])
+/* As text, without the last dot; the root is "." */
+static size_t ares_dns_name_text(const struct name *name, char text[TEXT_MAX])
 {
     size_t length = 0, at = 0;
     while (name->bytes[at]) {
@@ -125,7 +125,7 @@ static size_t name_text(const struct name *name, char text[TEXT_MAX])
             text[length++] = '.';
         size_t end = at + 1 + name->bytes[at];
         for (at++; at < end; at++)
-            length += put_byte(text + length, name->bytes[at]);
+            length += ares_dns_put_byte(text + length, name->bytes[at]);
     }
     if (length == 0)
         text[length++] = '.';
@@ -134,54 +134,56 @@ static size_t name_text(const struct name *name, char text[TEXT_MAX])
 
 /* ---- records ------------------------------------------------------------------------------ */
 
-static bool read_rr(const struct message *m, size_t *at, struct rr *r)
+static bool ares_dns_read_rr(const struct message *m, size_t *at, struct rr *r)
 {
-    if (!read_name(m, at, &r->owner) || *at + 10 > m->length)
+    if (!ares_dns_read_name(m, at, &r->owner) || *at + 10 > m->length)
         return false;
     const unsigned char *p = m->bytes + *at;
-    r->type = get16(p);
-    r->class = get16(p + 2);
-    r->ttl = get32(p + 4);
+    r->type = ares_dns_get16(p);
+    r->class = ares_dns_get16(p + 2);
+    r->ttl = ares_dns_get32(p + 4);
     if (r->ttl > 0x7fffffff) /* RFC 2181: as zero */
         r->ttl = 0;
-    r->length = get16(p + 8);
+    if (r->ttl > KEEP_MAX)
+        r->ttl = KEEP_MAX;
+    r->length = ares_dns_get16(p + 8);
     r->data = *at + 10;
     *at = r->data + r->length;
     return *at <= m->length;
 }
 
 /* Where the answers begin, and the name they are about. One question, as was asked. */
-static bool read_question(const struct message *m, size_t *at, struct name *name)
+static bool ares_dns_read_question(const struct message *m, size_t *at, struct name *name)
 {
-    if (m->length < HEADER || get16(m->bytes + 4) != 1)
+    if (m->length < HEADER || ares_dns_get16(m->bytes + 4) != 1)
         return false;
     *at = HEADER;
-    if (!read_name(m, at, name) || *at + 4 > m->length)
+    if (!ares_dns_read_name(m, at, name) || *at + 4 > m->length)
         return false;
     *at += 4;
     return true;
 }
 
-static unsigned answers_of(const struct message *m)
+static unsigned ares_dns_answers_of(const struct message *m)
 {
-    return get16(m->bytes + 6);
+    return ares_dns_get16(m->bytes + 6);
 }
 
 /* The name at the end of the aliases, wherever they stand among the answers, and the least of their ttls. */
-static bool follow_aliases(const struct message *m, size_t answers, struct name *name, uint32_t *ttl)
+static bool ares_dns_follow_aliases(const struct message *m, size_t answers, struct name *name, uint32_t *ttl)
 {
     struct rr r;
     bool moved = true;
     for (int i = 0; i < ALIASES_MAX && moved; i++) {
         size_t at = answers;
         moved = false;
-        for (unsigned n = answers_of(m); n > 0; n--) {
-            if (!read_rr(m, &at, &r))
+        for (unsigned n = ares_dns_answers_of(m); n > 0; n--) {
+            if (!ares_dns_read_rr(m, &at, &r))
                 return false;
             if (r.type != TYPE_CNAME || r.class != CLASS_IN || !ares_dns_same_name(&r.owner, name))
                 continue;
             size_t data = r.data;
-            if (!read_name(m, &data, name))
+            if (!ares_dns_read_name(m, &data, name))
                 return false;
             if (r.ttl < *ttl)
                 *ttl = r.ttl;
@@ -196,17 +198,17 @@ static bool follow_aliases(const struct message *m, size_t answers, struct name 
 /* Each writes what becomes of a record to text (at least the record's length and TEXT_MAX) and says how
  * much that is; -1: not well formed. */
 
-static long take_name(const struct message *m, const struct rr *r, size_t skip, char *text)
+static long ares_dns_take_name(const struct message *m, const struct rr *r, size_t skip, char *text)
 {
     struct name name;
     size_t at = r->data + skip;
-    if (r->length < skip + 1 || !read_name(m, &at, &name) || at != r->data + r->length)
+    if (r->length < skip + 1 || !ares_dns_read_name(m, &at, &name) || at != r->data + r->length)
         return -1;
-    return (long)name_text(&name, text);
+    return (long)ares_dns_name_text(&name, text);
 }
 
 /* Character strings, one behind the other. */
-static long take_text(const struct message *m, const struct rr *r, char *text)
+static long ares_dns_take_text(const struct message *m, const struct rr *r, char *text)
 {
     const unsigned char *p = m->bytes + r->data, *end = p + r->length;
     long length = 0;
@@ -223,7 +225,7 @@ static long take_text(const struct message *m, const struct rr *r, char *text)
     return length;
 }
 
-static long take_address(const struct message *m, const struct rr *r, size_t size, char *text)
+static long ares_dns_take_address(const struct message *m, const struct rr *r, size_t size, char *text)
 {
     if (r->length != size)
         return -1;
@@ -231,30 +233,31 @@ static long take_address(const struct message *m, const struct rr *r, size_t siz
     return (long)size;
 }
 
-static long take_data(const struct message *m, const struct rr *r, struct asio_record *record, char *text)
+static long ares_dns_take_data(
+    const struct message *m, const struct rr *r, struct asio_record *record, char *text)
 {
     const unsigned char *p = m->bytes + r->data;
     switch (r->type) {
     case ASIO_NAMES_A:
-        return take_address(m, r, 4, text);
+        return ares_dns_take_address(m, r, 4, text);
     case ASIO_NAMES_AAAA:
-        return take_address(m, r, 16, text);
+        return ares_dns_take_address(m, r, 16, text);
     case ASIO_NAMES_TXT:
-        return take_text(m, r, text);
+        return ares_dns_take_text(m, r, text);
     case ASIO_NAMES_PTR:
-        return take_name(m, r, 0, text);
+        return ares_dns_take_name(m, r, 0, text);
     case ASIO_NAMES_MX:
         if (r->length < 3)
             return -1;
-        record->priority = get16(p);
-        return take_name(m, r, 2, text);
+        record->priority = ares_dns_get16(p);
+        return ares_dns_take_name(m, r, 2, text);
     case ASIO_NAMES_SRV:
         if (r->length < 7)
             return -1;
-        record->priority = get16(p);
-        record->weight = get16(p + 2);
-        record->port = get16(p + 4);
-        return take_name(m, r, 6, text);
+        record->priority = ares_dns_get16(p);
+        record->weight = ares_dns_get16(p + 2);
+        record->port = ares_dns_get16(p + 4);
+        return ares_dns_take_name(m, r, 6, text);
     default:
         return -1;
     }
@@ -270,21 +273,21 @@ struct found {
 };
 
 /* Goes through the records that are wanted; without an answer to fill it only counts. */
-static struct found go_through(const struct message *m, size_t at, const struct name *name, uint16_t type,
-    struct asio_answer *answer, char *bytes)
+static struct found ares_dns_go_through(const struct message *m, size_t at, const struct name *name,
+    uint16_t type, struct asio_answer *answer, char *bytes)
 {
     struct found f = { .ttl = KEEP_MAX };
     struct rr r;
     char text[65536];
-    for (unsigned n = answers_of(m); n > 0; n--) {
+    for (unsigned n = ares_dns_answers_of(m); n > 0; n--) {
         struct asio_record record = { .type = type };
-        if (!read_rr(m, &at, &r)) {
+        if (!ares_dns_read_rr(m, &at, &r)) {
             f.garbage = true;
             break;
         }
         if (r.type != type || r.class != CLASS_IN || !ares_dns_same_name(&r.owner, name))
             continue;
-        long length = take_data(m, &r, &record, text);
+        long length = ares_dns_take_data(m, &r, &record, text);
         if (length < 0) {
             f.garbage = true;
             break;
@@ -304,7 +307,7 @@ static struct found go_through(const struct message *m, size_t at, const struct 
 }
 
 /* The lowest priority is used first; within it, where a service weighs most. Otherwise as they came. */
-static int by_priority(const void *a, const void *b)
+static int ares_dns_by_priority(const void *a, const void *b)
 {
     const struct asio_record *x = a, *y = b;
     if (x->priority != y->priority)
@@ -314,8 +317,8 @@ static int by_priority(const void *a, const void *b)
     return x->bytes < y->bytes ? -1 : x->bytes > y->bytes;
 }
 
-int dns_answer(const struct asio_allocator *mem, const unsigned char *bytes, size_t length, uint16_t type,
-    struct asio_answer **answer, uint32_t *keep)
+int asio_ares_dns_answer(const struct asio_allocator *mem, const unsigned char *bytes, size_t length,
+    uint16_t type, struct asio_answer **answer, uint32_t *keep)
 {
     struct message m = { bytes, length };
     struct name name;
@@ -323,48 +326,48 @@ int dns_answer(const struct asio_allocator *mem, const unsigned char *bytes, siz
     char *room;
     uint32_t aliases_ttl = KEEP_MAX;
     *keep = 0;
-    if (!read_question(&m, &at, &name) || !follow_aliases(&m, at, &name, &aliases_ttl))
+    if (!ares_dns_read_question(&m, &at, &name) || !ares_dns_follow_aliases(&m, at, &name, &aliases_ttl))
         return UV_EAI_FAIL;
-    struct found f = go_through(&m, at, &name, type, NULL, NULL);
+    struct found f = ares_dns_go_through(&m, at, &name, type, NULL, NULL);
     if (f.garbage)
         return UV_EAI_FAIL;
     if (f.count == 0) {
-        *keep = dns_negative(bytes, length);
+        *keep = asio_ares_dns_negative(bytes, length);
         return UV_EAI_NODATA;
     }
     *answer = asio_answer_new(mem, f.count, f.size, &room);
     if (!*answer)
         return UV_ENOMEM;
-    go_through(&m, at, &name, type, *answer, room);
+    ares_dns_go_through(&m, at, &name, type, *answer, room);
     if (type == ASIO_NAMES_SRV || type == ASIO_NAMES_MX)
-        qsort((*answer)->records, f.count, sizeof *(*answer)->records, by_priority);
+        qsort((*answer)->records, f.count, sizeof *(*answer)->records, ares_dns_by_priority);
     *keep = aliases_ttl < f.ttl ? aliases_ttl : f.ttl;
     return 0;
 }
 
 /* Its last field is how long the zone's missing names may be taken for missing. */
-static uint32_t soa_minimum(const struct message *m, const struct rr *r)
+static uint32_t ares_dns_soa_minimum(const struct message *m, const struct rr *r)
 {
     if (r->length < 4)
         return 0;
-    uint32_t minimum = get32(m->bytes + r->data + r->length - 4);
+    uint32_t minimum = ares_dns_get32(m->bytes + r->data + r->length - 4);
     uint32_t ttl = minimum < r->ttl ? minimum : r->ttl;
     return ttl < NEGATIVE_MAX ? ttl : NEGATIVE_MAX;
 }
 
-uint32_t dns_negative(const unsigned char *bytes, size_t length)
+uint32_t asio_ares_dns_negative(const unsigned char *bytes, size_t length)
 {
     struct message m = { bytes, length };
     struct name name;
     struct rr r;
     size_t at;
-    if (!read_question(&m, &at, &name))
+    if (!ares_dns_read_question(&m, &at, &name))
         return 0;
-    for (unsigned n = answers_of(&m) + get16(bytes + 8); n > 0; n--) {
-        if (!read_rr(&m, &at, &r))
+    for (unsigned n = ares_dns_answers_of(&m) + ares_dns_get16(bytes + 8); n > 0; n--) {
+        if (!ares_dns_read_rr(&m, &at, &r))
             return 0;
         if (r.type == TYPE_SOA)
-            return soa_minimum(&m, &r);
+            return ares_dns_soa_minimum(&m, &r);
     }
     return NEGATIVE_UNKNOWN;
 }

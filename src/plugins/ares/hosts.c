@@ -2,6 +2,9 @@
  * The hosts file; see hosts.h. */
 #include "plugins/ares/hosts.h"
 
+#include "plugins/ares/conf.h"
+
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -18,7 +21,7 @@ struct token {
     size_t length;
 };
 
-static bool is_space(char c)
+static bool ares_hosts_is_space(char c)
 {
     return c == ' ' || c == '\t' || c == '\r' || c == '\f' || c == '\v';
 }
@@ -29,12 +32,12 @@ static char ares_hosts_lower(char c)
 }
 
 /* The next word of a line; length 0 at its end, or at a comment. */
-static struct token next_token(const char **p, const char *end)
+static struct token ares_hosts_next_token(const char **p, const char *end)
 {
-    while (*p < end && is_space(**p))
+    while (*p < end && ares_hosts_is_space(**p))
         (*p)++;
     struct token t = { *p, 0 };
-    while (*p < end && !is_space(**p) && **p != '\n' && **p != '#')
+    while (*p < end && !ares_hosts_is_space(**p) && **p != '\n' && **p != '#')
         (*p)++;
     t.length = (size_t)(*p - t.text);
     return t;
@@ -52,7 +55,7 @@ struct reader {
     bool at_end, out_of_memory;
 };
 
-static int reader_open(struct reader *r, const struct hosts *h)
+static int ares_hosts_reader_open(struct reader *r, const struct hosts *h)
 {
     memset(r, 0, sizeof *r);
     r->mem = h->core->mem->allocator;
@@ -62,10 +65,13 @@ static int reader_open(struct reader *r, const struct hosts *h)
         return UV_ENOMEM;
     r->file = fopen(h->path, "rb");
     r->at_end = !r->file;
-    return 0;
+    int status = r->file ? 0 : asio_ares_conf_obstacle_of(errno);
+    if (status < 0)
+        r->mem->free(r->block);
+    return status;
 }
 
-static void reader_close(struct reader *r)
+static void ares_hosts_reader_close(struct reader *r)
 {
     if (r->file)
         fclose(r->file);
@@ -82,7 +88,7 @@ static bool ares_hosts_grow(struct reader *r)
 }
 
 /* Moves what is left of the block to its beginning, and fills it up. A file that fits is not moved. */
-static void refill(struct reader *r)
+static void ares_hosts_refill(struct reader *r)
 {
     size_t rest = r->size - r->next;
     r->out_of_memory = rest == r->capacity && !ares_hosts_grow(r);
@@ -96,13 +102,13 @@ static void refill(struct reader *r)
 }
 
 /* The next line, without its end. */
-static bool next_line(struct reader *r, struct token *line, size_t *at)
+static bool ares_hosts_next_line(struct reader *r, struct token *line, size_t *at)
 {
     for (;;) {
         char *start = r->block + r->next, *end = r->block + r->size;
         char *newline = r->next < r->size ? memchr(start, '\n', (size_t)(end - start)) : NULL;
         if (!newline && !r->at_end && !r->out_of_memory) {
-            refill(r);
+            ares_hosts_refill(r);
             continue;
         }
         if (start == end || r->out_of_memory)
@@ -115,7 +121,7 @@ static bool next_line(struct reader *r, struct token *line, size_t *at)
 }
 
 /* An address: 4 or 16 bytes, or 0. With a scope it is left alone. */
-static size_t parse_address(struct token t, unsigned char bytes[16])
+static size_t ares_hosts_parse_address(struct token t, unsigned char bytes[16])
 {
     char text[48];
     if (t.length == 0 || t.length >= sizeof text)
@@ -135,7 +141,7 @@ static uint32_t ares_hosts_hash_of(const char *name, size_t length)
     return hash;
 }
 
-static bool same(const char *a, const char *b, size_t length)
+static bool ares_hosts_same(const char *a, const char *b, size_t length)
 {
     for (size_t i = 0; i < length; i++)
         if (ares_hosts_lower(a[i]) != ares_hosts_lower(b[i]))
@@ -144,7 +150,7 @@ static bool same(const char *a, const char *b, size_t length)
 }
 
 /* A name without its last dot. */
-static size_t length_of(const char *name)
+static size_t ares_hosts_length_of(const char *name)
 {
     size_t length = strlen(name);
     return length > 1 && name[length - 1] == '.' ? length - 1 : length;
@@ -152,7 +158,7 @@ static size_t length_of(const char *name)
 
 /* ---- the index ---------------------------------------------------------------------------- */
 
-static void forget(struct hosts *h)
+static void ares_hosts_forget(struct hosts *h)
 {
     h->core->mem->allocator->free(h->text);
     h->core->mem->allocator->free(h->entries);
@@ -164,7 +170,7 @@ static void forget(struct hosts *h)
     h->count = h->capacity = h->buckets_count = 0;
 }
 
-static bool add_entry(struct hosts *h, struct token name, size_t name_at, size_t line)
+static bool ares_hosts_add_entry(struct hosts *h, struct token name, size_t name_at, size_t line)
 {
     if (h->count == h->capacity) {
         uint32_t capacity = h->capacity ? h->capacity * 2 : 64;
@@ -180,18 +186,18 @@ static bool add_entry(struct hosts *h, struct token name, size_t name_at, size_t
     return true;
 }
 
-static bool add_line(struct hosts *h, struct token line, size_t at)
+static bool ares_hosts_add_line(struct hosts *h, struct token line, size_t at)
 {
     const char *p = line.text, *end = p + line.length;
-    struct token address = next_token(&p, end), name;
+    struct token address = ares_hosts_next_token(&p, end), name;
     size_t address_at = at + (size_t)(address.text - line.text);
-    while (address.length > 0 && (name = next_token(&p, end)).length > 0)
-        if (!add_entry(h, name, at + (size_t)(name.text - line.text), address_at))
+    while (address.length > 0 && (name = ares_hosts_next_token(&p, end)).length > 0)
+        if (!ares_hosts_add_entry(h, name, at + (size_t)(name.text - line.text), address_at))
             return false;
     return true;
 }
 
-static bool fill_buckets(struct hosts *h)
+static bool ares_hosts_fill_buckets(struct hosts *h)
 {
     uint32_t n = 16;
     while (n < h->count)
@@ -218,17 +224,18 @@ static int ares_hosts_load(struct hosts *h)
     struct token line;
     size_t at;
     bool fine = true;
-    forget(h);
-    if (reader_open(&r, h) < 0)
-        return UV_ENOMEM;
-    while (fine && next_line(&r, &line, &at))
-        fine = add_line(h, line, at);
-    reader_close(&r);
-    fine = fine && !r.out_of_memory && fill_buckets(h);
+    ares_hosts_forget(h);
+    int status = ares_hosts_reader_open(&r, h);
+    if (status < 0)
+        return status;
+    while (fine && ares_hosts_next_line(&r, &line, &at))
+        fine = ares_hosts_add_line(h, line, at);
+    ares_hosts_reader_close(&r);
+    fine = fine && !r.out_of_memory && ares_hosts_fill_buckets(h);
     h->text = r.block;
     h->size = r.size;
     if (!fine) {
-        forget(h);
+        ares_hosts_forget(h);
     } else if (r.base > 0 || r.size >= KEPT_MAX) {
         h->core->mem->allocator->free(h->text);
         h->text = NULL;
@@ -237,7 +244,7 @@ static int ares_hosts_load(struct hosts *h)
 }
 
 /* Whether the file is another one is asked once a second. */
-static int refresh(struct hosts *h)
+static int ares_hosts_refresh(struct hosts *h)
 {
     uint64_t now = h->core->loop->now();
     if (h->looked_at && now - h->looked_at < 1000000000)
@@ -253,37 +260,37 @@ static int refresh(struct hosts *h)
     return status;
 }
 
-void hosts_init(struct hosts *h, const struct asio_plugin *core)
+void asio_ares_hosts_init(struct hosts *h, const struct asio_plugin *core)
 {
     memset(h, 0, sizeof *h);
     h->core = core;
     core->names->hosts_path(h->path, sizeof h->path);
 }
 
-void hosts_free(struct hosts *h)
+void asio_ares_hosts_free(struct hosts *h)
 {
-    forget(h);
+    ares_hosts_forget(h);
 }
 
 /* ---- finding ------------------------------------------------------------------------------ */
 
-/* Up to TOKEN_MAX bytes of the file at an offset; a file that was not kept is opened once. */
-static struct token bytes_at(const struct hosts *h, FILE **file, uint32_t at, char buffer[TOKEN_MAX])
+/* Up to TOKEN_MAX bytes of the file at an offset; `file` where it was not kept. */
+static struct token ares_hosts_bytes_at(
+    const struct hosts *h, FILE *file, uint32_t at, char buffer[TOKEN_MAX])
 {
     if (h->text)
         return (struct token){ h->text + at, h->size - at < TOKEN_MAX ? h->size - at : TOKEN_MAX };
-    if (!*file)
-        *file = fopen(h->path, "rb");
-    if (!*file || fseek(*file, (long)at, SEEK_SET) != 0)
+    if (!file || fseek(file, (long)at, SEEK_SET) != 0)
         return (struct token){ buffer, 0 };
-    return (struct token){ buffer, fread(buffer, 1, TOKEN_MAX, *file) };
+    return (struct token){ buffer, fread(buffer, 1, TOKEN_MAX, file) };
 }
 
-static struct token token_at(const struct hosts *h, FILE **file, uint32_t at, char buffer[TOKEN_MAX])
+static struct token ares_hosts_token_at(
+    const struct hosts *h, FILE *file, uint32_t at, char buffer[TOKEN_MAX])
 {
-    struct token bytes = bytes_at(h, file, at, buffer);
+    struct token bytes = ares_hosts_bytes_at(h, file, at, buffer);
     const char *p = bytes.text;
-    return next_token(&p, bytes.text + bytes.length);
+    return ares_hosts_next_token(&p, bytes.text + bytes.length);
 }
 
 struct addresses {
@@ -292,7 +299,8 @@ struct addresses {
     unsigned count, others; /* others: of the family that was not asked for */
 };
 
-static void add_address(struct addresses *a, const unsigned char bytes[16], size_t size, uint16_t type)
+static void ares_hosts_add_address(
+    struct addresses *a, const unsigned char bytes[16], size_t size, uint16_t type)
 {
     if (type != ASIO_NAMES_BOTH && (type == ASIO_NAMES_AAAA) != (size == 16)) {
         a->others++;
@@ -307,42 +315,46 @@ static void add_address(struct addresses *a, const unsigned char bytes[16], size
     }
 }
 
-static void ares_hosts_collect(struct hosts *h, const char *name, uint16_t type, struct addresses *found)
+static int ares_hosts_collect(struct hosts *h, const char *name, uint16_t type, struct addresses *found)
 {
     char buffer[TOKEN_MAX];
     unsigned char bytes[16];
-    size_t length = length_of(name);
+    size_t length = ares_hosts_length_of(name);
     uint32_t hash = ares_hosts_hash_of(name, length);
-    FILE *file = NULL;
-    for (uint32_t i = h->buckets[2 * (hash & (h->buckets_count - 1))]; i; i = h->entries[i - 1].next) {
+    uint32_t i = h->buckets[2 * (hash & (h->buckets_count - 1))];
+    FILE *file = i && !h->text ? fopen(h->path, "rb") : NULL;
+    if (i && !h->text && !file)
+        return asio_ares_conf_obstacle_of(errno);
+    for (; i; i = h->entries[i - 1].next) {
         const struct hosts_entry *e = &h->entries[i - 1];
         if (e->hash != hash)
             continue;
-        struct token t = token_at(h, &file, e->name, buffer);
-        if (t.length != length || !same(t.text, name, length))
+        struct token t = ares_hosts_token_at(h, file, e->name, buffer);
+        if (t.length != length || !ares_hosts_same(t.text, name, length))
             continue;
-        size_t size = parse_address(token_at(h, &file, e->line, buffer), bytes);
+        size_t size = ares_hosts_parse_address(ares_hosts_token_at(h, file, e->line, buffer), bytes);
         if (size > 0)
-            add_address(found, bytes, size, type);
+            ares_hosts_add_address(found, bytes, size, type);
     }
     if (file)
         fclose(file);
+    return 0;
 }
 
-/* RFC 6761: names under localhost are this machine, whoever is asked. */
-bool hosts_is_localhost(const char *name)
+/* RFC 6761: names under localhost are this machine, whatever the hosts file and name servers say. */
+bool asio_ares_hosts_is_localhost(const char *name)
 {
     static const char localhost[] = "localhost";
-    size_t length = length_of(name), n = sizeof localhost - 1;
-    return length >= n && same(name + length - n, localhost, n) &&
+    size_t length = ares_hosts_length_of(name), n = sizeof localhost - 1;
+    return length >= n && ares_hosts_same(name + length - n, localhost, n) &&
         (length == n || name[length - n - 1] == '.');
 }
 
-static void add_loopback(struct addresses *found, uint16_t type)
+static void ares_hosts_add_loopback(struct addresses *found, uint16_t type)
 {
     static const unsigned char four[16] = { 127, 0, 0, 1 }, six[16] = { [15] = 1 };
-    add_address(found, six, 16, type);
-    add_address(found, four, 4, type);
+    ares_hosts_add_address(found, six, 16, type);
+    ares_hosts_add_address(found, four, 4, type);
 }
 
 static int ares_hosts_make_answer(struct hosts *h, const struct addresses *found, struct asio_answer **answer)
@@ -362,33 +374,35 @@ static int ares_hosts_make_answer(struct hosts *h, const struct addresses *found
     return 0;
 }
 
-int hosts_find(struct hosts *h, const char *name, uint16_t type, struct asio_answer **answer)
+int asio_ares_hosts_find(struct hosts *h, const char *name, uint16_t type, struct asio_answer **answer)
 {
     struct addresses found;
     found.count = found.others = 0;
-    int status = refresh(h);
+    int status = ares_hosts_refresh(h);
     if (status < 0)
         return status;
-    ares_hosts_collect(h, name, type, &found);
-    if (found.count + found.others == 0 && hosts_is_localhost(name))
-        add_loopback(&found, type);
+    status = ares_hosts_collect(h, name, type, &found);
+    if (status < 0)
+        return status;
+    if (found.count + found.others == 0 && asio_ares_hosts_is_localhost(name))
+        ares_hosts_add_loopback(&found, type);
     if (found.count > 0)
         return ares_hosts_make_answer(h, &found, answer);
     return found.others > 0 ? UV_EAI_NODATA : UV_EAI_NONAME;
 }
 
 /* The name in a line with that address. */
-static struct token name_in(struct token line, const unsigned char *wanted, size_t wanted_size)
+static struct token ares_hosts_name_in(struct token line, const unsigned char *wanted, size_t wanted_size)
 {
     const char *p = line.text, *end = p + line.length;
     unsigned char bytes[16];
-    struct token address = next_token(&p, end), name = next_token(&p, end);
-    if (parse_address(address, bytes) != wanted_size || memcmp(bytes, wanted, wanted_size) != 0)
+    struct token address = ares_hosts_next_token(&p, end), name = ares_hosts_next_token(&p, end);
+    if (ares_hosts_parse_address(address, bytes) != wanted_size || memcmp(bytes, wanted, wanted_size) != 0)
         name.length = 0;
     return name;
 }
 
-static int name_answer(struct hosts *h, struct token name, struct asio_answer **answer)
+static int ares_hosts_name_answer(struct hosts *h, struct token name, struct asio_answer **answer)
 {
     char *room;
     if (name.length == 0)
@@ -405,7 +419,8 @@ static int name_answer(struct hosts *h, struct token name, struct asio_answer **
 }
 
 /* Not indexed: the file is read through. */
-int hosts_find_name(struct hosts *h, const struct sockaddr_storage *addr, struct asio_answer **answer)
+int asio_ares_hosts_find_name(
+    struct hosts *h, const struct sockaddr_storage *addr, struct asio_answer **answer)
 {
     bool six = addr->ss_family == AF_INET6;
     const void *wanted = six ? (const void *)&((const struct sockaddr_in6 *)addr)->sin6_addr
@@ -413,12 +428,13 @@ int hosts_find_name(struct hosts *h, const struct sockaddr_storage *addr, struct
     struct reader r;
     struct token line, name = { NULL, 0 };
     size_t at;
-    if (reader_open(&r, h) < 0)
-        return UV_ENOMEM;
-    while (name.length == 0 && next_line(&r, &line, &at))
-        name = name_in(line, wanted, six ? 16 : 4);
-    int status = r.out_of_memory ? UV_ENOMEM : name_answer(h, name, answer);
-    reader_close(&r);
+    int status = ares_hosts_reader_open(&r, h);
+    if (status < 0)
+        return status;
+    while (name.length == 0 && ares_hosts_next_line(&r, &line, &at))
+        name = ares_hosts_name_in(line, wanted, six ? 16 : 4);
+    status = r.out_of_memory ? UV_ENOMEM : ares_hosts_name_answer(h, name, answer);
+    ares_hosts_reader_close(&r);
     h->core->mem->allocator->free(r.block);
     return status;
 }

@@ -3,7 +3,7 @@
  * The hosts file. c-ares would read it from end to end at every look-up (2.4 ms for 1 MB, measured); here it is
  * read when it has changed, and indexed by name. A small file is kept, of a large one only where its lines are.
  *
- * Lifetime: part of struct resolver (ares.h); hosts_free with it. */
+ * Lifetime: part of struct resolver (ares.c); asio_ares_hosts_free with it. */
 #ifndef ARES_HOSTS_H
 #define ARES_HOSTS_H
 
@@ -26,16 +26,17 @@ struct hosts {
     uint64_t stamp, looked_at; /* of the file as read; when that was last compared */
 };
 
-void hosts_init(struct hosts *h, const struct asio_plugin *core);
-void hosts_free(struct hosts *h);
+void asio_ares_hosts_init(struct hosts *h, const struct asio_plugin *core);
+void asio_ares_hosts_free(struct hosts *h);
 
 /* All addresses of a name; for `type` A or AAAA only those. Returns 0 with an answer (owned); UV_EAI_NODATA: there
- * are only others; UV_EAI_NONAME: none at all; UV_ENOMEM. */
-int hosts_find(struct hosts *h, const char *name, uint16_t type, struct asio_answer **answer);
+ * are only others; UV_EAI_NONAME: none at all; UV_ENOMEM, UV_EMFILE, UV_ENFILE. */
+int asio_ares_hosts_find(struct hosts *h, const char *name, uint16_t type, struct asio_answer **answer);
 
-bool hosts_is_localhost(const char *name);
+bool asio_ares_hosts_is_localhost(const char *name);
 
-/* The first name of an address. 0, UV_EAI_NONAME or UV_ENOMEM. */
-int hosts_find_name(struct hosts *h, const struct sockaddr_storage *addr, struct asio_answer **answer);
+/* The first name of an address. 0, UV_EAI_NONAME, or a failure as above. */
+int asio_ares_hosts_find_name(
+    struct hosts *h, const struct sockaddr_storage *addr, struct asio_answer **answer);
 
 #endif
