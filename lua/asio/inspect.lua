@@ -5,6 +5,7 @@ local core = ...
 local asio = core.asio
 local threads = asio.threads
 local concat, ipairs, max, min = table.concat, ipairs, math.max, math.min
+local error, pcall, type = error, pcall, type
 
 local NAMES = 10 -- of a group are told
 local GROUPS = 50 -- in a deadlock report
@@ -60,14 +61,22 @@ local function describe_all(list, limit)
     return concat(parts, '\n\n')
 end
 
+local function write_of(stream)
+    return stream.write
+end
+
 --- Writes what every light thread does, and where; equal ones together, with their number.
 ---@param stream? table an object with a method `write`: a file, a connection; standard error by default
 function asio.dump(stream)
-    stream = stream or io.stderr
+    if stream == nil then stream = io.stderr end
+    local indexed, write = pcall(write_of, stream)
+    if not indexed or type(write) ~= 'function' then
+        error(("bad argument #1 to 'dump' (an object with a method write expected, got %s)"):format(type(stream)), 2)
+    end
     local list = threads()
     local text = ('asio: %d light thread%s\n\n'):format(#list, #list == 1 and '' or 's')
     if #list > 0 then text = text .. describe_all(list, math.huge) .. '\n\n' end
-    stream:write(text)
+    write(stream, text)
 end
 
 local dumpers = {}

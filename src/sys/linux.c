@@ -205,12 +205,14 @@ int asio_sys_reopen(int fd, uv_os_sock_t *copy)
 int asio_sys_stdio_watch(uv_os_sock_t fd, uv_os_sock_t *watch)
 {
     struct epoll_event event = { .events = 0 };
-    *watch = epoll_create1(EPOLL_CLOEXEC);
-    if (*watch >= 0 && epoll_ctl(*watch, EPOLL_CTL_ADD, fd, &event) == 0)
+    int made = epoll_create1(EPOLL_CLOEXEC);
+    if (made >= 0 && epoll_ctl(made, EPOLL_CTL_ADD, fd, &event) == 0) {
+        *watch = made;
         return 0;
+    }
     int status = uv_translate_sys_error(errno);
-    if (*watch >= 0)
-        close(*watch);
+    if (made >= 0)
+        close(made);
     return status;
 }
 

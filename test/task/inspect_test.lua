@@ -503,4 +503,11 @@ function T.test_a_great_many_dumps_take_no_memory()
   lu.assertTrue(t.sanitized or raw.status 'VmRSS' - before < 4096)
 end
 
+function T.test_dump_wants_something_to_write_to()
+  for _, stream in ipairs { 1, 'text', false, {}, newproxy(), { write = true } } do
+    t.raises("bad argument #1 to 'dump' (an object with a method write expected", asio.dump, stream)
+  end
+  lu.assertErrorMsgEquals('full', asio.dump, { write = function() error('full', 0) end })
+end
+
 return T
