@@ -82,5 +82,6 @@ asio.run(function()
     io.flush()
     interrupt:wait()
     tell_all '* the server stops'
+    for _, conn in pairs(clients) do conn:close() end -- which sends that first
     server:shutdown(0) -- no more clients; the handlers are cancelled
 end)

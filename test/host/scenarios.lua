@@ -286,7 +286,7 @@ scenario('handlers_that_raise', function(asio)
       local conn = assert(asio.connect(server:address()))
       assert(conn:write 'x')
       local data, text, code = conn:read(1)
-      assert(not data and code == 'EOF', text)
+      assert(not data and code == 'ECONNRESET', text)
       conn:close()
     end
     server:close()
