@@ -71,7 +71,8 @@ function asio.dump(stream)
     if stream == nil then stream = io.stderr end
     local indexed, write = pcall(write_of, stream)
     if not indexed or type(write) ~= 'function' then
-        error(("bad argument #1 to 'dump' (an object with a method write expected, got %s)"):format(type(stream)), 2)
+        local text = "bad argument #1 to 'dump' (an object with a method write expected, got %s)"
+        error(text:format(type(stream)), 2)
     end
     local list = threads()
     local text = ('asio: %d light thread%s\n\n'):format(#list, #list == 1 and '' or 's')
