@@ -12,6 +12,7 @@
 
 #include "core/runtime.h"
 
+#include <errno.h>
 #include <string.h>
 #ifndef _WIN32
 #include <netdb.h>
@@ -113,15 +114,20 @@ static int getaddrinfo_translate(int error)
     }
 }
 
+/* Out of descriptors glibc says that there is no such name; errno says why. */
 static void getaddrinfo_look_up(struct getaddrinfo_request *r)
 {
     struct addrinfo hints;
     memset(&hints, 0, sizeof hints);
     hints.ai_family = r->family;
     hints.ai_socktype = SOCK_STREAM;
+    errno = 0;
     r->status = getaddrinfo_translate(getaddrinfo(r->host, NULL, &hints, &r->result));
-    if (r->status < 0)
-        r->result = NULL;
+    if (r->status == 0)
+        return;
+    r->result = NULL;
+    if (errno == EMFILE || errno == ENFILE || errno == ENOMEM)
+        r->status = uv_translate_sys_error(errno);
 }
 
 /* Drops a reference; the lock is held and given up. */

@@ -17,6 +17,8 @@
 --   big         a TXT record that is large   to127x0x0x2   the address of A records (127.0.0.1)
 --   far6        AAAA records of addresses that are nowhere
 --   count       TXT: how many questions for the rest of the name have come
+--   ports       TXT: from how many ports the questions have come for names that end with the rest of it, and
+--               have one label before that
 --   held        answered when the line 'g NAME' comes on standard input; 'f NAME': it does not exist;
 --               without NAME all that are held
 --
@@ -91,6 +93,7 @@ local NUMBERS = { 'ttl', 'delay', 'delay6x', 'n', 'soa', 'fuzz' }
 local function options(name)
   local found = {}
   if name:lower():find '^count%.' then return { count = true } end
+  if name:lower():find '^ports%.' then return { ports = true } end
   for label in name:lower():gmatch '[^.]+' do
     for _, word in ipairs(WORDS) do
       if label == word then found[word] = true end
@@ -106,6 +109,19 @@ local function options(name)
 end
 
 local counts = {}
+local ports = {} -- by what comes behind the first label: sets
+
+local function note_port(name, from)
+  local rest = name:lower():match '^[^.]*%.(.*)$' or ''
+  ports[rest] = ports[rest] or {}
+  ports[rest][from.bytes[2] .. ' ' .. from.bytes[3]] = true
+end
+
+local function count_ports(rest)
+  local n = 0
+  for _ in pairs(ports[rest] or {}) do n = n + 1 end
+  return n
+end
 
 local function data(kind, i, o, name)
   if kind == 'A' then return o.to or string.char(127, 0, 0, i) end
@@ -117,6 +133,10 @@ local function data(kind, i, o, name)
   end
   if kind == 'PTR' then return wire('name' .. i .. '.test') end
   if kind ~= 'TXT' then return nil end
+  if o.ports then
+    local text = tostring(count_ports(name:lower():match '^ports%.(.*)$'))
+    return string.char(#text) .. text
+  end
   if o.count then
     local text = tostring(counts[name:lower():match '^count%.(.*)$'] or 0)
     return string.char(#text) .. text
@@ -290,7 +310,10 @@ local function datagrams(fd, six)
     local n = C.recvfrom(fd, buffer, 65536, DONTWAIT, from, size)
     if n < 0 then return end
     local length = six and 28 or 16
-    treat(ffi.string(buffer, n), false,
+    local message = ffi.string(buffer, n)
+    local name = question(message)
+    if name and not name:lower():find '^ports%.' then note_port(name, from) end
+    treat(message, false,
       function(reply) C.sendto(fd, reply, #reply, 0, from, length) end,
       function(reply) C.sendto(other, reply, #reply, 0, from, length) end)
   end

@@ -279,6 +279,8 @@ function M.count_fds(max)
   return count
 end
 
+local limit_before
+
 --- Lowers the limit of open files so that `spare` more can be opened: new ones take the lowest
 --- free numbers, and only numbers below the limit.
 function M.limit_fds(spare)
@@ -289,9 +291,19 @@ function M.limit_fds(spare)
   end
   local limit = ffi.new 'struct asio_test_limit[1]'
   check(C.getrlimit(RLIMIT_NOFILE, limit), 'getrlimit')
+  limit_before = limit_before or limit[0].soft
   limit[0].soft = fd
   check(C.setrlimit(RLIMIT_NOFILE, limit), 'setrlimit')
   return fd
+end
+
+--- Ends what limit_fds has begun.
+function M.unlimit_fds()
+  local limit = ffi.new 'struct asio_test_limit[1]'
+  check(C.getrlimit(RLIMIT_NOFILE, limit), 'getrlimit')
+  limit[0].soft = limit_before
+  check(C.setrlimit(RLIMIT_NOFILE, limit), 'setrlimit')
+  limit_before = nil
 end
 
 function M.pid()
