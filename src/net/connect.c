@@ -24,6 +24,7 @@ struct connecting {
     struct asio_uvstream *stream;
     struct asio_wait *wait; /* NULL: given up */
     int port;               /* that it connects to by TCP, else 0 */
+    bool taken;             /* a connection has the stream */
 };
 
 /* Takes the stream, also when it fails: NULL, out of memory. */
@@ -37,6 +38,7 @@ static struct connecting *connecting_new(struct asio_uvstream *u)
     c->stream = u;
     c->wait = NULL;
     c->port = 0;
+    c->taken = false;
     return c;
 }
 
@@ -48,6 +50,7 @@ static int connecting_push(lua_State *L, struct asio_wait *w)
         return asio_push_fail(L, w->status);
     asio_push_ok(L, w->rt);
     asio_stream_attach(&c->stream->stream, asio_conn_push(L, w->rt));
+    c->taken = true;
     return 2;
 }
 
@@ -77,12 +80,11 @@ static bool connecting_to_itself(const struct connecting *c)
 static void connecting_done(uv_connect_t *req, int status)
 {
     struct connecting *c = (struct connecting *)(void *)req;
-    struct asio_stream *s = &c->stream->stream;
     if (c->wait) {
         if (status == 0 && connecting_to_itself(c))
             status = UV_ECONNREFUSED;
         asio_sched_wake(c->wait, status);
-        if (!s->conn && !s->closing)
+        if (!c->taken)
             asio_uvstream_discard(c->stream);
     }
     asio_mem.free(c);

@@ -448,6 +448,11 @@ static bool push_named(lua_State *L, struct asio_stream *s)
         (push_path(L, s, false) == 1 && lua_objlen(L, -1) > strlen("unix:"));
 }
 
+static const char *conn_kind(const struct asio_stream *s)
+{
+    return s->transport->kind ? s->transport->kind(s) : s->transport->name;
+}
+
 static int l_conn_tostring(lua_State *L)
 {
     struct asio_stream *s = check_conn(L, "tostring")->stream; /* finalizers may close it on the way */
@@ -458,9 +463,9 @@ static int l_conn_tostring(lua_State *L)
     else if (has_path(s) && push_named(L, s))
         lua_pushfstring(L, "connection (%s)", lua_tostring(L, -1));
     else if (conn_name_of(s, &addr, true) < 0 || asio_address_format(&addr, text) < 0)
-        lua_pushfstring(L, "connection (%s)", s->transport->name);
+        lua_pushfstring(L, "connection (%s)", conn_kind(s));
     else
-        lua_pushfstring(L, "connection (%s %s)", s->transport->name, text);
+        lua_pushfstring(L, "connection (%s %s)", conn_kind(s), text);
     return 1;
 }
 

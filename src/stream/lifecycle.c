@@ -7,6 +7,7 @@
 #include "stream/read.h"
 #include "stream/write.h"
 
+#include <assert.h>
 #include <string.h>
 
 static void lifecycle_on_flush(struct asio_flush_node *node)
@@ -32,6 +33,37 @@ void asio_stream_attach(struct asio_stream *s, struct asio_conn *conn)
     s->counted = true;
     s->rt->stats.connections++;
     s->rt->stats.connections_open++;
+}
+
+static int lifecycle_exchange_obstacle(const struct asio_stream *s)
+{
+    if (!s->conn || s->closing)
+        return UV_EBADF;
+    if (asio_stream_is_read(s) || s->writers.first)
+        return UV_EBUSY;
+    if (s->write_status < 0 || s->shut)
+        return s->shut ? UV_EPIPE : s->write_status;
+    return s->read_status;
+}
+
+int asio_stream_exchange(struct asio_stream *s, struct asio_stream *above)
+{
+    assert(!above->conn && above->rt == s->rt);
+    int status = lifecycle_exchange_obstacle(s);
+    if (status < 0)
+        return status;
+    above->conn = s->conn;
+    above->conn->stream = above;
+    above->alias = s->alias;
+    above->counted = s->counted;
+    above->read_timeout = s->read_timeout;
+    above->write_timeout = s->write_timeout;
+    above->linger = s->linger;
+    above->reading = s->reading;
+    s->conn = NULL;
+    s->alias = NULL;
+    s->counted = false;
+    return 0;
 }
 
 static void lifecycle_detach(struct asio_stream *s)

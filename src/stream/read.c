@@ -241,7 +241,7 @@ void asio_stream_ended(struct asio_stream *s, int status)
     if (s->closing)
         asio_stream_continue_close(s);
     else if (s->tap)
-        s->tap->changed(s->tap);
+        s->tap->ended(s->tap);
     else if (s->reader)
         stream_read_wake_reader(s, s->read_status);
 }

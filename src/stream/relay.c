@@ -391,7 +391,7 @@ static const struct asio_wait_op relay_op = { "relay", true, abort_relay, push_r
 
 static void begin_way(struct relay *r, struct way *w, struct asio_stream *from, struct asio_stream *to)
 {
-    w->tap = (struct asio_tap){ on_received, on_changed, on_closed, false };
+    w->tap = (struct asio_tap){ on_received, on_changed, on_changed, on_closed, false };
     w->relay = r;
     w->from = from;
     w->to = to;

@@ -43,18 +43,23 @@ struct asio_transport {
     void (*abort_waits)(struct asio_stream *s, int status); /* of waits of the transport's own */
     /* The close that follows shows the peer a fault, and not an end: written bytes were given up. */
     void (*reset)(struct asio_stream *s);
+    const char *(*kind)(const struct asio_stream *s); /* its name, where that is not always the same */
     bool passable; /* its descriptor is all there is: another process can have it */
     bool bare;     /* so that a tap may read from it beside the transport */
 };
 
-/* Whoever takes all that a stream brings, and alone writes to it, in C (relay.c): Lua's reads and writes are
- * EBUSY meanwhile. Owned by who has set it, and takes it back; the stream lets go of it when it is closed.
- * User code must not run in its functions. */
+/* The consumer of all that a stream brings, which alone writes to it, in C: a relay, a layer. Lua's reads and writes
+ * are EBUSY meanwhile. Set, owned and taken back by the consumer; the stream lets go of it when it is closed.
+ * Contract: `changed` may be called from anywhere, also from within a write to this stream, and runs no user code.
+ * `received`, `ended` and `closed` may run user code: the tap may feed a stream above, which wakes its reader. What
+ * calls them reads its own state again afterwards: the stream may have been untapped, closed and given back; its
+ * memory is there until libuv's next callback. */
 struct asio_tap {
     /* Bytes have come, and are borrowed. NULL, only when `bare`: they are still in the system. */
     void (*received)(struct asio_tap *t, const char *bytes, size_t n);
-    void (*changed)(struct asio_tap *t); /* look at read_status, write_status, out.length */
-    void (*closed)(struct asio_tap *t);  /* somebody has closed the stream, or the state is being closed */
+    void (*ended)(struct asio_tap *t);   /* read_status has been set */
+    void (*changed)(struct asio_tap *t); /* look at write_status, out.length */
+    void (*closed)(struct asio_tap *t);  /* the stream is being closed, by a script or with the Lua state */
     bool bare;
 };
 

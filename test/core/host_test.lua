@@ -30,6 +30,10 @@ T.test_signals_whatever_the_program_has_set = t.slow(60, t.main(function()
   hosts.run('signals', 60)
 end))
 
+T.test_streams_over_streams = t.slow(120, t.main(function()
+  hosts.run('layers', 120)
+end))
+
 T.test_looking_for_delimiters = t.slow(200, t.main(function()
   hosts.run('find', 200)
 end))

@@ -10,6 +10,7 @@
  *   threads.c   mode threads: two states on two threads at once (states.lua)
  *   signals.c   mode signals: SIGPIPE and SIGINT (signals.lua)
  *   find.c      mode find: looking for delimiters
+ *   layers.c    mode layers: streams over streams (layers.lua)
  */
 #ifndef HOST_H
 #define HOST_H
@@ -117,5 +118,10 @@ void mode_states(void);
 void mode_threads(void);
 void mode_signals(void);
 void mode_find(void);
+void mode_layers(void);
+
+/* ---- layers.c ----------------------------------------------------------------------------- */
+
+int layers_scramble(lua_State *L); /* host.scramble */
 
 #endif

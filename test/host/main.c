@@ -206,7 +206,7 @@ static const struct {
     const char *name;
     void (*run)(void);
 } modes[] = { { "alloc", mode_alloc }, { "states", mode_states }, { "threads", mode_threads },
-    { "signals", mode_signals }, { "find", mode_find } };
+    { "signals", mode_signals }, { "find", mode_find }, { "layers", mode_layers } };
 
 static void (*find_mode(const char *name))(void)
 {
@@ -220,7 +220,7 @@ int main(int argc, char **argv)
 {
     void (*run)(void) = argc > 1 ? find_mode(argv[1]) : NULL;
     if (!run) {
-        fputs("usage: host alloc|states|threads|signals|find [CASE [NUMBER]]\n", stderr);
+        fputs("usage: host alloc|states|threads|signals|find|layers [CASE [NUMBER]]\n", stderr);
         return 2;
     }
     host_only = argv[2];

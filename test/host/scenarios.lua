@@ -978,6 +978,35 @@ scenario('relay_main_chunk', function(asio)
   assert(asio.relay(a, b, { timeout = 100 }) == 1)
 end)
 
+-- Layers ------------------------------------------------------------------------------------------
+
+local function write_the_last(conn, data)
+  local ok, err = pcall(conn.write, conn, data)
+  if ok and err then ok, err = pcall(conn.shutdown, conn) end
+  if not ok or not err then conn:abort() end
+  assert(ok and err, err)
+end
+
+scenario('layers', function(asio)
+  asio.run(function()
+    local a, b = assert(asio.socketpair())
+    local data = ('0123456789abcdef'):rep(20000)
+    local echo = asio.spawn(then_close, b, function()
+      assert(host.scramble(b))
+      assert(b:write(assert(b:read_all())))
+    end)
+    local received = then_close(a, function()
+      assert(host.scramble(a))
+      local writer = asio.spawn(write_the_last, a, data)
+      local received = assert(a:read_all())
+      all_of(writer)
+      return received
+    end)
+    all_of(echo)
+    assert(received == data)
+  end)
+end)
+
 -- Standard streams --------------------------------------------------------------------------------
 
 local ffi = require 'ffi'
