@@ -50,8 +50,23 @@ void asio_bind_class(lua_State *L, struct asio_rt *rt, const char *name, const l
     lua_rawseti(L, LUA_REGISTRYINDEX, ref);
 }
 
+void asio_bind_check_open(lua_State *L, struct asio_rt *rt, const char *fname)
+{
+    const char *why = asio_rt_obstacle(rt);
+    if (why)
+        asio_error_misuse(L, "%s: %s", fname, why);
+}
+
+bool asio_bind_is_closed(lua_State *L, struct asio_rt *rt, const char *fname)
+{
+    if (asio_rt_notice_fork(rt))
+        asio_bind_check_open(L, rt, fname);
+    return rt->closed;
+}
+
 void *asio_bind_to(lua_State *L, int index, int ref)
 {
+    asio_rt_notice_fork(asio_rt_of(L));
     void *p = lua_touserdata(L, index);
     if (!p || !lua_getmetatable(L, index))
         return NULL;

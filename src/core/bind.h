@@ -19,6 +19,12 @@ void asio_bind_functions(lua_State *L, struct asio_rt *rt, const char *where, co
 void asio_bind_class(lua_State *L, struct asio_rt *rt, const char *name, const luaL_Reg *methods,
     const luaL_Reg *meta, int ref);
 
+/* Raises if the runtime is closed, naming the function. */
+void asio_bind_check_open(lua_State *L, struct asio_rt *rt, const char *fname);
+
+/* The same for a function that fails with UV_EBADF when the state closes: raises only in the child of a fork. */
+bool asio_bind_is_closed(lua_State *L, struct asio_rt *rt, const char *fname);
+
 /* The userdata at a stack index if its metatable is the one under `ref`, else NULL. */
 void *asio_bind_to(lua_State *L, int index, int ref);
 

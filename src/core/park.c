@@ -3,6 +3,7 @@
 #include "core/park.h"
 
 #include "base/error.h"
+#include "core/hook.h"
 #include "core/scope.h"
 #include "core/turn.h"
 
@@ -47,8 +48,9 @@ static const char cannot_suspend[] = "inside a call from C that cannot be suspen
 static const char *park_obstacle(lua_State *L, struct asio_rt *rt)
 {
     struct asio_wait *w = rt->self;
-    if (rt->closed)
-        return "the Lua state is being closed";
+    const char *why = asio_rt_obstacle(rt);
+    if (why)
+        return why;
     if (!asio_park_owns(L, rt))
         return "inside a coroutine of the script's own; asio.coroutine.install() lets waits pass through "
                "such";
@@ -58,7 +60,7 @@ static const char *park_obstacle(lua_State *L, struct asio_rt *rt)
         return lua_isyieldable(L) && !(w->user_coroutine && w->user_coroutine->stuck) ? NULL : cannot_suspend;
     if (rt->looping)
         return "the event loop is already running";
-    if (asio_rt_in_hook(rt))
+    if (asio_hook_active(rt))
         return "inside a finalizer or a hook";
     return NULL;
 }
@@ -90,6 +92,10 @@ static int drive(lua_State *L, struct asio_wait *w)
     rt->main_L = L;
     rt->stop = false;
     asio_turn_loop(rt, true, park_is_over, w);
+    if (rt->closed) { /* a light thread has forked, and this is the child */
+        w->state = ASIO_WAIT_IDLE;
+        asio_error_misuse(L, "%s", asio_rt_obstacle(rt));
+    }
     bool ended = park_is_over(w);
     asio_sched_abort(w, UV_ECANCELED); /* unless it has */
     w->state = ASIO_WAIT_IDLE;

@@ -57,39 +57,6 @@ int asio_rt_protect_retry(
     return status;
 }
 
-/* ---- hooks --------------------------------------------------------------------------------- */
-
-static void hook_on_call(lua_State *L, lua_Debug *ar)
-{
-    (void)ar;
-    lua_pushlightuserdata(L, (void *)&rt_key);
-    lua_rawget(L, LUA_REGISTRYINDEX);
-    struct asio_rt *rt = lua_touserdata(L, -1);
-    lua_pop(L, 1);
-    if (rt)
-        rt->hook_called = true;
-}
-
-static void hook_body(lua_State *L, void *arg)
-{
-    (void)L, (void)arg; /* being called is enough */
-}
-
-/* LuaJIT calls no hook inside a hook, an event of the VM, or a finalizer: the same flag also decides which path
- * lua_yield takes. The script's own hook is put back, unless a signal handler has set another one meanwhile. */
-bool asio_rt_in_hook(struct asio_rt *rt)
-{
-    lua_Hook hook = lua_gethook(rt->L);
-    int mask = lua_gethookmask(rt->L), count = lua_gethookcount(rt->L);
-    rt->hook_called = false;
-    lua_sethook(rt->L, hook_on_call, LUA_MASKCALL, 0);
-    if (protect(rt, hook_body, NULL) != 0)
-        lua_pop(rt->L, 1);
-    if (lua_gethook(rt->L) == hook_on_call)
-        lua_sethook(rt->L, hook, mask, count);
-    return !rt->hook_called;
-}
-
 /* ---- anchors ------------------------------------------------------------------------------- */
 
 struct anchor {
@@ -158,6 +125,7 @@ void asio_rt_wrapper_push(lua_State *L, struct asio_rt *rt, void *object)
 
 void asio_rt_flush(struct asio_rt *rt)
 {
+    asio_rt_notice_fork(rt);
     while (rt->flush_list) {
         struct asio_flush_node *node = rt->flush_list;
         rt->flush_list = node->next == node ? NULL : node->next;
@@ -345,6 +313,8 @@ static void keep_waiting(struct asio_rt *rt)
 
 void asio_rt_poll(struct asio_rt *rt, bool wait)
 {
+    if (rt->closed)
+        return;
     arm_clock(rt);
     if (wait)
         keep_waiting(rt);
@@ -356,6 +326,8 @@ void asio_rt_poll(struct asio_rt *rt, bool wait)
     rt->polling = false;
     asio_rt_flush(rt);
     unblock_sigpipe(rt);
+    if (rt->closed)
+        return; /* a light thread has forked, and this is the child */
     fire_timers(rt);
     pay_gc_debt(rt);
 }
@@ -378,6 +350,8 @@ static const struct asio_handle_ops *own_owner = &own_ops;
 void asio_rt_enter(struct asio_rt *rt)
 {
     rt->looping = true;
+    if (rt->closed)
+        return; /* a fork */
     rt->watches_sigint = asio_sys_signal_enter(SIGINT);
     if (!rt->watches_sigint) {
         asio_sys_signal_leave(SIGINT);
@@ -391,10 +365,11 @@ void asio_rt_enter(struct asio_rt *rt)
 
 void asio_rt_leave(struct asio_rt *rt)
 {
-    if (rt->sigint.data)
+    if (rt->sigint.data && !rt->closed)
         uv_signal_stop(&rt->sigint);
     if (rt->watches_sigint)
         asio_sys_signal_leave(SIGINT);
+    rt->watches_sigint = false;
     rt->looping = false;
 }
 
@@ -433,25 +408,33 @@ static void teardown_handle(uv_handle_t *handle, void *arg)
         (*ops)->teardown(handle->data);
 }
 
-/* The finalizer; its argument is not looked at, since a script can call it with anything.
- * The state is being closed: nobody can be woken any more, waits are dropped with their
- * coroutines. Everything that libuv still holds is closed and waited for: close callbacks free
- * the memory. */
+/* Nothing can be woken any more, waits are dropped with their coroutines. Close callbacks free the memory. */
+static void shut_down(struct asio_rt *rt)
+{
+    rt->closed = true;
+    rt->groups_dropped = 0; /* dropped by the end itself */
+    if (rt->turn_ended && !rt->forked)
+        rt->turn_ended(rt); /* what is still to be told: on standard error now */
+    close_parts(rt);
+    if (rt->loop_open)
+        uv_walk(&rt->loop, teardown_handle, NULL);
+}
+
+/* The finalizer; its argument is not looked at, since a script can call it with anything. Everything that libuv
+ * still holds is waited for, but in a fork, where helper threads are not there. */
 static int l_rt_gc(lua_State *L)
 {
     struct asio_rt *rt = asio_rt_of(L);
-    if (rt->closed)
+    if (rt->freed)
         return 0;
-    rt->closed = true;
-    rt->groups_dropped = 0; /* dropped by the end itself */
-    if (rt->turn_ended)
-        rt->turn_ended(rt); /* what is still to be told: on standard error now */
-    rt->current = NULL;
-    rt->self = rt->main_wait;
-    close_parts(rt);
+    rt->freed = true;
+    if (!asio_rt_notice_process(rt)) {
+        rt->current = NULL;
+        rt->self = rt->main_wait;
+        shut_down(rt);
+    }
     if (rt->loop_open) {
-        uv_walk(&rt->loop, teardown_handle, NULL);
-        uv_run(&rt->loop, UV_RUN_DEFAULT);
+        uv_run(&rt->loop, rt->forked ? UV_RUN_NOWAIT : UV_RUN_DEFAULT);
         uv_loop_close(&rt->loop);
         rt->loop_open = false;
     }
@@ -460,6 +443,47 @@ static int l_rt_gc(lua_State *L)
     asio_mem.free(rt->scratch);
     rt->scratch = NULL;
     return 0;
+}
+
+/* ---- after a fork -------------------------------------------------------------------------- */
+
+/* Descriptors that libuv only watches (uv_poll_t) belong to other code. */
+static void unshare_handle(uv_handle_t *handle, void *arg)
+{
+    uv_os_fd_t fd;
+    bool stream = handle->type == UV_TCP || handle->type == UV_NAMED_PIPE || handle->type == UV_TTY;
+    if ((stream || handle->type == UV_UDP) && !uv_is_closing(handle) && uv_fileno(handle, &fd) == 0)
+        asio_sys_unshare(fd, *(int *)arg);
+}
+
+/* Every shared descriptor is replaced first; closing then reaches nothing of the parent's. The fork may have happened
+ * inside the loop: uv_close also takes back the events that libuv has still to deliver. */
+void asio_rt_abandon(struct asio_rt *rt)
+{
+    rt->forks = asio_sys_forks;
+    if (rt->closed)
+        return;
+    rt->forked = true;
+    rt->stop = true;
+    if (rt->loop_open) {
+        int inert = asio_sys_unshare_loop(uv_backend_fd(&rt->loop));
+        uv_walk(&rt->loop, unshare_handle, &inert);
+    }
+    shut_down(rt);
+}
+
+bool asio_rt_notice_process(struct asio_rt *rt)
+{
+    if (rt->pid != uv_os_getpid() && !rt->closed)
+        asio_rt_abandon(rt);
+    return asio_rt_notice_fork(rt);
+}
+
+const char *asio_rt_obstacle(struct asio_rt *rt)
+{
+    if (asio_rt_notice_fork(rt))
+        return "this process is a fork of the one that loaded asio, whose event loop it must not use";
+    return rt->closed ? "the Lua state is being closed" : NULL;
 }
 
 static void open_loop(lua_State *L, struct asio_rt *rt)
@@ -526,6 +550,9 @@ struct asio_rt *asio_rt_open(lua_State *L)
     lua_setfield(L, -2, "__gc");
     lua_setmetatable(L, -2);
     choose_tokens(rt);
+    asio_sys_watch_forks();
+    rt->forks = asio_sys_forks;
+    rt->pid = uv_os_getpid();
     reserve_refs(L, rt);
     open_loop(L, rt);
     rt->L = lua_newthread(L);

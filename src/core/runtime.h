@@ -88,7 +88,10 @@ struct asio_rt {
     size_t gc_debt;                   /* bytes outside of Lua's heap the collector has not been driven for */
 
     double token_ok, token_fail, token_interrupt; /* secrets between C and the shims, see wait.h */
-    bool loop_open, closed;
+    bool loop_open, closed, freed;
+    bool forked;    /* closed, since this process is a fork of its own; see asio_rt_notice_fork */
+    unsigned forks; /* asio_sys_forks when it was made */
+    uv_pid_t pid;
     unsigned stdio_closed; /* bits: these numbers were not open at the start */
     bool watches_sigint;
     int unflushed; /* light threads that have run since the last flush */
@@ -106,7 +109,7 @@ struct asio_rt {
     unsigned parts_begun, parts_open;      /* the first so many of `parts` */
     void (*body)(lua_State *L, void *arg); /* arguments of the protected call being made */
     void *body_arg;
-    bool hook_called; /* see asio_rt_in_hook */
+    bool hook_called; /* see hook.c */
 
     /* the scheduler's (sched.c) */
     struct asio_thread *current;
@@ -171,6 +174,23 @@ static inline void asio_rt_part_set(struct asio_rt *rt, enum asio_part_id id, vo
     rt->slots[id] = state;
 }
 
+/* In the child of a fork the runtime is the parent's: its loop, sockets and helper threads are shared, or not there.
+ * The first call in the child closes the runtime without effect on anything that the parent has. True: it is closed
+ * for that reason. Called by whatever might use the loop or a socket: methods, waits, the turn. */
+void asio_rt_abandon(struct asio_rt *rt);
+static inline bool asio_rt_notice_fork(struct asio_rt *rt)
+{
+    if (rt->forks != asio_sys_forks)
+        asio_rt_abandon(rt);
+    return rt->forked;
+}
+
+/* The same, by the number of the process: for a fork that libc was not asked for. */
+bool asio_rt_notice_process(struct asio_rt *rt);
+
+/* Why a closed runtime refuses; NULL: it is open. */
+const char *asio_rt_obstacle(struct asio_rt *rt);
+
 /* One reason more, or less, for asio.run to go on. */
 static inline void asio_rt_ref(struct asio_rt *rt)
 {
@@ -182,13 +202,6 @@ static inline void asio_rt_unref(struct asio_rt *rt)
     assert(rt->alive > 0);
     rt->alive--;
 }
-
-/* True inside a debug hook, an event of the VM (jit.attach) or a finalizer: lua_yield then takes its path for hooks,
- * whatever coroutine calls it, and the next resume of that coroutine crashes. So no light thread may be resumed
- * there. A light thread that asks for itself needs not call this: if its coroutine can yield, no hook has begun since
- * it was resumed. Costs about 0.1 us: C has no other way to ask LuaJIT than to try whether it calls a hook. A
- * hook of the script's that counts instructions starts again from its full count. */
-bool asio_rt_in_hook(struct asio_rt *rt);
 
 /* Keeps the value at a stack index of L alive until released. Returns LUA_NOREF when memory is
  * out (in a protected body: raises). Releasing allocates nothing; it takes the runtime as void * to serve as a callback. */

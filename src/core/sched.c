@@ -5,6 +5,7 @@
 
 #include "core/coroutine.h"
 #include "base/error.h"
+#include "core/hook.h"
 #include "core/scope.h"
 
 #include <string.h>
@@ -92,6 +93,7 @@ static void resume(struct asio_thread *t, int nargs)
     if (rt->on_resume)
         rt->on_resume(rt, t, true);
     int status = lua_resume(t->co, nargs);
+    asio_rt_notice_fork(rt);
     if (rt->on_resume)
         rt->on_resume(rt, t, false);
     rt->depth--;
@@ -209,7 +211,7 @@ static bool sched_may_resume(struct asio_rt *rt, lua_State *L, enum asio_spawn h
     if (how == ASIO_SPAWN_OWNER && rt->polling && !rt->current && lua_gc(L, LUA_GCISRUNNING, 0))
         return true;
 #endif
-    return !asio_rt_in_hook(rt);
+    return !asio_hook_active(rt);
 }
 
 static void spawn(

@@ -80,6 +80,7 @@ static void turn(struct asio_rt *rt, bool wait)
 
 void asio_turn_loop(struct asio_rt *rt, bool wait, bool (*over)(const void *arg), const void *arg)
 {
+    asio_rt_notice_process(rt);
     asio_rt_flush(rt);
     asio_rt_enter(rt);
     rt->turn_began = uv_hrtime();

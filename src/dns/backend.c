@@ -56,9 +56,10 @@ int asio_backend_ready(struct asio_backend *b, struct asio_rt *rt)
     return b->state ? 0 : status;
 }
 
-void asio_backend_close(struct asio_backend *b)
+/* A helper thread of getaddrinfo may have held a lock when its process forked. */
+void asio_backend_close(struct asio_backend *b, bool forked)
 {
-    if (b->state)
+    if (b->state && !(forked && b->ops == &asio_getaddrinfo))
         b->ops->close(b->state);
     b->state = NULL;
 }

@@ -18,7 +18,8 @@ int asio_backend_use(struct asio_backend *b, struct asio_rt *rt, const struct as
 /* Opens the chosen resolver, or the system's. Nothing is kept of a failure: the next call tries again. */
 int asio_backend_ready(struct asio_backend *b, struct asio_rt *rt);
 
-void asio_backend_close(struct asio_backend *b);
+/* `forked`: in the child of a fork, where there are no helper threads. */
+void asio_backend_close(struct asio_backend *b, bool forked);
 
 /* Why a library could not be loaded, if that may pass: UV_EMFILE, UV_ENFILE or UV_ENOMEM. 0: it is not there.
  * `message` is what the loader said. */

@@ -251,7 +251,7 @@ static void resolve_part_close(struct asio_rt *rt)
     struct resolve_state *n = resolve_state_of(rt);
     if (!n)
         return;
-    asio_backend_close(&n->backend);
+    asio_backend_close(&n->backend, rt->forked);
     while (n->lookups) {
         struct resolve_lookup *k = n->lookups;
         n->lookups = k->next;

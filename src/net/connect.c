@@ -220,7 +220,7 @@ static int l_connect_pipe(lua_State *L)
         return asio_push_failed(L);
     }
     struct asio_conn *conn = asio_conn_push(L, rt);
-    int status = rt->closed ? UV_EBADF : asio_sys_unix_connect(name, n, &fd);
+    int status = asio_bind_is_closed(L, rt, "connect") ? UV_EBADF : asio_sys_unix_connect(name, n, &fd);
     if (status == UV_ENOTSUP)
         return connect_pipe_by_libuv(L, rt, name, &options, timeout);
     struct asio_uvstream *u = NULL;
@@ -255,7 +255,7 @@ static int l_socketpair(lua_State *L)
     struct asio_rt *rt = asio_rt_of(L);
     struct asio_conn *ends[2] = { asio_conn_push(L, rt), asio_conn_push(L, rt) };
     uv_os_sock_t fds[2];
-    if (rt->closed)
+    if (asio_bind_is_closed(L, rt, "socketpair"))
         return asio_error_push(L, UV_EBADF);
     int status = uv_socketpair(SOCK_STREAM, 0, fds, UV_NONBLOCK_PIPE, UV_NONBLOCK_PIPE);
     if (status < 0)

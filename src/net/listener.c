@@ -66,7 +66,7 @@ void asio_listener_close(struct asio_listener *l)
     asio_drain_disown(l->drain);
     asio_rt_unref(l->rt);
     asio_timer_remove(&l->rt->timers, &l->timer);
-    asio_sys_unix_remove(&l->file);
+    asio_sys_unix_remove(&l->file, l->rt->forked); /* a fork keeps it for the parent, which listens */
     if (l->spare != ASIO_NO_SOCKET)
         asio_sys_close(l->spare);
     if (l->state == ASIO_LISTENER_CLOSED)

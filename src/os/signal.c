@@ -150,7 +150,7 @@ static int l_signal(lua_State *L)
 {
     struct asio_rt *rt = asio_rt_of(L);
     int number = check_name(L, lua_tostring(L, 2));
-    if (rt->closed)
+    if (asio_bind_is_closed(L, rt, "signal"))
         return asio_error_push(L, UV_EBADF);
     lua_settop(L, 3);
     struct signal *s = lua_newuserdata(L, sizeof *s);

@@ -268,7 +268,7 @@ static int stdio_half_close(struct asio_stream *s)
 /* The description of a socket is shared: it takes effect when its last descriptor is closed. */
 static void stdio_reset(struct asio_stream *s)
 {
-    if (stdio_of(s)->how == ASIO_SYS_STDIO_SOCKET)
+    if (stdio_of(s)->how == ASIO_SYS_STDIO_SOCKET && !s->rt->forked)
         asio_sys_reset_on_close((uv_os_fd_t)(intptr_t)stdio_of(s)->number);
 }
 
@@ -324,6 +324,8 @@ static void stdio_teardown(void *owner)
     struct asio_stdio *p = stdio_of(owner);
     if (p->stream.gone)
         return; /* a thread is still at it */
+    if (p->stream.rt->forked)
+        asio_stream_drop_output(&p->stream); /* the parent writes it */
     p->drains = is_file(p) && p->writing;
     if (!p->drains)
         drain(p);
@@ -469,7 +471,7 @@ static int l_open(lua_State *L)
     int number = (int)lua_tointeger(L, 1);
     struct asio_conn *conn = asio_conn_push(L, rt);
     struct asio_stream *s = NULL;
-    if (rt->closed || (rt->stdio_closed >> number & 1))
+    if (asio_bind_is_closed(L, rt, "stdio") || (rt->stdio_closed >> number & 1))
         return 1;
     uv_os_sock_t fd = none;
     int how = asio_sys_stdio_open(number, &fd);

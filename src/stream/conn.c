@@ -31,7 +31,11 @@ struct asio_conn *asio_conn_push(lua_State *L, struct asio_rt *rt)
 static inline struct asio_conn *to_conn(lua_State *L, int index)
 {
     struct asio_conn *c = lua_touserdata(L, index);
-    return c && lua_objlen(L, index) == sizeof *c && c->magic == &conn_magic ? c : NULL;
+    if (!c || lua_objlen(L, index) != sizeof *c || c->magic != &conn_magic)
+        return NULL;
+    if (c->stream)
+        asio_rt_notice_fork(c->stream->rt);
+    return c;
 }
 
 static struct asio_conn *check_conn(lua_State *L, const char *fname)

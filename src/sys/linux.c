@@ -223,3 +223,15 @@ int asio_sys_stdio_poll(uv_os_sock_t watch, uv_os_sock_t fd, int events)
     epoll_ctl(watch, EPOLL_CTL_MOD, fd, &event);
     return events ? UV_READABLE : 0;
 }
+
+/* An epoll object without descriptors is inert, too: it can neither be read nor written. */
+int asio_sys_unshare_loop(int backend_fd)
+{
+    close(backend_fd); /* first: the process may have no other descriptor left */
+    int fd = epoll_create1(EPOLL_CLOEXEC);
+    if (fd < 0 || fd == backend_fd)
+        return fd;
+    int placed = dup3(fd, backend_fd, O_CLOEXEC);
+    close(fd);
+    return placed;
+}

@@ -48,3 +48,13 @@ ssize_t asio_sys_pipe_read(uv_os_sock_t end, char *to, size_t n)
     (void)end, (void)to, (void)n;
     return UV_ENOTSUP;
 }
+
+/* A kqueue is not inherited. */
+int asio_sys_unshare_loop(int backend_fd)
+{
+    (void)backend_fd;
+    uv_fs_t req;
+    int fd = uv_fs_open(NULL, &req, "/dev/null", UV_FS_O_RDWR, 0, NULL);
+    uv_fs_req_cleanup(&req);
+    return fd;
+}

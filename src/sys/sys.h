@@ -29,6 +29,17 @@ void asio_sys_close(uv_os_sock_t fd);
  * should wait. */
 bool asio_sys_files_short(uv_os_sock_t newest);
 
+/* How often this process has come out of a fork; 0 where there is no such thing. Counted from the first call of
+ * watch_forks on; a fork that bypasses libc is not seen. */
+extern unsigned asio_sys_forks;
+void asio_sys_watch_forks(void);
+
+/* In the child of a fork: the kernel's object behind a loop (uv_backend_fd) is the parent's too. Puts a private one in
+ * its place, and returns a descriptor to be passed to asio_sys_unshare; -1: there is none. */
+int asio_sys_unshare_loop(int backend_fd);
+/* Lets the child's descriptor of a shared socket refer to something that has no effect; the parent keeps the socket. */
+void asio_sys_unshare(uv_os_fd_t fd, int inert);
+
 /* Starts fn(arg) in a thread that nobody joins. 0 or an error. */
 int asio_sys_thread(void (*fn)(void *arg), void *arg);
 
@@ -88,9 +99,9 @@ struct asio_sys_file {
 int asio_sys_unix_bind(
     const char *name, size_t n, bool unlink_stale, uv_os_sock_t *fd, struct asio_sys_file *file);
 
-/* Removes the file if it is still the one that was made. While the socket is open, and its inode so not
- * given to another file. */
-void asio_sys_unix_remove(struct asio_sys_file *file);
+/* Lets go of the file, and removes it, unless `keep`, if it is still the one that was made. To be called while the
+ * socket is open, and its inode so not given to another file. */
+void asio_sys_unix_remove(struct asio_sys_file *file, bool keep);
 
 /* A connected socket; UV_EAGAIN: the backlog is full. Never waits. */
 int asio_sys_unix_connect(const char *name, size_t n, uv_os_sock_t *fd);

@@ -157,6 +157,30 @@ static void *sys_unix_thread_main(void *p)
 }
 
 /* All signals are blocked in the new thread: they are for the program's own threads. */
+unsigned asio_sys_forks;
+
+static void unix_on_fork(void)
+{
+    asio_sys_forks++;
+}
+
+static void unix_watch_forks(void)
+{
+    pthread_atfork(NULL, NULL, unix_on_fork);
+}
+
+void asio_sys_watch_forks(void)
+{
+    static uv_once_t once = UV_ONCE_INIT;
+    uv_once(&once, unix_watch_forks);
+}
+
+void asio_sys_unshare(uv_os_fd_t fd, int inert)
+{
+    if (inert >= 0 && fd > STDERR_FILENO && dup2(inert, fd) >= 0)
+        fcntl(fd, F_SETFD, FD_CLOEXEC);
+}
+
 int asio_sys_thread(void (*fn)(void *arg), void *arg)
 {
     struct start *s = asio_mem.malloc(sizeof *s);

@@ -232,13 +232,13 @@ int asio_sys_unix_bind(
     return status;
 }
 
-void asio_sys_unix_remove(struct asio_sys_file *file)
+void asio_sys_unix_remove(struct asio_sys_file *file, bool keep)
 {
     struct stat found;
     if (!file->path)
         return;
-    if (lstat(file->path, &found) == 0 && S_ISSOCK(found.st_mode) && (uint64_t)found.st_dev == file->device &&
-        (uint64_t)found.st_ino == file->inode)
+    if (!keep && lstat(file->path, &found) == 0 && S_ISSOCK(found.st_mode) &&
+        (uint64_t)found.st_dev == file->device && (uint64_t)found.st_ino == file->inode)
         unlink(file->path);
     asio_mem.free(file->path);
     file->path = NULL;

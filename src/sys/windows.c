@@ -178,9 +178,9 @@ int asio_sys_unix_bind(
     return UV_ENOTSUP;
 }
 
-void asio_sys_unix_remove(struct asio_sys_file *file)
+void asio_sys_unix_remove(struct asio_sys_file *file, bool keep)
 {
-    (void)file;
+    (void)file, (void)keep;
 }
 
 int asio_sys_unix_connect(const char *name, size_t n, uv_os_sock_t *fd)
@@ -287,4 +287,17 @@ int asio_sys_stdio_poll(uv_os_sock_t watch, uv_os_sock_t fd, int events)
 {
     (void)watch, (void)fd;
     return events;
+}
+
+/* ---- there is no fork ---------------------------------------------------------------------- */
+
+unsigned asio_sys_forks;
+
+void asio_sys_watch_forks(void)
+{
+}
+
+void asio_sys_unshare(uv_os_fd_t fd, int inert)
+{
+    (void)fd, (void)inert;
 }

@@ -158,8 +158,7 @@ static int l_group_spawn(lua_State *L)
     struct asio_rt *rt = asio_rt_of(L);
     if (!lua_isfunction(L, 2))
         asio_error_type(L, 2, 1, "spawn", "function");
-    if (rt->closed)
-        asio_error_misuse(L, "spawn: the Lua state is being closed");
+    asio_bind_check_open(L, rt, "spawn");
     if (g->ended)
         asio_error_misuse(L, "spawn: the group has ended");
     lua_pushlightuserdata(L, rt);

@@ -2,17 +2,17 @@
  * asio.run, run_once, stop: the loop as the script drives it. */
 #include "base/error.h"
 #include "core/bind.h"
+#include "core/hook.h"
 #include "core/turn.h"
 
 static void check_may_run(lua_State *L, struct asio_rt *rt, const char *fname)
 {
-    if (rt->closed)
-        asio_error_misuse(L, "%s: the Lua state is being closed", fname);
+    asio_bind_check_open(L, rt, fname);
     if (rt->current)
         asio_error_misuse(L, "%s: called by a light thread; it is the main chunk that runs the loop", fname);
     if (rt->looping)
         asio_error_misuse(L, "%s: the loop is already running", fname);
-    if (asio_rt_in_hook(rt))
+    if (asio_hook_active(rt))
         asio_error_misuse(L, "%s: called by a finalizer or a hook", fname);
 }
 
@@ -65,6 +65,7 @@ static int l_run(lua_State *L)
         if (again)
             rt->turn_ended(rt);
     } while (again && !run_is_over(&r) && !rt->stop && !rt->interrupted);
+    asio_bind_check_open(L, rt, "asio.run");
     asio_turn_raise_interrupted(L, rt);
     if (!has_failed(&r) && asio_sched_interrupted(rt))
         return asio_push_interrupt(L, rt);
@@ -95,6 +96,7 @@ static int l_run_once(lua_State *L)
     rt->stop = false;
     asio_turn_loop(rt, seconds != 0, NULL, NULL);
     asio_timer_remove(&rt->timers, &limit);
+    asio_bind_check_open(L, rt, "asio.run_once");
     asio_turn_raise_interrupted(L, rt);
     lua_pushboolean(L, asio_sched_alive(rt));
     return 1;

@@ -133,8 +133,7 @@ static int l_thread_spawn(lua_State *L)
     struct asio_rt *rt = asio_rt_of(L);
     if (!lua_isfunction(L, 1))
         asio_error_type(L, 1, 1, "spawn", "function");
-    if (rt->closed)
-        asio_error_misuse(L, "spawn: the Lua state is being closed");
+    asio_bind_check_open(L, rt, "spawn");
     asio_sched_spawn(rt, L, lua_gettop(L) - 1, ASIO_SPAWN_PLAIN);
     return 1;
 }

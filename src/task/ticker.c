@@ -85,8 +85,7 @@ static int ticker_start(lua_State *L, const char *fname, bool repeats)
             repeats ? "a microsecond at least, and less than for ever" : "less than for ever expected");
     if (!lua_isfunction(L, 2))
         asio_error_type(L, 2, 2, fname, "function");
-    if (rt->closed)
-        asio_error_misuse(L, "%s: the Lua state is being closed", fname);
+    asio_bind_check_open(L, rt, fname);
     struct ticker *t = lua_newuserdata(L, sizeof *t);
     asio_timer_init(&t->timer, on_time);
     t->rt = rt;

@@ -40,8 +40,7 @@ static struct asio_scope *timeout_enter(lua_State *L, uint64_t at, bool shield, 
 {
     struct asio_rt *rt = asio_rt_of(L);
     asio_timeout_reserve(L);
-    if (rt->closed)
-        asio_error_misuse(L, "%s: the Lua state is being closed", fname);
+    asio_bind_check_open(L, rt, fname);
     if (!asio_park_owns(L, rt))
         asio_error_misuse(L,
             "%s: inside a coroutine of the script's own; "

@@ -148,8 +148,10 @@ static void watchdog_part_close(struct asio_rt *rt)
     struct asio_watchdog *d = asio_rt_part(rt, ASIO_PART_WATCHDOG);
     asio_rt_part_set(rt, ASIO_PART_WATCHDOG, NULL);
     rt->on_resume = NULL;
-    if (!d)
+    if (!d || rt->forked) { /* the child has no helper, which may have held the lock */
+        asio_mem.free(d);
         return;
+    }
     uv_mutex_lock(&d->lock);
     d->quit = true;
     uv_cond_broadcast(&d->changed);
@@ -196,8 +198,7 @@ static int l_watchdog(lua_State *L)
     double seconds = asio_check_timeout(L, 1, 1, "watchdog");
     if (seconds >= 0 && seconds < 0.001)
         asio_error_arg(L, 1, "watchdog", "at least a millisecond expected");
-    if (rt->closed)
-        asio_error_misuse(L, "watchdog: the Lua state is being closed");
+    asio_bind_check_open(L, rt, "watchdog");
     watchdog_part_close(rt);
     int status = seconds < 0 ? 0 : watchdog_start(rt, seconds < AT_MOST ? seconds : AT_MOST);
     if (status < 0)

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "core/address.h"
 #include "core/bind.h"
+#include "core/hook.h"
 #include "core/park.h"
 #include "udp/address.h"
 
@@ -197,7 +198,7 @@ static const struct asio_wait_op udp_recv_op = { "recv", true, udp_recv_on_abort
 /* Raising out of memory leaves `pushing` set: a finalizer is what makes it mean something. */
 static bool udp_recv_is_busy(const struct asio_udp_socket *s)
 {
-    return s->reader || (s->pushing && asio_rt_in_hook(s->rt));
+    return s->reader || (s->pushing && asio_hook_active(s->rt));
 }
 
 static bool udp_recv_is_for_readers(int status)

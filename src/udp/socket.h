@@ -91,7 +91,11 @@ struct asio_udp_socket {
 static inline struct asio_udp *asio_udp_socket_to(lua_State *L)
 {
     struct asio_udp *u = lua_touserdata(L, 1);
-    return u && lua_objlen(L, 1) == sizeof *u && u->magic == &asio_udp_socket_magic ? u : NULL;
+    if (!u || lua_objlen(L, 1) != sizeof *u || u->magic != &asio_udp_socket_magic)
+        return NULL;
+    if (u->socket)
+        asio_rt_notice_fork(u->socket->rt);
+    return u;
 }
 struct asio_udp *asio_udp_socket_refuse(lua_State *L, const char *fname);
 

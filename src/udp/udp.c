@@ -146,7 +146,7 @@ static int l_udp(lua_State *L)
         const char *ip = lua_tolstring(L, 1, &length);
         status = asio_address_read(ip, length, port, &addr);
     }
-    if (rt->closed)
+    if (asio_bind_is_closed(L, rt, "udp"))
         status = UV_EBADF;
     if (status < 0)
         return asio_error_push(L, status);
