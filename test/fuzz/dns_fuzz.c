@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * dns_fuzz [ROUNDS]: feeds the parser of DNS answers (src/ares/dns.c) with answers that are mangled in all
+ * dns_fuzz [ROUNDS]: feeds the parser of DNS answers (src/plugins/ares/dns.c) with answers that are mangled in all
  * ways, each in a block of exactly its size. Looks at all that comes out of it. The sanitizers find
  * what reads or writes elsewhere. */
 #include "plugins/ares/dns.c"
@@ -76,8 +76,8 @@ static void put_record(struct maker *m, unsigned type)
     put_name(m);
     put16(m, type);
     put16(m, 1);
-    put16(m, 0);
-    put16(m, number(100));
+    put16(m, number(3) ? 0 : number(65536)); /* the ttl: mostly minutes, up to 2^32-1 s */
+    put16(m, number(65536));
     size_t at = m->length;
     put16(m, 0);
     put_data(m, type);
@@ -96,7 +96,7 @@ static void make(struct maker *m, unsigned type)
     put16(m, answers);
     put16(m, authority);
     put16(m, 0);
-    put(m, "\4name\4test", 11);
+    put(m, number(2) ? "\4name\4test" : "\4nAMe\4TEst", 11);
     put16(m, type);
     put16(m, 1);
     for (unsigned i = 0; i < answers; i++)
@@ -134,13 +134,18 @@ static bool look(const struct maker *m, uint16_t type)
     unsigned char *exact = malloc(m->length ? m->length : 1);
     memcpy(exact, m->bytes, m->length);
     int status = asio_ares_dns_answer(&allocator, exact, m->length, type, &answer, &keep);
-    asio_ares_dns_negative(exact, m->length);
+    if (asio_ares_dns_negative(exact, m->length) > NEGATIVE_MAX)
+        abort();
     free(exact);
     if ((status == 0) != (answer != NULL) || (answer && answer->count == 0) || keep > KEEP_MAX)
         abort();
-    for (unsigned i = 0; answer && i < answer->count; i++)
-        for (uint32_t j = 0; j < answer->records[i].length; j++)
-            sum += (unsigned char)answer->records[i].bytes[j];
+    for (unsigned i = 0; answer && i < answer->count; i++) {
+        const struct asio_record *r = &answer->records[i];
+        if (r->ttl < 0 || r->ttl > KEEP_MAX || r->type != type || (uint32_t)r->ttl < keep)
+            abort();
+        for (uint32_t j = 0; j < r->length; j++)
+            sum += (unsigned char)r->bytes[j];
+    }
     asio_answer_release(&allocator, answer);
     return status == 0;
 }
