@@ -3,7 +3,7 @@
 -- asio.so, or anywhere on package.cpath), else the system's getaddrinfo.
 
 local core = ...
-local asio = core.asio
+local asio, FAIL = core.asio, core.FAIL
 local c_resolve, c_use, c_obstacle, finish = core.resolve, core.names_use, core.names_obstacle, core.finish
 local error, pcall, package, require, tostring = error, pcall, package, require, tostring
 local getenv = os and os.getenv
@@ -70,7 +70,11 @@ end
 --- name server has answered), `EAI_FAIL` (the answer is not well formed), `ETIMEDOUT`, `ENODEV` (the address
 --- has an interface that is not there), `EMFILE` (out of descriptors), `ENOTSUP` (needs c-ares)
 function asio.resolve(host, opts)
-    local kind, message, code = core.resolver()
-    if not kind then return nil, message, code end
-    return explained(finish(nil, c_resolve(host, opts)))
+    local token, list, message, code = c_resolve(host, opts)
+    if token == FAIL and list == false then
+        list, message, code = core.resolver()
+        if not list then return nil, message, code end
+        token, list, message, code = c_resolve(host, opts)
+    end
+    return explained(finish(nil, token, list, message, code))
 end

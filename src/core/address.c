@@ -5,6 +5,7 @@
 #include "core/bind.h"
 #include "base/error.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,16 +29,28 @@ static bool read_ip4(const char *p, size_t length, unsigned char bytes[4])
     return p == end;
 }
 
+/* Why there is no such interface. Finding one by its name needs a descriptor; glibc hides the reason when it gets
+ * none (ENOENT). */
+static int no_scope(int error)
+{
+    uv_interface_address_t *list;
+    int count;
+    int status = error == ENODEV ? 0 : uv_interface_addresses(&list, &count);
+    if (error != ENODEV && status == 0)
+        uv_free_interface_addresses(list, count);
+    return status < 0 ? status : UV_ENODEV;
+}
+
 /* The interface behind a '%'. libuv knows names on Unix and numbers on Windows, and silently takes
- * what it does not know for none. */
-static int read_scope(const char *scope, struct sockaddr_in6 *addr)
+ * what it does not know for none; `error` is the errno that it has left. */
+static int read_scope(const char *scope, int error, struct sockaddr_in6 *addr)
 {
     char *end;
     if (addr->sin6_scope_id == 0 && *scope >= '0' && *scope <= '9') {
         unsigned long number = strtoul(scope, &end, 10);
         addr->sin6_scope_id = *end == '\0' && number <= UINT32_MAX ? (uint32_t)number : 0;
     }
-    return addr->sin6_scope_id ? 0 : UV_ENODEV;
+    return addr->sin6_scope_id ? 0 : no_scope(error);
 }
 
 /* With or without the brackets that are around it before a port. */
@@ -51,9 +64,10 @@ static int read_ip6(const char *ip, size_t length, struct sockaddr_in6 *addr)
         inside[length - 2] = '\0';
         ip = inside;
     }
-    const char *percent = memchr(ip, '%', length);
+    const char *percent = strchr(ip, '%');
+    errno = 0;
     int status = uv_ip6_addr(ip, 0, addr);
-    return status == 0 && percent ? read_scope(percent + 1, addr) : status;
+    return status == 0 && percent ? read_scope(percent + 1, errno, addr) : status;
 }
 
 int asio_address_read(const char *ip, size_t length, int port, union asio_sockaddr *addr)

@@ -8,7 +8,8 @@
 enum { ASIO_IP_MAX = 64, ASIO_ADDRESS_MAX = 80 };
 
 /* A numeric address and a port into a socket address: 0; UV_EINVAL if it is none; UV_ENODEV for an
- * interface ("fe80::1%eth0", by name or number) that is not there. */
+ * interface ("fe80::1%eth0", by name or number) that is not there; UV_EMFILE and the like when that cannot be found
+ * out. */
 int asio_address_read(const char *ip, size_t length, int port, union asio_sockaddr *addr);
 
 /* The numeric address as text, with its interface if it has one. Returns the length; 0 for other families. */

@@ -162,13 +162,19 @@ static int l_resolve(lua_State *L)
     const char *host = lua_tolstring(L, 1, &length);
     bool addresses = resolve_wants_addresses(q.query.type);
     int numeric = asio_address_parse(L, 1, 0, &q.query.address);
-    if (numeric == UV_ENODEV)
+    if (numeric < 0 && numeric != UV_EINVAL)
         return asio_push_fail(L, numeric);
     if (numeric == 0 && addresses)
         return asio_records_push_numeric(L, rt, &q.query.address, q.query.type);
     if (numeric < 0 && !asio_question_is_name(host, length, addresses))
         return asio_push_fail(L, UV_EAI_NONAME);
     q.query.numeric = numeric == 0 && q.query.type == ASIO_NAMES_PTR;
+    struct resolve_state *n = resolve_state_of(rt);
+    if (n && !n->backend.ops) { /* the shim chooses one, and calls again */
+        lua_pushnumber(L, rt->token_fail);
+        lua_pushboolean(L, 0);
+        return 2;
+    }
     return resolve_look_up(L, rt, host, length, &q);
 }
 

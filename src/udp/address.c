@@ -67,8 +67,12 @@ void asio_udp_address_push_ip(lua_State *L, struct asio_udp_socket *s, const str
         lua_replace(L, -2);
         return;
     }
-    lua_pushlstring(L, ip, asio_address_write(addr, ip));
-    udp_address_keep(L, s->shared, s->rt, addr);
+    size_t length = asio_address_write(addr, ip);
+    lua_pushlstring(L, ip, length);
+    const char *scope = memchr(ip, '%', length);
+    if (!scope || scope[1] < '0' ||
+        scope[1] > '9') /* a number: the interface's name could not be found out now */
+        udp_address_keep(L, s->shared, s->rt, addr);
 }
 
 static int udp_address_read(

@@ -28,6 +28,8 @@ function T.test_the_library_is_loaded_at_the_next_look_up()
     local opts = { type = 'A', servers = { address } }
     asio.run(function()
       raw.limit_fds(0)
+      assert(asio.resolve('127.0.0.1')) -- needs no library
+      assert(not pcall(asio.resolve, 'x.a.test', { tpye = 'A' }))
       for _ = 1, 2 do
         local list, message, code = asio.resolve('x.a.test', opts)
         assert(list == nil and code == 'EMFILE', message)
@@ -76,6 +78,7 @@ function T.test_questions()
         fails 'localhost'
         fails('127.0.0.1', { type = 'PTR' })
         assert(asio.resolve('127.0.0.1')) -- needs none
+        fails 'fe80::1%lo' -- the number of the interface
         raw.unlimit_fds()
         assert(raw.count_fds() == before, 'left open')
       end
