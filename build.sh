@@ -6,8 +6,8 @@ usage() {
     cat <<'END'
 ./build.sh                    install what is missing, configure, build
 ./build.sh example            ... and run examples/ping_pong.lua
-./build.sh test [NAME]        ... and run the tests, or the one file NAME_test.lua
-./build.sh asan [NAME]        the same tests under AddressSanitizer and UBSan
+./build.sh test [-j N] [NAME] ... and run the tests, N files at a time, or the one file NAME_test.lua
+./build.sh asan [-j N] [NAME] the same tests under AddressSanitizer and UBSan
 ./build.sh bench [ARGS]       compare with other libraries (installs them); ARGS go to bench/run
 ./build.sh lint               check the style of the Lua and C files
 ./build.sh install [PREFIX]   install, below /usr/local if no prefix is given

@@ -84,19 +84,21 @@ static bool park_is_over(const void *arg)
 }
 
 /* The main chunk does not yield: it runs the loop itself until its wait is over. A wait that was
- * over wins over a Ctrl-C of the same turn, which then ends the next one. */
+ * over wins over a Ctrl-C or an asio.stop of the same turn, which then ends the next one: what the
+ * script sees as one wait may be several (asio.connect by name). */
 static int drive(lua_State *L, struct asio_wait *w)
 {
     struct asio_rt *rt = w->rt;
     luaL_checkstack(L, ASIO_WAIT_RESULTS, "too many results");
     rt->main_L = L;
-    rt->stop = false;
+    rt->stop = rt->stop_due;
     asio_turn_loop(rt, true, park_is_over, w);
     if (rt->closed) { /* a light thread has forked, and this is the child */
         w->state = ASIO_WAIT_IDLE;
         asio_error_misuse(L, "%s", asio_rt_obstacle(rt));
     }
     bool ended = park_is_over(w);
+    rt->stop_due = ended && rt->stop;
     asio_sched_abort(w, UV_ECANCELED); /* unless it has */
     w->state = ASIO_WAIT_IDLE;
     if (ended || (rt->stop && !rt->interrupted))

@@ -100,6 +100,7 @@ struct asio_rt {
     enum asio_sigpipe sigpipe; /* while blocked: how to end that */
     bool looping;              /* a run or a wait of the main chunk is on the C stack */
     bool stop, interrupted;
+    bool stop_due;  /* asio.stop came as a wait of the main chunk was over: it ends the next one */
     bool attention; /* what drives the loop has something to look at: do not wait for events */
 
     int refs[ASIO_REFS];              /* by enum asio_ref: keys in the registry */

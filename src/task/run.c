@@ -52,7 +52,7 @@ static int l_run(lua_State *L)
     if (!lua_isnoneornil(L, 1) && !lua_isfunction(L, 1))
         asio_error_type(L, 1, 1, "run", "function");
     check_may_run(L, rt, "asio.run");
-    rt->stop = false;
+    rt->stop = rt->stop_due = false;
     if (lua_isfunction(L, 1)) {
         asio_sched_spawn(rt, L, lua_gettop(L) - 1, ASIO_SPAWN_PLAIN);
         r.main = lua_touserdata(L, 1);
@@ -93,7 +93,7 @@ static int l_run_once(lua_State *L)
     asio_timer_init(&limit, on_limit);
     if (seconds > 0 && asio_timer_set(&rt->timers, &limit, asio_rt_deadline(seconds)) < 0)
         return luaL_error(L, "not enough memory");
-    rt->stop = false;
+    rt->stop = rt->stop_due = false;
     asio_turn_loop(rt, seconds != 0, NULL, NULL);
     asio_timer_remove(&rt->timers, &limit);
     asio_bind_check_open(L, rt, "asio.run_once");

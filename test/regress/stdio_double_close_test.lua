@@ -1,5 +1,5 @@
--- A standard stream over something that cannot be polled (/dev/null) closed the descriptor with which that had been
--- tried: by then another's, and libuv aborted.
+-- A standard stream over something that cannot be polled (/dev/null) closed the descriptor with which
+-- that had been tried: by then another's, and libuv aborted.
 --
 -- SPDX-License-Identifier: MIT
 
