@@ -166,7 +166,7 @@ static int l_select(lua_State *L)
         return asio_push_fail(L, UV_ETIMEDOUT);
     struct asio_wait *w = asio_park_claim(L, rt);
     struct select *s = lua_newuserdata(L, sizeof *s + (size_t)count * sizeof *s->branches);
-    lua_rawseti(L, LIST, 0); /* outlives this call's stack: a coroutine.resume by hand ends the call */
+    lua_rawseti(L, LIST, 0);    /* outlives this call's stack: a coroutine.resume by hand ends the call */
     n = poll_all(L, rt, count); /* once more: making that may have run finalizers, which send */
     if (n > 0)
         return n;
