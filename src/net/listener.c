@@ -2,11 +2,10 @@
  *
  * Listening; see listener.h.
  *
- * Accepting pauses in two ways. Within libuv: a connection that is not taken makes it stop listening for
- * more; used to spread a burst over several turns, when files run short, and while there are as many
- * connections as the script allows. By closing the handle: when accept itself goes on failing, libuv 1.44
- * would call back for ever within one turn, so the handle is closed and opened again later on a duplicate of
- * the socket, which keeps the clients that came in between. */
+ * Connections are taken in batches: a batch begins with one, and grows while connections wait in every turn. So
+ * a burst is spread over several turns, and a single connection costs no call that only says that there is
+ * no other. A pause ends by the timer. The acceptor is watched while connections are wanted; a connection that
+ * comes in a pause switches watching off, and the end of the pause switches it on. */
 #include "net/listener.h"
 
 #include "core/address.h"
@@ -17,42 +16,24 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { ACCEPTS_A_TURN = 64 };
+enum { BATCH_MAX = 64 };
 static const double backoff_min = 0.005, backoff_max = 1, report_every = 60; /* seconds */
 
-static void on_connection(uv_stream_t *handle, int status);
+static void listener_on_ready(struct asio_acceptor *a, int status);
 static void listener_on_timer(struct asio_timer *timer);
 static void listener_on_room(void *owner);
 static void listener_on_proxied(struct asio_proxy_gate *gate, struct asio_stream *s);
 
 /* ---- opening and closing ------------------------------------------------------------------ */
 
-static void free_listener(struct asio_listener *l)
+static void listener_on_closed(struct asio_acceptor *a)
 {
+    struct asio_listener *l = ASIO_CONTAINER(a, struct asio_listener, acceptor);
+    asio_timer_remove(&l->rt->timers, &l->timer);
     asio_mem.free(l->path);
     asio_mem.free(l);
 }
 
-static void listener_on_close(uv_handle_t *handle)
-{
-    struct asio_listener *l = handle->data;
-    l->state = ASIO_LISTENER_CLOSED;
-    l->pending = false;
-    if (l->server)
-        return; /* paused by a fault: the timer opens it again */
-    asio_timer_remove(&l->rt->timers, &l->timer);
-    free_listener(l);
-}
-
-static void close_handle(struct asio_listener *l)
-{
-    if (l->state != ASIO_LISTENER_OPEN)
-        return;
-    l->state = ASIO_LISTENER_CLOSING;
-    uv_close(&l->handle.any, listener_on_close);
-}
-
-/* The file goes first: while the socket is open nobody else's can be taken for it. */
 void asio_listener_close(struct asio_listener *l)
 {
     if (l->server)
@@ -64,76 +45,25 @@ void asio_listener_close(struct asio_listener *l)
         asio_sched_abort(l->accepters.first, UV_ECANCELED);
     asio_proxy_gate_close(&l->gate);
     asio_drain_disown(l->drain);
-    asio_rt_unref(l->rt);
+    if (l->handled)
+        asio_rt_unref(l->rt);
     asio_timer_remove(&l->rt->timers, &l->timer);
-    asio_sys_unix_remove(&l->file, l->rt->forked); /* a fork keeps it for the parent, which listens */
-    if (l->spare != ASIO_NO_SOCKET)
-        asio_sys_close(l->spare);
-    if (l->state == ASIO_LISTENER_CLOSED)
-        free_listener(l);
-    else
-        close_handle(l);
+    /* A fork keeps the file for the parent, which listens. Frees the listener, at the latest in the next turn. */
+    asio_acceptor_close(&l->acceptor, l->rt->forked);
 }
 
 static void listener_teardown(void *owner)
 {
-    asio_listener_close(owner);
+    asio_listener_close(ASIO_CONTAINER(owner, struct asio_listener, acceptor));
 }
 
 static const struct asio_handle_ops listener_ops = { listener_teardown };
 
-/* The spare comes before listening: a server that could not pause would be at the mercy of the first
- * fault. Where the system needs none there is none. */
-static int start_listening(struct asio_listener *l)
-{
-    uv_os_fd_t fd;
-    int status = 0;
-    if (l->spare == ASIO_NO_SOCKET)
-        status = uv_fileno(&l->handle.any, &fd);
-    if (status == 0 && l->spare == ASIO_NO_SOCKET && (status = asio_sys_dup(fd, &l->spare)) < 0)
-        l->spare = ASIO_NO_SOCKET;
-    if (status < 0 && status != UV_ENOTSUP)
-        return status;
-    return uv_listen(&l->handle.stream, l->options.backlog, on_connection);
-}
-
-/* A socket of another's, of which we have a duplicate then. */
-static int open_given(struct asio_listener *l, uv_os_sock_t fd)
-{
-    uv_os_sock_t copy;
-    int status = asio_sys_dup((uv_os_fd_t)fd, &copy);
-    if (status < 0)
-        return status;
-    status = l->family->open(&l->handle.stream, copy);
-    if (status < 0)
-        asio_sys_close(copy);
-    return status;
-}
-
-static int open_pipe(struct asio_listener *l, const char *name, size_t n)
-{
-    uv_os_sock_t fd;
-    int status = asio_sys_unix_bind(name, n, l->options.unlink_stale, &fd, &l->file);
-    if (status == UV_ENOTSUP) /* libuv's pipes are something else here */
-        return l->options.handles ? status : uv_pipe_bind(&l->handle.pipe, name);
-    if (status < 0)
-        return status;
-    status = l->family->open(&l->handle.stream, fd);
-    if (status < 0)
-        asio_sys_close(fd);
-    return status;
-}
-
-static int learn_path(struct asio_listener *l)
+static int listener_learn_path(struct asio_listener *l)
 {
     char path[ASIO_SYS_PATH_MAX];
     size_t n = sizeof path;
-    uv_os_fd_t fd;
-    int status = uv_fileno(&l->handle.any, &fd);
-    if (status == 0)
-        status = asio_sys_unix_name(fd, false, path, &n);
-    if (status == UV_ENOTSUP)
-        status = uv_pipe_getsockname(&l->handle.pipe, path, &n);
+    int status = asio_acceptor_path(&l->acceptor, path, &n);
     if (status < 0)
         return status;
     l->path = asio_mem.malloc(n + 1);
@@ -144,27 +74,28 @@ static int learn_path(struct asio_listener *l)
     return 0;
 }
 
-static int learn_name(struct asio_listener *l)
+static int listener_learn_name(struct asio_listener *l)
 {
-    int length = sizeof l->address;
-    if (l->family->local)
-        return learn_path(l);
-    return uv_tcp_getsockname(&l->handle.tcp, (struct sockaddr *)&l->address, &length);
+    if (l->acceptor.family->local)
+        return listener_learn_path(l);
+    return asio_acceptor_address(&l->acceptor, &l->address);
 }
 
-static struct asio_listener *new_listener(
-    struct asio_rt *rt, const struct asio_socket_family *family, const struct asio_socket_options *options)
+static struct asio_listener *listener_new(
+    struct asio_rt *rt, const struct asio_socket_options *options, bool handled)
 {
     struct asio_listener *l = asio_mem.malloc(sizeof *l);
     if (!l)
         return NULL;
     memset(l, 0, sizeof *l);
-    l->ops = &listener_ops;
+    l->acceptor.ops = &listener_ops;
+    l->acceptor.ready = listener_on_ready;
+    l->acceptor.closed = listener_on_closed;
     l->rt = rt;
-    l->family = family;
     l->options = *options;
+    l->handled = handled;
+    l->batch = 1;
     l->backoff = backoff_min;
-    l->spare = ASIO_NO_SOCKET;
     asio_timer_init(&l->timer, listener_on_timer);
     l->gate.arrived = listener_on_proxied;
     l->drain = asio_drain_new(rt, l, listener_on_room);
@@ -174,45 +105,24 @@ static struct asio_listener *new_listener(
     return NULL;
 }
 
-static int init_handle(struct asio_listener *l, const struct asio_endpoint *where)
-{
-    if (where->path || where->fd != ASIO_NO_SOCKET)
-        return l->family->init(&l->rt->loop, &l->handle.stream);
-    return asio_tcp_init(&l->rt->loop, &l->handle.tcp, where->address.ss_family, &l->options);
-}
-
-static int listener_open_handle(struct asio_listener *l, const struct asio_endpoint *where)
-{
-    if (where->fd != ASIO_NO_SOCKET)
-        return open_given(l, where->fd);
-    if (where->path)
-        return open_pipe(l, where->path, where->path_length);
-    return asio_tcp_bind(&l->handle.tcp, &where->address, &l->options);
-}
-
 int asio_listener_open(struct asio_rt *rt, struct asio_server *server, const struct asio_endpoint *where,
-    const struct asio_socket_options *options)
+    const struct asio_socket_options *options, bool handled)
 {
-    struct asio_listener *l = new_listener(rt, where->family, options);
-    int status = l ? init_handle(l, where) : UV_ENOMEM;
-    if (status < 0) {
-        if (l)
-            asio_mem.free(l->drain);
-        asio_mem.free(l);
-        return status;
-    }
-    l->handle.any.data = l;
+    struct asio_listener *l = listener_new(rt, options, handled);
+    if (!l)
+        return UV_ENOMEM;
     l->server = server;
     server->listener = l;
     server->drain = l->drain;
-    asio_rt_ref(rt);
-    status = listener_open_handle(l, where);
+    if (handled) /* else a light thread in server:accept is what keeps run going */
+        asio_rt_ref(rt);
+    int status = asio_acceptor_open(&l->acceptor, rt, where, options);
     if (status == 0)
-        status = start_listening(l);
-    if (status == 0)
-        status = learn_name(l);
+        status = listener_learn_name(l);
     if (status < 0)
         asio_listener_close(l);
+    else if (handled)
+        asio_acceptor_watch(&l->acceptor);
     return status;
 }
 
@@ -229,7 +139,7 @@ int asio_listener_push_address(lua_State *L, const struct asio_listener *l)
     return 1;
 }
 
-/* ---- faults ------------------------------------------------------------------------------- */
+/* ---- pauses ------------------------------------------------------------------------------- */
 
 /* Once per trouble, not once per connection: at most every minute while it lasts. */
 static void listener_report(struct asio_listener *l, const char *what)
@@ -257,50 +167,47 @@ static void listener_retry_later(struct asio_listener *l, double seconds)
     asio_listener_close(l);
 }
 
-static void back_off(struct asio_listener *l)
+static void listener_back_off(struct asio_listener *l)
 {
-    listener_retry_later(l, l->backoff);
-    l->backoff = l->backoff * 2 < backoff_max ? l->backoff * 2 : backoff_max;
+    double seconds = l->backoff;
+    l->backoff = seconds * 2 < backoff_max ? seconds * 2 : backoff_max;
+    listener_retry_later(l, seconds);
 }
 
-static void report_status(struct asio_listener *l, int status)
+/* Accepting has failed. */
+static void listener_fault(struct asio_listener *l, int status)
 {
     char text[128];
     asio_error_message(status, text, sizeof text);
     listener_report(l, text);
+    listener_back_off(l);
 }
 
-/* Accept fails, and would go on failing. */
-static void fault(struct asio_listener *l, int status)
+/* The descriptor in hand is one of the last. It is looked at again when it is higher than at the last time, or
+ * after a tenth of a second. */
+static bool listener_files_short(struct asio_listener *l)
 {
-    report_status(l, status);
-    back_off(l);
-    if (l->spare != ASIO_NO_SOCKET)
-        close_handle(l);
-}
-
-static bool still_short(struct asio_listener *l)
-{
-    uv_os_sock_t fd;
-    if (l->spare == ASIO_NO_SOCKET)
+    uv_os_sock_t fd = l->acceptor.taken;
+    uint64_t now = uv_now(&l->rt->loop);
+    if (fd != ASIO_NO_SOCKET && fd <= l->files_newest && now - l->files_at < 100)
         return false;
-    if (asio_sys_dup((uv_os_fd_t)l->spare, &fd) < 0)
+    if (asio_acceptor_files_short(&l->acceptor))
         return true;
-    bool is_short = asio_sys_files_short(fd);
-    asio_sys_close(fd);
-    return is_short;
+    l->files_newest = fd;
+    l->files_at = now;
+    return false;
 }
 
-/* The descriptor just opened is one of the last. Connections that nobody refers to any more
- * are closed by a collection; if that is not enough, accepting waits: existing connections
- * keep a few files for what they need, and clients wait in the backlog instead of being shed. */
-static void files_short(struct asio_listener *l)
+/* Connections that the script no longer refers to are closed by a collection; if that is not enough, accepting
+ * waits: existing connections keep a few descriptors for what they need, and clients wait in the backlog. */
+static void listener_save_files(struct asio_listener *l)
 {
+    l->files_at = 0;
     asio_rt_collect(l->rt);
-    if (!l->server || !still_short(l)) /* the listener may have been collected */
+    if (!l->server || !asio_acceptor_files_short(&l->acceptor)) /* the listener may have been collected */
         return;
     listener_report(l, "too many open files");
-    back_off(l);
+    listener_back_off(l);
 }
 
 /* ---- accepting ---------------------------------------------------------------------------- */
@@ -310,29 +217,23 @@ struct accept {
     struct asio_uvstream *stream; /* once taken */
     int ref;                      /* anchor of its connection until the handler has it */
     int status;
-    bool lost;                  /* libuv gave it, and something then failed */
     struct asio_wait *accepter; /* to be woken */
-    bool spawned;               /* somebody has it */
-    bool complete;              /* a proxy has said who it is */
+    bool spawned;               /* the handler, a light thread or the gate has it */
+    bool complete;              /* a proxy has said whose it is */
 };
 
-/* Takes the connection from libuv, once all that can run out of memory is there. */
+/* Makes a connection of what the acceptor has in hand, once all that can run out of memory is there. Finalizers run
+ * on the way: they may take what is in hand, and close the listener. */
 static int listener_take(lua_State *L, struct accept *a)
 {
     struct asio_listener *l = a->listener;
     struct asio_conn *conn = asio_conn_push(L, l->rt);
-    struct asio_uvstream *u = l->family->make(l->rt, &l->options);
-    if (!u)
-        return UV_ENOMEM;
-    int status = uv_accept(&l->handle.stream, &u->handle);
-    if (status == 0) {
-        status = l->family->connected(u, &l->options);
-        a->lost = status < 0;
-    }
-    if (status < 0) {
-        asio_uvstream_discard(u);
+    int status = l->server ? asio_acceptor_fetch(&l->acceptor) : UV_ECANCELED;
+    if (status < 0)
         return status;
-    }
+    struct asio_uvstream *u = asio_acceptor_adopt(&l->acceptor, l->rt, &l->options, &status);
+    if (!u)
+        return status;
     u->stream.counter = &l->drain->connections;
     l->drain->connections.count++;
     asio_stream_attach(&u->stream, conn);
@@ -341,7 +242,7 @@ static int listener_take(lua_State *L, struct accept *a)
     return a->ref == LUA_NOREF ? UV_ENOMEM : 0;
 }
 
-/* To whoever waits in server:accept, if it still does. */
+/* To the light thread that has waited longest in server:accept. */
 static void listener_hand_over(lua_State *L, struct accept *a)
 {
     struct asio_wait *w = a->listener->accepters.first;
@@ -354,7 +255,7 @@ static void listener_hand_over(lua_State *L, struct accept *a)
     a->spawned = true;
 }
 
-/* It comes through a proxy, if that is one we know. */
+/* It comes through a proxy, if the peer is a trusted one. */
 static void listener_begin(struct accept *a)
 {
     struct asio_stream *s = &a->stream->stream;
@@ -376,7 +277,7 @@ static void accept_body(lua_State *L, void *arg)
         a->spawned = false;
         return;
     }
-    if (!a->stream && !a->lost)
+    if (!a->stream)
         a->status = listener_take(L, a);
     if (a->status < 0)
         return;
@@ -400,23 +301,6 @@ static void accept_body(lua_State *L, void *arg)
     asio_sched_spawn_counted(l->rt, L, 1, &l->drain->handlers);
 }
 
-static void after_accept(struct asio_listener *l, const struct accept *a)
-{
-    uv_os_fd_t fd;
-    if (a->status == UV_EAGAIN) {
-        l->pending = false; /* a finalizer has taken it in between */
-    } else if (!a->stream) {
-        l->pending = !a->lost;
-        report_status(l, a->status);
-        back_off(l);
-    } else if (!a->stream->stream.gone && uv_fileno((uv_handle_t *)&a->stream->handle, &fd) == 0 &&
-        asio_sys_files_short((uv_os_sock_t)fd)) {
-        files_short(l);
-    } else {
-        l->backoff = backoff_min;
-    }
-}
-
 /* The handler runs inside: afterwards the listener may have been closed. */
 static void hand_out(struct accept *a)
 {
@@ -430,36 +314,48 @@ static void hand_out(struct accept *a)
         asio_stream_close(&a->stream->stream, true);
 }
 
-/* Takes the connection that libuv offers. Afterwards the listener may be closing; its memory is there. */
-static void accept_one(struct asio_listener *l)
+static bool listener_is_full(const struct asio_listener *l)
 {
-    struct accept a = { .listener = l, .status = UV_ENOMEM, .ref = LUA_NOREF };
-    l->pending = false;
-    l->accepted++;
-    hand_out(&a);
-    if (l->server)
-        after_accept(l, &a);
+    return l->options.max_connections && l->drain->connections.count >= (size_t)l->options.max_connections;
 }
 
-/* Without a handler connections wait until somebody accepts them. */
-static bool wanted(const struct asio_listener *l)
+/* Without a handler connections wait until a light thread accepts them. */
+static bool listener_wants(const struct asio_listener *l)
 {
-    return l->handled || l->accepters.first;
+    return l->server && (l->handled || l->accepters.first);
+}
+
+/* What has become of a connection. */
+static void listener_after(struct asio_listener *l, const struct accept *a, bool files_short)
+{
+    if (!l->server || a->status == UV_EAGAIN || a->status == UV_ECONNABORTED)
+        return;
+    if (!a->stream) {
+        listener_fault(l, a->status);
+        return;
+    }
+    l->backoff = backoff_min;
+    if (files_short)
+        listener_save_files(l);
+}
+
+/* Hands out the connection in hand. Afterwards the listener may be closing; its memory is there. */
+static void listener_accept_one(struct asio_listener *l)
+{
+    struct accept a = { .listener = l, .status = UV_ENOMEM, .ref = LUA_NOREF };
+    bool files_short = listener_files_short(l);
+    hand_out(&a);
+    listener_after(l, &a, files_short);
 }
 
 /* The header of a connection is there. */
 static void listener_on_proxied(struct asio_proxy_gate *gate, struct asio_stream *s)
 {
     struct asio_listener *l = ASIO_CONTAINER(gate, struct asio_listener, gate);
-    if (!wanted(l))
+    if (!listener_wants(l))
         return;
     struct accept a = { l, (struct asio_uvstream *)(void *)s, asio_proxy_accept_end(s), .complete = true };
     hand_out(&a);
-}
-
-static bool is_full(const struct asio_listener *l)
-{
-    return l->options.max_connections && l->drain->connections.count >= (size_t)l->options.max_connections;
 }
 
 /* Somebody waits for room. Connections that nobody refers to any more make some once they are collected,
@@ -480,82 +376,84 @@ static void look_for_room(struct asio_listener *l)
         asio_timer_set(&rt->timers, &l->timer, asio_rt_deadline(seconds));
 }
 
-static void on_connection(uv_stream_t *handle, int status)
+/* Takes what the acceptor has: 0, UV_EAGAIN, or an error, after which accepting pauses. */
+static int listener_fetch(struct asio_listener *l)
 {
-    struct asio_listener *l = handle->data;
-    if (!l->server)
-        return;
-    if (status < 0) {
-        fault(l, status);
-        return;
+    int status = asio_acceptor_fetch(&l->acceptor);
+    if (status == UV_EMFILE || status == UV_ENFILE) {
+        asio_rt_collect(l->rt);
+        status = l->server ? asio_acceptor_fetch(&l->acceptor) : UV_EAGAIN;
     }
-    if (l->turn != l->rt->turns) {
-        l->turn = l->rt->turns;
-        l->accepted = 0;
-    }
-    l->pending = true; /* not taking it makes libuv stop here */
-    if (l->paused || !wanted(l))
-        return;
-    if (is_full(l))
-        look_for_room(l);
-    else if (l->accepted >= ACCEPTS_A_TURN)
-        listener_retry_later(l, 0);
-    else
-        accept_one(l);
+    if (status == UV_ECONNABORTED && ++l->aborted < BATCH_MAX)
+        return UV_EAGAIN;
+    l->aborted = 0;
+    if (status < 0 && status != UV_EAGAIN)
+        listener_fault(l, status);
+    return status;
 }
 
-/* The handle takes the spare over, so a new spare comes first: there is always one. */
-static int reopen(struct asio_listener *l)
+/* A batch grows when connections waited in every turn, and shrinks to what there was. */
+static void listener_fit_batch(struct asio_listener *l)
 {
-    uv_os_sock_t fd = l->spare, spare;
-    int status = asio_sys_dup((uv_os_fd_t)fd, &spare);
-    if (status < 0)
-        return status;
-    l->family->init(&l->rt->loop, &l->handle.stream);
-    l->handle.any.data = l;
-    l->state = ASIO_LISTENER_OPEN;
-    l->spare = spare;
-    status = l->family->open(&l->handle.stream, fd);
-    if (status < 0)
-        asio_sys_close(fd);
-    else
-        status = start_listening(l);
-    if (status < 0)
-        close_handle(l);
-    return status;
+    if (l->batch_full && l->turn + 1 == l->rt->turns)
+        l->batch = l->batch * 2 < BATCH_MAX ? l->batch * 2 : BATCH_MAX;
+    l->turn = l->rt->turns;
+}
+
+static void listener_accept_batch(struct asio_listener *l)
+{
+    unsigned n = 0;
+    int status = 0;
+    listener_fit_batch(l);
+    while (listener_wants(l) && !l->paused && !listener_is_full(l) && n < l->batch) {
+        status = listener_fetch(l);
+        if (status < 0)
+            break;
+        n++;
+        listener_accept_one(l);
+    }
+    l->batch_full = n == l->batch;
+    if (status == UV_EAGAIN)
+        l->batch = n > 0 ? n : 1;
+    if (!l->server)
+        return;
+    if (n > 0 || status == UV_EAGAIN) {
+        asio_acceptor_watch(&l->acceptor);
+        return;
+    }
+    asio_acceptor_unwatch(&l->acceptor); /* what is there waits for the timer, or for a light thread */
+    if (listener_wants(l) && !l->paused)
+        look_for_room(l);
+}
+
+static void listener_on_ready(struct asio_acceptor *acceptor, int status)
+{
+    struct asio_listener *l = ASIO_CONTAINER(acceptor, struct asio_listener, acceptor);
+    if (status == 0) {
+        listener_accept_batch(l);
+        return;
+    }
+    asio_acceptor_unwatch(acceptor);
+    if (!l->paused)
+        listener_fault(l, status);
 }
 
 static void listener_on_timer(struct asio_timer *timer)
 {
     struct asio_listener *l = ASIO_CONTAINER(timer, struct asio_listener, timer);
-    if (!l->paused) {
-        if (l->pending && is_full(l))
-            look_for_room(l);
-        return;
-    }
-    if (l->state == ASIO_LISTENER_CLOSING) {
-        listener_retry_later(l, backoff_min);
-        return;
-    }
-    bool burst = l->accepted >= ACCEPTS_A_TURN && l->state == ASIO_LISTENER_OPEN;
-    if (!burst && still_short(l)) {
+    if (l->paused && asio_acceptor_files_short(&l->acceptor)) {
         bool collect = l->backoff >= backoff_max;
         struct asio_rt *rt = l->rt;
-        back_off(l); /* first: the collection may close, and free, this listener */
+        listener_back_off(l); /* first: the collection may close the listener */
         if (collect)
             asio_rt_collect(rt);
         return;
     }
     l->paused = false;
-    l->accepted = 0;
-    int status = l->state == ASIO_LISTENER_CLOSED ? reopen(l) : 0;
-    if (status < 0)
-        fault(l, status);
-    else if (l->pending && wanted(l) && is_full(l))
-        look_for_room(l);
-    else if (l->pending && wanted(l))
-        accept_one(l); /* and libuv goes on listening */
+    listener_accept_batch(l);
 }
+
+/* ---- accepting by hand -------------------------------------------------------------------- */
 
 /* One that came through a proxy. */
 static void take_complete(lua_State *L, struct asio_listener *l)
@@ -573,33 +471,34 @@ bool asio_listener_take(lua_State *L, struct asio_listener *l)
         take_complete(L, l);
         return true;
     }
-    if (!l->pending || l->paused)
+    if (l->paused || listener_is_full(l) || listener_fetch(l) < 0)
         return false;
-    if (is_full(l)) {
-        look_for_room(l);
-        return false;
-    }
     if (l->gate.trust) {
-        accept_one(l);
+        listener_accept_one(l);
         return false;
     }
+    bool files_short = listener_files_short(l);
     asio_push_ok(L, l->rt);
     a.status = listener_take(L, &a);
-    l->pending = false;
     if (a.ref != LUA_NOREF)
         asio_rt_release(l->rt, a.ref);
     if (!a.stream)
         lua_pop(L, 2);
-    if (l->server)
-        after_accept(l, &a);
+    listener_after(l, &a, files_short);
     return a.stream != NULL;
 }
 
+void asio_listener_await(struct asio_listener *l, struct asio_wait *w)
+{
+    asio_wait_list_add(&l->accepters, w);
+    if (!l->paused)
+        asio_acceptor_watch(&l->acceptor);
+}
+
+/* A connection has gone: there may be room for one that waits. */
 static void listener_on_room(void *owner)
 {
     struct asio_listener *l = owner;
-    if (!l->options.max_connections)
-        return;
-    if (l->pending && !l->paused && !is_full(l))
+    if (l->options.max_connections && !l->acceptor.watched && !l->paused && !listener_is_full(l))
         listener_retry_later(l, 0);
 }

@@ -8,6 +8,8 @@
 #include "base/error.h"
 #include "net/fd_passing.h"
 #include "net/listener.h"
+#include "net/tcp.h"
+#include "net/unix.h"
 #include "task/thread.h"
 
 #include <string.h>
@@ -161,12 +163,11 @@ static int l_server(lua_State *L)
         r.where.family = &asio_fd_passing_family;
     struct asio_trusted_proxies *trust = push_trust(L, handler + 1, &options);
     struct asio_server *server = push_holder(L, rt, handler, lua_gettop(L));
-    int status = asio_listener_open(rt, server, &r.where, &options);
+    int status = asio_listener_open(rt, server, &r.where, &options, !lua_isnil(L, handler));
     if (status < 0)
         return push_open_failure(L, &r, status);
     if (r.where.fd != ASIO_NO_SOCKET && !r.keep)
         asio_sys_close(r.where.fd); /* the server has its own */
-    server->listener->handled = !lua_isnil(L, handler);
     server->listener->gate.trust = trust;
     asio_rt_wrapper_add(L, rt, server->listener); /* out of memory: the holder is collected, and closes */
     return 1;
@@ -210,10 +211,10 @@ static int l_accept(lua_State *L)
     if (asio_listener_take(L, l))
         return 2;
     struct asio_wait *w = asio_park_claim(L, rt);
-    if (!l->server)
-        return asio_push_fail(L, UV_ENOMEM);
+    if (!l->server) /* a finalizer has closed it, or there was no memory to pause */
+        return asio_push_fail(L, UV_ECANCELED);
     w->source = l;
-    asio_wait_list_add(&l->accepters, w);
+    asio_listener_await(l, w);
     return asio_park(L, w, &accept_op, timeout);
 }
 

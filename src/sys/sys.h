@@ -77,6 +77,19 @@ size_t asio_sys_unread(uv_os_fd_t fd);
 /* Lets several sockets share a port; before binding. UV_ENOTSUP where there is no such thing. */
 int asio_sys_reuseport(uv_os_fd_t fd);
 
+/* ---- Listening (sys_unix_listen.c) ---- UV_ENOTSUP: libuv has to listen, and to accept. */
+struct asio_sys_bind {
+    bool reuseport, ipv6only;
+    bool nodelay; /* for its connections, where these inherit it */
+};
+int asio_sys_tcp_bind(const struct sockaddr_storage *addr, struct asio_sys_bind how, uv_os_sock_t *fd);
+int asio_sys_listen(uv_os_sock_t fd, int backlog); /* a socket that is bound */
+
+/* Takes a connection, which neither waits nor is passed to programs that are started: 0, UV_EAGAIN, or an error;
+ * UV_ECONNABORTED: that connection has failed, others may be there. */
+int asio_sys_accept(uv_os_sock_t listener, uv_os_sock_t *fd);
+bool asio_sys_has_nodelay(uv_os_sock_t fd);
+
 /* Keeps a descriptor from programs that are started. */
 void asio_sys_cloexec(uv_os_sock_t fd);
 

@@ -158,6 +158,30 @@ int asio_sys_reuseport(uv_os_fd_t fd)
     return UV_ENOTSUP;
 }
 
+int asio_sys_tcp_bind(const struct sockaddr_storage *addr, struct asio_sys_bind how, uv_os_sock_t *fd)
+{
+    (void)addr, (void)how, (void)fd;
+    return UV_ENOTSUP;
+}
+
+int asio_sys_listen(uv_os_sock_t fd, int backlog)
+{
+    (void)fd, (void)backlog;
+    return UV_ENOTSUP;
+}
+
+int asio_sys_accept(uv_os_sock_t listener, uv_os_sock_t *fd)
+{
+    (void)listener, (void)fd;
+    return UV_ENOTSUP;
+}
+
+bool asio_sys_has_nodelay(uv_os_sock_t fd)
+{
+    (void)fd;
+    return false;
+}
+
 void asio_sys_cloexec(uv_os_sock_t fd)
 {
     SetHandleInformation((HANDLE)fd, HANDLE_FLAG_INHERIT, 0);
