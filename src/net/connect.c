@@ -84,7 +84,7 @@ static void connecting_done(uv_connect_t *req, int status)
         if (status == 0 && connecting_to_itself(c))
             status = UV_ECONNREFUSED;
         asio_sched_wake(c->wait, status);
-        if (!c->taken)
+        if (!c->taken && !c->stream->stream.closing) /* closing: with the state */
             asio_uvstream_discard(c->stream);
     }
     asio_mem.free(c);
