@@ -254,8 +254,10 @@ static int stdio_half_close(struct asio_stream *s)
 {
     struct asio_stdio *p = stdio_of(s);
     bool socket = p->how == ASIO_SYS_STDIO_SOCKET;
-    if (!s->shut || (!socket && p->number == 0))
+    if (!s->shut)
         return UV_ENOTSUP;
+    if (!socket && p->number == 0)
+        return 0; /* nothing can be written to it, and nothing remains to be told */
     if (socket)
         return asio_sys_shutdown((uv_os_fd_t)p->fd);
     asio_sys_stdio_discard(p->number);

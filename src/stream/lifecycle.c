@@ -145,6 +145,12 @@ void asio_stream_close(struct asio_stream *s, bool collected)
         asio_stream_flush(s); /* goes on with asio_stream_continue_close */
 }
 
+void asio_stream_break(struct asio_stream *s)
+{
+    s->broken = !s->closing;
+    asio_stream_close(s, false);
+}
+
 /* Where there is no such thing as a reset the peer sees the end, or an error, as its system does it. */
 void asio_stream_abort(struct asio_stream *s)
 {

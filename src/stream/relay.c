@@ -32,6 +32,8 @@ enum {
     SMALL_READS = 8   /* (between 4 KB and 64 KB neither was measured to be cheaper) */
 };
 
+static const double look_interval = 1; /* seconds between looks at a source that is not read */
+
 /* From one stream to the other. */
 struct way {
     struct asio_tap tap; /* first; of `from` */
@@ -39,8 +41,11 @@ struct way {
     struct asio_stream *from, *to;
     struct asio_splice *pipe; /* while it holds bytes */
     uint64_t taken;           /* bytes that have come from `from` */
+    uint64_t before;          /* to->queued when it began */
+    int failed;               /* the peer of `to` takes no more: what comes is thrown away; or 0 */
     int streak;               /* of reads that speak for the other manner */
     bool copies;              /* its sockets cannot be spliced */
+    bool shut;                /* the script has half-closed `to` before */
 };
 
 /* Created by asio.relay; owned by itself, referred to by both streams and by the wait record; freed when it is
@@ -50,11 +55,13 @@ struct relay {
     struct asio_wait *wait;
     struct way ways[2];
     struct asio_timer timer; /* nothing has moved for `timeout` seconds */
+    struct asio_timer look;  /* one way stands still: whether its source has failed */
     double timeout;          /* negative: may take for ever */
     size_t unsent;           /* in the systems' buffers when it fired last */
     bool busy;               /* its own code runs, and looks at the end what has become of it */
     bool again;              /* something has changed meanwhile */
-    bool canceled;           /* somebody has closed a stream, or given up waiting */
+    bool canceled;           /* a stream was closed, or the wait given up */
+    bool by_peer;            /* it ends by what a peer did */
 };
 
 /* ---- the end ------------------------------------------------------------------------------ */
@@ -62,46 +69,81 @@ struct relay {
 /* Bytes of a way that the system has; what was queued before it began went first. */
 static uint64_t sent(const struct way *w)
 {
-    uint64_t here = w->pipe ? w->pipe->held : 0;
-    uint64_t left = w->taken - here, queued = w->to->out.length;
-    return left - (queued < left ? queued : left);
+    uint64_t all = w->to->queued - w->to->out.length;
+    return all > w->before ? all - w->before : 0;
 }
 
-static void end_way(struct relay *r, struct way *w)
+/* From now on bytes are spliced, or copied. While they are spliced SIGPIPE is blocked. */
+static void set_manner(struct way *w, bool spliced)
 {
-    w->from->tap = NULL;
-    if (w->tap.bare)
-        asio_rt_sending_ends(r->rt);
+    w->streak = 0;
+    if (spliced == w->tap.bare)
+        return;
+    w->tap.bare = spliced;
+    if (spliced)
+        asio_rt_sending_begins(w->relay->rt);
+    else
+        asio_rt_sending_ends(w->relay->rt);
+}
+
+static void give_pipe(struct way *w)
+{
     if (w->pipe)
-        asio_splice_give(r->rt, w->pipe);
+        asio_splice_give(w->relay->rt, w->pipe);
     w->pipe = NULL;
 }
 
-/* What is missing must show. One that is being closed already is left alone; if it is the state that closes, its
- * teardown does the rest. */
-static void end_stream(struct asio_stream *s, int status)
+static void end_way(struct way *w)
 {
+    w->from->tap = NULL;
+    set_manner(w, false);
+    give_pipe(w);
+}
+
+/* How the stream ends that a way leads to: what is missing must show. If it is the state that closes, its teardown
+ * does the rest. One that is being closed already is left alone. */
+enum ending { ENDING_CLOSE, ENDING_BREAK, ENDING_ABORT };
+
+static enum ending ending_of(const struct way *w, int status)
+{
+    int from = w->from->read_status;
     if (status == 0)
+        return ENDING_CLOSE;
+    if (!w->relay->by_peer || w->to->write_status < 0 || w->pipe)
+        return ENDING_ABORT;
+    if (from == UV_EOF && w->to->half_closed)
+        return ENDING_CLOSE; /* this way was whole, the other one has failed */
+    return from == UV_ECONNRESET ? ENDING_BREAK : ENDING_ABORT;
+}
+
+static void end_stream(struct asio_stream *s, enum ending how)
+{
+    if (how == ENDING_CLOSE)
         asio_stream_close(s, false);
-    else if (!s->rt->closed)
+    else if (s->rt->closed)
+        s->write_status = s->write_status < 0 ? s->write_status : UV_ECANCELED;
+    else if (how == ENDING_BREAK)
+        asio_stream_break(s);
+    else
         asio_stream_abort(s);
-    else if (s->write_status == 0)
-        s->write_status = status; /* which the end of its teardown looks at */
 }
 
 /* Lets go of both streams, and closes them. That can run finalizers of the script, which find it busy. */
 static void relay_release(struct relay *r, int status)
 {
+    enum ending endings[2];
     r->busy = true;
     for (int i = 0; i < 2; i++) {
         if (r->wait)
             r->wait->u.relay.sent[i] = sent(&r->ways[i]);
-        end_way(r, &r->ways[i]);
+        endings[i] = ending_of(&r->ways[i], status);
+        end_way(&r->ways[i]);
     }
     asio_timer_remove(&r->rt->timers, &r->timer);
+    asio_timer_remove(&r->rt->timers, &r->look);
     asio_splice_leave(r->rt);
-    end_stream(r->ways[0].from, status);
-    end_stream(r->ways[1].from, status);
+    end_stream(r->ways[0].to, endings[0]);
+    end_stream(r->ways[1].to, endings[1]);
 }
 
 static void relay_finish(struct relay *r, int status)
@@ -183,19 +225,6 @@ static bool unload(struct way *w)
     return w->pipe->held == 0;
 }
 
-/* From now on bytes are spliced, or copied. While they are spliced SIGPIPE is blocked. */
-static void set_manner(struct way *w, bool spliced)
-{
-    w->streak = 0;
-    if (spliced == w->tap.bare)
-        return;
-    w->tap.bare = spliced;
-    if (spliced)
-        asio_rt_sending_begins(w->relay->rt);
-    else
-        asio_rt_sending_ends(w->relay->rt);
-}
-
 /* What splice does not do for this socket, or now; everything else is the socket's own error. */
 static bool is_fault_of_splice(ssize_t status)
 {
@@ -253,30 +282,64 @@ static void splice(struct way *w)
 
 /* ---- what has become of it ---------------------------------------------------------------- */
 
-/* 0: this way is at its end; UV_EAGAIN: it goes on; or it has failed. */
+/* The peer of `to` takes no more, but its answer may be on its way. The other peer may write on before it looks for that:
+ * what it writes is thrown away. */
+static int fail_way(struct way *w)
+{
+    bool by_peer = w->to->write_status == UV_EPIPE || w->to->write_status == UV_ECONNRESET;
+    if (!by_peer || w->shut)
+        return w->to->write_status;
+    w->failed = w->to->write_status;
+    set_manner(w, false);
+    give_pipe(w);
+    return UV_EAGAIN;
+}
+
+/* The source has ended. */
+static int end_of_way(struct way *w)
+{
+    if (w->failed)
+        return UV_EAGAIN; /* until the other way has ended too */
+    if (!w->pipe && !w->to->shut)
+        asio_stream_shutdown(w->to); /* behind what is queued */
+    if (w->to->write_status < 0)
+        return fail_way(w);
+    return w->to->half_closed && !w->pipe ? 0 : UV_EAGAIN;
+}
+
+static void stand_still(struct way *w)
+{
+    struct relay *r = w->relay;
+    asio_stream_stop_reading(w->from);
+    if (r->look.at == ASIO_NEVER) /* out of memory: a source that fails is seen when it is read */
+        asio_timer_set(&r->rt->timers, &r->look, asio_rt_deadline(look_interval));
+}
+
+/* 0: this way is at its end; UV_EAGAIN: it goes on; or the whole has failed. */
 static int advance(struct way *w)
 {
     struct asio_stream *from = w->from, *to = w->to;
-    if (w->pipe && unload(w)) {
-        asio_splice_give(w->relay->rt, w->pipe);
-        w->pipe = NULL;
-    }
+    if (w->pipe && unload(w))
+        give_pipe(w);
     if (w->relay->canceled)
         return UV_ECANCELED;
-    if (to->write_status < 0)
+    if (!w->failed && to->write_status < 0 && fail_way(w) != UV_EAGAIN)
         return to->write_status;
     if (from->read_status < 0 && from->read_status != UV_EOF)
         return from->read_status;
-    if (from->read_status == UV_EOF) {
-        if (!w->pipe && !to->shut)
-            asio_stream_shutdown(to); /* behind what is queued */
-        return to->write_status < 0 ? to->write_status : to->half_closed && !w->pipe ? 0 : UV_EAGAIN;
-    }
+    if (from->read_status == UV_EOF)
+        return end_of_way(w);
     if (to->out.length > 0)
-        asio_stream_stop_reading(from);
+        stand_still(w);
     else if (!asio_stream_start_reading(from))
         return from->read_status;
     return UV_EAGAIN;
+}
+
+/* One way has failed: the whole is over with the other one. */
+static int over_with(const struct way *failed, const struct way *other, int status)
+{
+    return status == 0 || other->failed ? failed->failed : UV_EAGAIN;
 }
 
 /* 0: done; UV_EAGAIN: it goes on; or it has failed. */
@@ -289,7 +352,15 @@ static int relay_look(struct relay *r)
         second = first < 0 && first != UV_EAGAIN ? first : advance(&r->ways[1]);
     } while (r->again && !r->canceled);
     r->busy = false;
-    return r->canceled ? UV_ECANCELED : second == 0 ? first : second;
+    if (r->canceled)
+        return UV_ECANCELED;
+    if (second < 0 && second != UV_EAGAIN)
+        return second;
+    if (r->ways[0].failed)
+        return over_with(&r->ways[0], &r->ways[1], second);
+    if (r->ways[1].failed)
+        return over_with(&r->ways[1], &r->ways[0], first);
+    return second == 0 ? first : second;
 }
 
 /* False: its own code runs already, and will look. */
@@ -305,6 +376,7 @@ static bool relay_enter(struct relay *r)
 static void relay_settle(struct relay *r)
 {
     int status = relay_look(r);
+    r->by_peer = !r->canceled;
     if (status != UV_EAGAIN)
         relay_finish(r, status);
 }
@@ -314,7 +386,9 @@ static void on_received(struct asio_tap *t, const char *bytes, size_t n)
     struct way *w = (struct way *)t;
     struct relay *r = w->relay;
     bool outermost = relay_enter(r);
-    if (bytes) {
+    if (w->failed) {
+        w->taken += n;
+    } else if (bytes) {
         w->taken += n;
         if (n >= LARGE || w->streak > 0)
             w->streak = n >= LARGE ? w->streak + 1 : 0;
@@ -363,6 +437,24 @@ static void relay_on_timer(struct asio_timer *t)
         moved(r);
 }
 
+/* What has come from a source that has failed, and was not read for want of room, is lost. */
+static void relay_on_look(struct asio_timer *t)
+{
+    struct relay *r = ASIO_CONTAINER(t, struct relay, look);
+    uv_os_fd_t fd;
+    for (int i = 0; i < 2; i++) {
+        struct asio_stream *from = r->ways[i].from;
+        bool still = !from->reading && from->read_status == 0;
+        if (still && from->transport->fd(from, &fd) == 0 && asio_sys_has_failed(fd)) {
+            int status = asio_sys_end_reason(fd);
+            asio_stream_ended(from, status < 0 ? status : UV_ECONNRESET); /* the relay may be over */
+            return;
+        }
+    }
+    if (!r->ways[0].from->reading || !r->ways[1].from->reading)
+        asio_timer_set(&r->rt->timers, &r->look, asio_rt_deadline(look_interval));
+}
+
 /* ---- asio.relay --------------------------------------------------------------------------- */
 
 static void abort_relay(struct asio_wait *w)
@@ -395,6 +487,8 @@ static void begin_way(struct relay *r, struct way *w, struct asio_stream *from, 
     w->relay = r;
     w->from = from;
     w->to = to;
+    w->before = to->queued;
+    w->shut = to->shut;
     w->copies = !from->transport->bare || !to->transport->bare;
     from->tap = &w->tap;
 }
@@ -416,6 +510,7 @@ static int relay_begin(struct relay *r, struct asio_rt *rt, struct asio_wait *w,
 {
     *r = (struct relay){ .rt = rt, .wait = w, .timeout = timeout, .busy = true };
     asio_timer_init(&r->timer, relay_on_timer);
+    asio_timer_init(&r->look, relay_on_look);
     return timeout < 0 ? 0 : asio_timer_set(&rt->timers, &r->timer, asio_rt_deadline(timeout));
 }
 
@@ -427,6 +522,7 @@ static int run(lua_State *L, struct relay *r, struct asio_stream *a, struct asio
     pass_buffered(&r->ways[0]);
     pass_buffered(&r->ways[1]);
     w->status = relay_look(r);
+    r->by_peer = !r->canceled;
     if (w->status == UV_EAGAIN) {
         w->source = r;
         return asio_park(L, w, &relay_op, -1);

@@ -12,7 +12,8 @@ enum {
     DISCARD_MAX = 16 * 1024 * 1024, /* bytes read away from a peer that does not stop */
     LOOKS = 4                       /* so often within `linger` the stream looks for progress */
 };
-static const double grace = 2; /* seconds for the peer to close once it has everything */
+static const double grace = 2;           /* seconds for the peer to close once it has everything */
+static const double before_reset = 0.02; /* seconds between looks whether it has: a reset drops the rest */
 
 void asio_stream_finish(struct asio_stream *s)
 {
@@ -21,7 +22,7 @@ void asio_stream_finish(struct asio_stream *s)
     s->gone = true;
     asio_timer_remove(&s->rt->timers, &s->timer);
     asio_rt_flush_forget(s->rt, &s->flush);
-    bool cut = s->out.length > 0 || s->write_status < 0;
+    bool cut = s->out.length > 0 || s->write_status < 0 || s->broken;
     if (cut && s->transport->reset)
         s->transport->reset(s);
     s->transport->close(s);
@@ -38,7 +39,8 @@ void asio_stream_begin_close(struct asio_stream *s)
 static void stream_look_later(struct asio_stream *s)
 {
     double seconds = s->out.length > 0 ? (double)s->linger / LOOKS : (double)s->linger;
-    if (asio_timer_set(&s->rt->timers, &s->timer, asio_rt_deadline(seconds < grace ? seconds : grace)) < 0)
+    double most = s->finished && s->broken ? before_reset : grace;
+    if (asio_timer_set(&s->rt->timers, &s->timer, asio_rt_deadline(seconds < most ? seconds : most)) < 0)
         asio_stream_finish(s);
 }
 
@@ -68,7 +70,9 @@ static void stream_look(struct asio_stream *s)
 /* Our system has all of the output. The peer may still lack some: wait for its end. */
 static void stream_end_output(struct asio_stream *s)
 {
-    if (s->read_status < 0 || (!s->half_closed && s->transport->shutdown(s) < 0)) {
+    bool ends = s->broken ? s->transport->unsent(s) == 0
+                          : s->read_status < 0 || (!s->half_closed && s->transport->shutdown(s) < 0);
+    if (ends) {
         asio_stream_finish(s);
         return;
     }

@@ -107,6 +107,7 @@ struct asio_stream {
     bool shut;                     /* shutdown was asked for: nothing more can be written */
     bool half_closed;              /* and everything is sent, and the peer told */
     bool closing;                  /* orderly close in progress */
+    bool broken;     /* closing: it ends with a reset, once everything is sent */
     bool finished;                 /* closing: everything is sent and half-closed */
     bool counted;                  /* in rt->stats: it was a connection once */
     bool gone;                     /* the handle was given back */

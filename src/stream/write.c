@@ -14,6 +14,7 @@ enum { BUFS_MAX = 32 };
 
 void asio_stream_drop_output(struct asio_stream *s)
 {
+    s->queued -= s->out.length;
     asio_outbuf_skip(&s->out, &s->rt->out_env, s->out.length);
 }
 

@@ -18,6 +18,10 @@ int asio_sys_shutdown(uv_os_fd_t fd);
 /* Why a stream has ended that libuv says has ended in order: 0: it has, or a status. */
 int asio_sys_end_reason(uv_os_fd_t fd);
 
+/* A socket has failed, which the next call on it would tell; asking does not take the error. False where it cannot be
+ * known. */
+bool asio_sys_has_failed(uv_os_fd_t fd);
+
 /* Has close reset a connection, and drop what is on its way, where there is such a thing. */
 void asio_sys_reset_on_close(uv_os_fd_t fd);
 

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <ifaddrs.h>
 #include <pthread.h>
 #include <signal.h>
@@ -94,6 +95,12 @@ int asio_sys_end_reason(uv_os_fd_t fd)
     if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length) != 0 || error == EPIPE)
         return 0;
     return error ? uv_translate_sys_error(error) : 0;
+}
+
+bool asio_sys_has_failed(uv_os_fd_t fd)
+{
+    struct pollfd p = { .fd = fd };
+    return poll(&p, 1, 0) == 1 && (p.revents & POLLERR);
 }
 
 void asio_sys_reset_on_close(uv_os_fd_t fd)

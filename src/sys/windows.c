@@ -25,6 +25,12 @@ int asio_sys_end_reason(uv_os_fd_t fd)
     return 0;
 }
 
+bool asio_sys_has_failed(uv_os_fd_t fd)
+{
+    (void)fd;
+    return false;
+}
+
 void asio_sys_reset_on_close(uv_os_fd_t fd)
 {
     struct linger linger = { .l_onoff = 1 };

@@ -108,7 +108,7 @@ each('writers_wait_for_a_slow_reader', function(way, depth)
     a:close()
   end)
   asio.sleep(0.02)
-  same(writer:status(), 'waiting')
+  check(writer:status() ~= 'done', 'no back-pressure')
   check(written < 10000000, 'no back-pressure')
   local size = 0
   for _ = 1, 10000 do
