@@ -27,7 +27,9 @@ static int udp_options_interface(const char *name, size_t length, int family, ch
 {
     union asio_sockaddr addr;
     int status = asio_address_read(name, length, 0, &addr);
-    if (status == UV_ENODEV || strlen(name) != length || length >= UV_IF_NAMESIZE + 40)
+    if (status < 0 && status != UV_EINVAL)
+        return status;
+    if (strlen(name) != length || length >= UV_IF_NAMESIZE + 40)
         return UV_ENODEV;
     if (status < 0 && family == AF_INET) { /* a name */
         status = asio_sys_interface_ip4(name, &addr.v4);
