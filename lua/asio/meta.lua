@@ -306,7 +306,7 @@ local server = {}
 local conn = {}
 
 --- Listens. Keep the result in a variable: a server that is collected closes.
----@param ip string numeric address
+---@param ip string numeric address; '*' or '': all addresses; 'localhost': 127.0.0.1
 ---@param port asio.port 0: any that is free
 ---@param handler? asio.handler nil: connections are taken by `server:accept`
 ---@param opts? asio.server_opts
