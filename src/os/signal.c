@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * asio.signal: signals of the process, waited for like anything else. One that comes while nobody
- * waits is kept for the next who does. A signal that is watched does not do what it does by default.
+ * asio.signal: signals of the process, waited for like anything else. A signal that comes while no light thread waits
+ * is kept for the next wait. A signal that is watched does not do what it does by default.
  *
  * Lifetime of struct watch: made by asio.signal together with its handle in libuv; the userdata
  * (struct signal) refers to it until close or collection; freed by libuv's close callback. */
@@ -53,7 +53,7 @@ struct watch {
     struct signal *holder; /* NULL: closed */
     uv_signal_t handle;
     int number;
-    unsigned pending; /* came while nobody waited */
+    unsigned pending; /* came while no light thread waited */
     struct asio_wait_list waiters;
 };
 

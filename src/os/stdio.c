@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
  * The transport of the standard streams (asio.stdin, stdout, stderr): terminals, pipes, sockets, files. The
- * description behind their numbers is shared with other processes, so it is left as it is (sys.h says how); what
- * cannot be polled is read and written by libuv's threads. Nothing is read unless somebody waits for it:
- * what comes may be meant for a child, or the next in line. Where the system has no descriptors,
- * libuv's terminals and pipes do it all.
+ * description behind their numbers is shared with other processes, so its modes are not changed (see sys.h); what
+ * cannot be polled is read and written by libuv's threads. Bytes are read only while a reader waits: others may be
+ * meant for a child process, or for the next program in a shell script. Where the system has no descriptors,
+ * libuv's terminals and pipes are used.
  *
  * Lifetime of struct asio_stdio: made when a script names the stream, which then is anchored in the module
  * table; its descriptors go with the transport's close, its memory in the close callback of its handle, which
@@ -33,7 +33,7 @@ struct asio_stdio {
     uv_os_sock_t fd, watch; /* ours; or none */
     uv_file file, number;
     enum asio_sys_stdio how;
-    bool reading, writing; /* polled: wanted; file: a thread is at it */
+    bool reading, writing; /* polled: wanted; file: a thread does it */
     bool drains;           /* the state is closed: what a thread leaves over is written at once */
     char *buffer;          /* file: what a thread reads into */
     uv_fs_t read_req, write_req;
@@ -67,7 +67,7 @@ static void close_fd(uv_os_sock_t *fd)
     *fd = none;
 }
 
-/* Threads at work have the descriptor: the last of them gives it back. */
+/* A thread that reads or writes uses the descriptor: it is closed when the last of them has returned. */
 static void stdio_release(struct asio_stdio *p)
 {
     if (is_file(p) && (p->reading || p->writing))
@@ -77,8 +77,8 @@ static void stdio_release(struct asio_stdio *p)
     close_fd(&p->fd);
 }
 
-/* A script that closes it has its reader see the end, and the number taken: no file that is opened later
- * shall get what is printed. */
+/* If the script closes it, the number stays taken, by something that swallows everything: a file that is opened later
+ * must not get what is printed. The other end of a pipe sees its end. */
 static void close_stream(struct asio_stream *s)
 {
     if (!s->collected && !s->rt->closed)
@@ -103,7 +103,7 @@ static int read_file(struct asio_stdio *p)
         &p->stream.rt->loop, &p->read_req, p->file, &buf, 1, -1, on_file_read); /* cannot fail */
 }
 
-/* User code runs inside: nobody may read any more, and it may be closed. */
+/* User code runs inside: afterwards there may be no reader, and the stream may be closed. */
 static void serve(struct asio_stdio *p, char *bytes, ssize_t n)
 {
     struct asio_stream *s = &p->stream;
@@ -185,7 +185,7 @@ static void stdio_receive(struct asio_stdio *p)
     p->reading = s->reading;
 }
 
-/* Which of the events has come is not known everywhere: tried is what is wanted. */
+/* Not every system says which event has come: everything that is wanted is tried. */
 static void stdio_on_poll(uv_poll_t *handle, int status, int events)
 {
     struct asio_stdio *p = handle->data;
@@ -204,7 +204,7 @@ static void stdio_on_poll(uv_poll_t *handle, int status, int events)
 static int stdio_read_start(struct asio_stream *s)
 {
     struct asio_stdio *p = stdio_of(s);
-    if (s->closing) /* what comes is for others */
+    if (s->closing) /* what comes is for other processes */
         return s->half_closed ? UV_EOF : 0;
     if (is_file(p))
         return read_file(p);
@@ -215,12 +215,12 @@ static int stdio_read_start(struct asio_stream *s)
 static void stdio_read_stop(struct asio_stream *s)
 {
     if (is_file(stdio_of(s)))
-        return; /* a thread that is at it finishes */
+        return; /* a thread that reads finishes */
     stdio_of(s)->reading = false;
     stdio_update(stdio_of(s));
 }
 
-/* It is being closed: nobody reads what comes, also where we are called from. */
+/* It is being closed: nothing is read any more, neither here nor by the caller. */
 static void stdio_abort_waits(struct asio_stream *s, int status)
 {
     (void)status;
@@ -228,7 +228,7 @@ static void stdio_abort_waits(struct asio_stream *s, int status)
     s->reading = false;
 }
 
-/* What was printed comes before. While no loop runs nobody is held up by a file. */
+/* What was printed comes before. A file may block, which holds no light thread up while no loop runs. */
 static ssize_t try_write(struct asio_stream *s, const uv_buf_t *bufs, unsigned count)
 {
     struct asio_stdio *p = stdio_of(s);
@@ -249,7 +249,7 @@ static int write_later(struct asio_stream *s, const uv_buf_t *bufs, unsigned cou
     return uv_fs_write(&s->rt->loop, &p->write_req, p->file, bufs, count, -1, on_file_written);
 }
 
-/* What is no socket ends with that. Closing alone ends no connection: others have it too. */
+/* Anything but a socket is closed by that. Closing alone ends no connection: other processes have it too. */
 static int stdio_half_close(struct asio_stream *s)
 {
     struct asio_stdio *p = stdio_of(s);
@@ -325,7 +325,7 @@ static void stdio_teardown(void *owner)
 {
     struct asio_stdio *p = stdio_of(owner);
     if (p->stream.gone)
-        return; /* a thread is still at it */
+        return; /* a thread still uses it */
     if (p->stream.rt->forked)
         asio_stream_drop_output(&p->stream); /* the parent writes it */
     p->drains = is_file(p) && p->writing;
@@ -422,7 +422,7 @@ static int open_libuv(struct asio_rt *rt, int number, struct asio_stream **strea
 
 /* ---- opening ------------------------------------------------------------------------------ */
 
-/* libuv makes what it polls non-blocking: that is our own, or put right at once. */
+/* libuv makes what it polls non-blocking: that is a description of our own, or the mode is put back at once. */
 static int stdio_open_handle(struct asio_stdio *p)
 {
     uv_loop_t *loop = &p->stream.rt->loop;

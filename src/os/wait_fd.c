@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * asio.wait_fd: descriptors of other C libraries. libuv takes each descriptor only once, so all who
- * wait for one share a poller.
+ * asio.wait_fd: descriptors of other C libraries. libuv takes each descriptor only once, so all waits for one share a
+ * poller.
  *
- * Lifetime of struct poller: made by the first who waits for its descriptor, in the table of pollers while
- * anybody does; freed by libuv's close callback. The descriptor stays its owner's, who must not close
- * it while somebody waits. */
+ * Lifetime of struct poller: made by the first wait for its descriptor; in the table of pollers while there are waits;
+ * freed by libuv's close callback. The descriptor belongs to the library that opened it, which must not close it
+ * while a light thread waits. */
 #include "core/bind.h"
 #include "base/error.h"
 #include "core/park.h"
@@ -71,7 +71,7 @@ static const struct asio_handle_ops poller_ops = { wait_fd_teardown };
 
 static void wait_fd_on_poll(uv_poll_t *handle, int status, int events);
 
-/* Asks libuv for what those who wait want; closes when nobody does. */
+/* Asks libuv for the events that are waited for; closes when there is no wait left. */
 static int wait_fd_update(struct poller *p)
 {
     int events = 0;
@@ -83,9 +83,9 @@ static int wait_fd_update(struct poller *p)
     return 0;
 }
 
-/* Those who are served run in the next turn: whoever waits again at once waits for new events.
- * libuv says EBADF for every error condition (a connection refused, a pipe without readers). That is
- * for the owner to find out, who has to be told that there is something. */
+/* The light threads that are served run in the next turn: one that waits again at once waits for new events.
+ * libuv says EBADF for every error condition (a connection refused, a pipe without readers). The next call on the
+ * descriptor tells which: the waits end as if everything that they wait for were there. */
 static void wait_fd_on_poll(uv_poll_t *handle, int status, int events)
 {
     struct poller *p = handle->data;
@@ -157,7 +157,7 @@ static bool is_ours(struct asio_rt *rt, uv_os_sock_t fd)
     return s.found;
 }
 
-/* libuv makes what it polls non-blocking, which is for the owner to decide. */
+/* libuv makes what it polls non-blocking, which is the owner's decision: the mode is put back. */
 static struct poller *open_poller(struct asio_rt *rt, uv_os_sock_t fd, int *status)
 {
     *status = is_ours(rt, fd) ? UV_EEXIST : 0;

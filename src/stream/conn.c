@@ -337,8 +337,8 @@ static int l_conn_shutdown(lua_State *L)
     return 1;
 }
 
-/* A finalizer: must not raise, nor touch anything after the runtime has gone (the stream has then
- * let go of us). */
+/* A finalizer: must not raise, nor touch anything after the runtime has gone (the stream is then no longer
+ * attached). */
 static int l_conn_gc(lua_State *L)
 {
     struct asio_conn *c = to_conn(L, 1);

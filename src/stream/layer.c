@@ -167,7 +167,7 @@ static void layer_on_changed(struct asio_tap *t)
         asio_stream_sent(&l->stream, 0, 0); /* which tries again */
 }
 
-/* If it is the Lua state that closes, the stream above says its last words now, while there is one below. */
+/* If the Lua state is being closed, the stream above is torn down now: what it has queued needs the stream below. */
 static void layer_on_closed(struct asio_tap *t)
 {
     struct asio_layer *l = layer_of_tap(t);

@@ -17,9 +17,9 @@ int asio_stream_exchange(struct asio_stream *s, struct asio_stream *above);
 void asio_stream_close(struct asio_stream *s, bool collected); /* orderly; returns at once */
 /* The same, but what follows the last byte is a reset: the peer gets everything, and cannot take it for the whole. */
 void asio_stream_break(struct asio_stream *s);
-void asio_stream_abort(struct asio_stream *s);                 /* resets, drops output */
-void asio_stream_drop(struct asio_stream *s);                  /* at once, without a word to the peer */
-void asio_stream_teardown(void *s);                            /* a transport's handle.teardown */
+void asio_stream_abort(struct asio_stream *s); /* resets, drops output */
+void asio_stream_drop(struct asio_stream *s);  /* at once; the peer is told nothing by us */
+void asio_stream_teardown(void *s);            /* a transport's handle.teardown */
 
 /* From the transport's close callback; the struct's memory stays the transport's. */
 void asio_stream_free(struct asio_stream *s);

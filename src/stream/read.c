@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
  * Reading. Bytes arrive in the loop's scratch buffer and a waiting reader is served straight from
- * it; what nobody takes is copied to the stream's own buffer. Reading stays armed between
- * reads (stopping and starting costs two system calls) and stops only when nobody wants what
- * has piled up.
+ * it; what the reader leaves is copied to the stream's own buffer. Reading stays armed between
+ * reads (stopping and starting costs two system calls) and stops only above a mark, when no reader
+ * waits for more.
  *
  * A reader says how many bytes have to be there before it is looked at (u.in.need). One that looks
  * for a delimiter (s->delim) wants one more than it has looked at, so that nothing is looked at
@@ -75,7 +75,7 @@ static void end_search(struct asio_stream *s)
 /* What comes before the delimiter that ends at `end`, which is dropped with it. */
 static int stream_read_push_found(lua_State *L, struct asio_stream *s, size_t end)
 {
-    if (asio_inbuf_length(&s->in) < end) /* somebody read between the wake and this */
+    if (asio_inbuf_length(&s->in) < end) /* another light thread has read between the wake and this */
         return asio_push_fail(L, UV_EBUSY);
     int n = push_bytes(L, s, asio_delimiter_content(&s->delim, asio_inbuf_bytes(&s->in), end), end);
     end_search(s);

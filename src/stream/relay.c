@@ -128,7 +128,7 @@ static void end_stream(struct asio_stream *s, enum ending how)
         asio_stream_abort(s);
 }
 
-/* Lets go of both streams, and closes them. That can run finalizers of the script, which find it busy. */
+/* Gives up the taps of both streams and closes the streams. That can run finalizers of the script, which find it busy. */
 static void relay_release(struct relay *r, int status)
 {
     enum ending endings[2];
@@ -200,7 +200,7 @@ static void unload_copying(struct way *w, size_t n)
         if (got > 0)
             queue(w, piece, got);
         else
-            asio_stream_write_fail(w->to, UV_EIO); /* nobody takes bytes out of a pipe of ours */
+            asio_stream_write_fail(w->to, UV_EIO); /* only this code takes bytes out of a pipe of its own */
         n -= got;
     }
     asio_stream_flush(w->to);
@@ -409,7 +409,8 @@ static void on_changed(struct asio_tap *t)
         relay_settle(r);
 }
 
-/* The stream's memory is there until libuv calls back. If it is the state that closes, who waits is gone. */
+/* The stream's memory is there until libuv calls back. If the Lua state is being closed, the waiting light thread is
+ * gone. */
 static void on_closed(struct asio_tap *t)
 {
     struct relay *r = ((struct way *)t)->relay;

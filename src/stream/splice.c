@@ -7,7 +7,7 @@
 enum { SPARE_MAX = 8 };
 static const double idle = 1; /* seconds */
 
-/* Made by the first to enter, freed when the state closes. */
+/* The part's state: made by the first relay, freed when the Lua state closes. */
 struct asio_splices {
     struct asio_splice *spare;
     unsigned count, users;
@@ -33,7 +33,7 @@ static void close_spare(struct asio_splices *s)
     s->count = 0;
 }
 
-/* Without the timer's memory they stay until the last user leaves. */
+/* If memory is out for the timer, they stay until the last relay ends. */
 static void look_later(struct asio_splices *s)
 {
     s->used = false;

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * Pipes of the system through which bytes pass from one socket to another without being copied. A few that
- * are empty are kept for the next who needs one: who holds bytes in one has it for himself meanwhile. A
- * second after the last use, or with the last user, they are closed.
+ * Pipes of the system through which bytes pass from one socket to another without being copied. A way of a relay
+ * has a pipe of its own while there are bytes in it. A few empty pipes are kept for reuse; they are closed a second
+ * after the last use, or when the last relay ends.
  *
- * Lifetime of a pipe: taken from the runtime's spare ones or made; its holder's until given back; if the state
- * closes first the spare ones go, and holders give back theirs. */
+ * Lifetime of a pipe: taken from the runtime's spare pipes, or made; owned by the relay until it is given back; if the
+ * Lua state closes first, the spare pipes are closed, and each relay gives its own back. */
 #ifndef ASIO_SPLICE_H
 #define ASIO_SPLICE_H
 
@@ -17,7 +17,7 @@ struct asio_splice {
     size_t held;              /* bytes in it */
 };
 
-/* Whoever may want pipes; pipes are kept while there is somebody. False: out of memory, there will be none. */
+/* Around every relay: spare pipes are kept as long as there is one. False: out of memory; do not take any then. */
 bool asio_splice_enter(struct asio_rt *rt);
 void asio_splice_leave(struct asio_rt *rt);
 

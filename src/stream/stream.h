@@ -7,10 +7,10 @@
  * Lifetime:
  * - created by a transport (tcp.c), as the first member of the transport's own struct;
  * - a connection's userdata (struct asio_conn) refers to it until close, and it to the userdata;
- * - after close it lives on by itself until the output is out, then until libuv lets go of the
- *   handle: the transport's close callback calls asio_stream_free, and nothing else frees it;
- * - anchored by nobody: a collected userdata closes it;
- * - if the state closes first: teardown tries one write without blocking and closes the handle.
+ * - after close it lives on by itself until the output is out, then until libuv calls the transport's close
+ *   callback, which calls asio_stream_free; nothing else frees it;
+ * - nothing anchors it: when the userdata is collected it is closed;
+ * - if the Lua state closes first: teardown tries one write without blocking and closes the handle.
  */
 #ifndef ASIO_STREAM_H
 #define ASIO_STREAM_H
@@ -49,7 +49,7 @@ struct asio_transport {
 };
 
 /* The consumer of all that a stream brings, which alone writes to it, in C: a relay, a layer. Lua's reads and writes
- * are EBUSY meanwhile. Set, owned and taken back by the consumer; the stream lets go of it when it is closed.
+ * are EBUSY meanwhile. Set, owned and taken back by the consumer; the stream forgets it when it is closed.
  * Contract: `changed` may be called from anywhere, also from within a write to this stream, and runs no user code.
  * `received`, `ended` and `closed` may run user code: the tap may feed a stream above, which wakes its reader. What
  * calls them reads its own state again afterwards: the stream may have been untapped, closed and given back; its
@@ -107,11 +107,11 @@ struct asio_stream {
     bool shut;                     /* shutdown was asked for: nothing more can be written */
     bool half_closed;              /* and everything is sent, and the peer told */
     bool closing;                  /* orderly close in progress */
-    bool broken;     /* closing: it ends with a reset, once everything is sent */
+    bool broken;                   /* closing: it ends with a reset, once everything is sent */
     bool finished;                 /* closing: everything is sent and half-closed */
     bool counted;                  /* in rt->stats: it was a connection once */
     bool gone;                     /* the handle was given back */
-    bool collected;                /* nobody has closed it: the collector has found it */
+    bool collected;                /* closed by the collector, and not by the script */
     uint8_t looks;                 /* the reader has a time-out of 0: so often its deadline was put off */
     uint32_t discarded;            /* closing: bytes that came after the half-close */
 };
@@ -124,7 +124,7 @@ enum {
     ASIO_READ_AHEAD = 64 * 1024, /* above it reading stops unless a reader needs more */
 };
 
-/* Nothing is written or read by the script any more. */
+/* The script neither reads nor writes any more: the close begins. */
 void asio_stream_begin_close(struct asio_stream *s);
 
 /* Something has changed: closing may go on, or be over. */
