@@ -19,8 +19,7 @@
 #define ASIO_WAIT_H
 
 #include "core/runtime.h"
-
-struct asio_wait;
+#include "plugin/wait.h"
 
 /* A stretch of a light thread's run (asio.timeout, asio.shield, a group's function).
  * Created by entering it; owned by the record it is entered on, or, while a user's own coroutine is
@@ -46,19 +45,6 @@ struct asio_user_coroutine {
     struct asio_scope *suspended;      /* innermost of the scopes it was in when it yielded */
     bool stuck;                        /* a call that cannot be suspended lies below it */
 };
-
-struct asio_wait_op {
-    const char *name; /* what a dump shows: "read" */
-    bool outside;     /* something outside of this Lua state can end it */
-    /* Unlinks the record from its source, which must not touch it again. Called at most once,
-     * never after the source ended the wait. May note things in the record for `push`. */
-    void (*abort)(struct asio_wait *w);
-    /* Pushes token and results for w->status, returns how many (at most ASIO_WAIT_RESULTS). If
-     * it raises out of memory, nothing may have been consumed. NULL: true, or the failure. */
-    int (*push)(lua_State *L, struct asio_wait *w);
-};
-
-enum { ASIO_WAIT_RESULTS = 8 };
 
 enum asio_wait_state { ASIO_WAIT_IDLE, ASIO_WAIT_PARKED, ASIO_WAIT_DONE };
 

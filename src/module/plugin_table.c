@@ -4,7 +4,10 @@
 #include "module/plugin_table.h"
 
 #include "core/fd_watch.h"
-#include "core/runtime.h"
+#include "core/park.h"
+#include "stream/conn.h"
+#include "stream/layer.h"
+#include "stream/read.h"
 #include "sys/sys.h"
 
 static int timer_set(struct asio_rt *rt, struct asio_timer *t, uint64_t at)
@@ -45,10 +48,59 @@ static const struct asio_plugin_loop plugin_loop = {
     .watch_close = asio_fd_watch_close,
 };
 
+static int plugin_interrupt(lua_State *L, struct asio_rt *rt)
+{
+    return asio_sched_interrupted(rt) ? asio_push_interrupt(L, rt) : 0;
+}
+
+static int plugin_park(
+    lua_State *L, struct asio_wait *w, const struct asio_wait_op *op, void *source, double timeout)
+{
+    w->source = source;
+    return asio_park(L, w, op, timeout);
+}
+
+static void *plugin_source(const struct asio_wait *w)
+{
+    return w->source;
+}
+
+static int plugin_status(const struct asio_wait *w)
+{
+    return w->status;
+}
+
+static void plugin_push_ok(lua_State *L, const struct asio_rt *rt)
+{
+    asio_push_ok(L, rt);
+}
+
+static const struct asio_plugin_wait plugin_wait = {
+    .version = ASIO_PLUGIN_WAIT_VERSION,
+    .interrupt = plugin_interrupt,
+    .claim = asio_park_claim,
+    .park = plugin_park,
+    .source = plugin_source,
+    .status = plugin_status,
+    .wake = asio_sched_wake,
+    .ready = asio_sched_ready,
+    .push_ok = plugin_push_ok,
+    .push_fail = asio_push_fail,
+    .protect = asio_rt_protect,
+};
+
+static const struct asio_plugin_stream plugin_stream = {
+    .version = ASIO_PLUGIN_STREAM_VERSION,
+    .stream_at = asio_conn_stream_at,
+    .layer = &asio_layer,
+    .scan = asio_stream_scan,
+};
+
 static const struct asio_plugin_names plugin_names = {
     .version = ASIO_PLUGIN_NAMES_VERSION,
     .file_stamp = file_stamp,
     .hosts_path = asio_sys_hosts_path,
 };
 
-const struct asio_plugin asio_plugin = { &plugin_mem, &plugin_loop, &plugin_names };
+const struct asio_plugin asio_plugin = { &plugin_mem, &plugin_loop, &plugin_wait, &plugin_stream,
+    &plugin_names };

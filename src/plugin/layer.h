@@ -39,9 +39,6 @@ struct asio_layer_codec {
 
 /* What a codec calls. */
 struct asio_plugin_layer {
-    /* The stream of the connection at a stack index; NULL: it is closed, or something else. */
-    struct asio_stream *(*stream_at)(lua_State *L, int index);
-
     /* Puts a layer under the connection of `below`, and sets *layer before the codec is first called. 0; then it has
      * the state; or UV_EBADF, UV_EBUSY (a light thread reads or writes, or it is relayed), UV_EPIPE, UV_EOF (one way
      * has ended already), UV_ENOMEM: then nothing has changed. Bytes that are queued go first as they are; bytes

@@ -15,11 +15,19 @@
 
 #include "base/asio.h"
 #include "base/timer_heap.h"
+#include "plugin/layer.h"
+#include "plugin/scan.h"
+#include "plugin/wait.h"
 
-enum { ASIO_PLUGIN_MEM_VERSION = 1, ASIO_PLUGIN_LOOP_VERSION = 1, ASIO_PLUGIN_NAMES_VERSION = 2 };
+enum {
+    ASIO_PLUGIN_MEM_VERSION = 1,
+    ASIO_PLUGIN_LOOP_VERSION = 1,
+    ASIO_PLUGIN_STREAM_VERSION = 1,
+    ASIO_PLUGIN_NAMES_VERSION = 2
+};
 
-struct asio_rt;
 struct asio_fd_watch;
+struct asio_stream;
 
 struct asio_plugin_mem {
     unsigned version;
@@ -42,6 +50,16 @@ struct asio_plugin_loop {
     void (*watch_close)(struct asio_fd_watch *w);
 };
 
+struct asio_plugin_stream {
+    unsigned version;
+    /* The stream of the connection at a stack index; NULL: it is closed, or something else. */
+    struct asio_stream *(*stream_at)(lua_State *L, int index);
+    /* Streams over streams. */
+    const struct asio_plugin_layer *layer;
+    /* Reads what a scan finds: a waiting function, see scan.h. */
+    int (*scan)(lua_State *L, struct asio_stream *s, struct asio_scan *scan);
+};
+
 /* For plugins that look names up; their side of it is in plugin/names.h. */
 struct asio_plugin_names {
     unsigned version;
@@ -54,6 +72,8 @@ struct asio_plugin_names {
 struct asio_plugin {
     const struct asio_plugin_mem *mem;
     const struct asio_plugin_loop *loop;
+    const struct asio_plugin_wait *wait;
+    const struct asio_plugin_stream *stream;
     const struct asio_plugin_names *names;
 };
 

@@ -51,6 +51,12 @@ struct asio_conn *asio_conn_to(lua_State *L, int index)
     return to_conn(L, index);
 }
 
+struct asio_stream *asio_conn_stream_at(lua_State *L, int index)
+{
+    struct asio_conn *conn = asio_conn_to(L, index);
+    return conn ? conn->stream : NULL;
+}
+
 struct asio_conn *asio_conn_check(lua_State *L, const char *fname)
 {
     return check_conn(L, fname);

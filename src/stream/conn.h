@@ -12,6 +12,9 @@ struct asio_conn *asio_conn_push(lua_State *L, struct asio_rt *rt);
 /* The connection at a stack index; NULL: it is something else. */
 struct asio_conn *asio_conn_to(lua_State *L, int index);
 
+/* The stream of the connection at a stack index; NULL: it is closed, or something else. */
+struct asio_stream *asio_conn_stream_at(lua_State *L, int index);
+
 /* Argument 1, or raises: self of the method `fname` is something else. */
 struct asio_conn *asio_conn_check(lua_State *L, const char *fname);
 

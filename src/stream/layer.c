@@ -353,14 +353,7 @@ static int layer_read(struct asio_layer *l)
     return layer_read_start(&l->stream);
 }
 
-static struct asio_stream *layer_stream_at(lua_State *L, int index)
-{
-    struct asio_conn *conn = asio_conn_to(L, index);
-    return conn ? conn->stream : NULL;
-}
-
 const struct asio_plugin_layer asio_layer = {
-    .stream_at = layer_stream_at,
     .open = layer_open,
     .deliver = layer_deliver,
     .end = layer_end,

@@ -35,6 +35,21 @@ bool asio_stream_start_reading(struct asio_stream *s)
 
 /* ---- results ------------------------------------------------------------------------------ */
 
+/* Results made of the buffer, with their token at the top; takes `drop` bytes away. Making them may have run
+ * finalizers, which may have closed the stream or read from it. */
+static inline int push_taken(lua_State *L, struct asio_stream *s, size_t start, size_t drop, int count)
+{
+    if (s->closing || s->in.start != start) {
+        if (s->in.start == s->in.end)
+            asio_inbuf_free(&s->in, &s->rt->blocks);
+        lua_pop(L, count);
+        return asio_push_fail(L, s->closing ? UV_ECANCELED : UV_EBUSY);
+    }
+    if (drop)
+        asio_inbuf_skip(&s->in, &s->rt->blocks, drop);
+    return count;
+}
+
 /* The first n bytes as a string; takes `drop` bytes away. The string is made before that: running
  * out of memory loses nothing. Making it may run finalizers, which may close the connection or
  * read from it: the bytes are pinned meanwhile, and looked at again. */
@@ -46,15 +61,7 @@ static int push_bytes(lua_State *L, struct asio_stream *s, size_t n, size_t drop
     s->in.pinned = true;
     lua_pushlstring(L, n ? asio_inbuf_bytes(&s->in) : "", n);
     s->in.pinned = pinned;
-    if (s->closing || s->in.start != start) {
-        if (s->in.start == s->in.end)
-            asio_inbuf_free(&s->in, &s->rt->blocks);
-        lua_pop(L, 2);
-        return asio_push_fail(L, s->closing ? UV_ECANCELED : UV_EBUSY);
-    }
-    if (drop)
-        asio_inbuf_skip(&s->in, &s->rt->blocks, drop);
-    return 2;
+    return push_taken(L, s, start, drop, 2);
 }
 
 static int push_some(lua_State *L, struct asio_stream *s, size_t max)
@@ -113,6 +120,49 @@ static int push_until(lua_State *L, struct asio_wait *w)
     return w->status < 0 ? asio_push_fail(L, w->status) : stream_read_push_found(L, w->source, w->u.in.need);
 }
 
+/* Asks a scan. 0: *need is how many bytes make up the whole; UV_EAGAIN: *need is how many have to be there first. */
+static int look_for_scan(struct asio_stream *s, struct asio_scan *scan, bool ended, size_t *need)
+{
+    size_t n = asio_inbuf_length(&s->in);
+    scan->need = 0;
+    ssize_t found = scan->look(scan, n ? asio_inbuf_bytes(&s->in) : "", n, ended);
+    assert(found <= (ssize_t)n);
+    if (found < 0)
+        return (int)found;
+    *need = found > 0 ? (size_t)found : scan->need > n ? scan->need : n + 1;
+    return found > 0 ? 0 : UV_EAGAIN;
+}
+
+static int push_scanned(lua_State *L, struct asio_stream *s, struct asio_scan *scan, size_t n)
+{
+    size_t start = s->in.start;
+    bool pinned = s->in.pinned;
+    if (asio_inbuf_length(&s->in) < n) /* a finalizer has read between the wake and this */
+        return asio_push_fail(L, UV_EBUSY);
+    asio_push_ok(L, s->rt);
+    s->in.pinned = true;
+    int count = scan->push(L, scan, asio_inbuf_bytes(&s->in), n);
+    s->in.pinned = pinned;
+    return push_taken(L, s, start, n, 1 + count);
+}
+
+static struct asio_scan *scan_of(const struct asio_wait *w)
+{
+    return (struct asio_scan *)(uintptr_t)w->u.in.max; /* it needs no max */
+}
+
+/* The end may be what it waits for. */
+static int push_scan(lua_State *L, struct asio_wait *w)
+{
+    size_t n = w->u.in.need;
+    int status = w->status;
+    if (status == UV_EOF) {
+        status = look_for_scan(w->source, scan_of(w), true, &n);
+        status = status == UV_EAGAIN ? UV_EOF : status;
+    }
+    return status < 0 ? asio_push_fail(L, status) : push_scanned(L, w->source, scan_of(w), n);
+}
+
 static void abort_read(struct asio_wait *w)
 {
     struct asio_stream *s = w->source;
@@ -124,6 +174,7 @@ static const struct asio_wait_op read_op = { "read", true, abort_read, push_read
 static const struct asio_wait_op peek_op = { "peek", true, abort_read, push_peek };
 static const struct asio_wait_op all_op = { "read_all", true, abort_read, push_all };
 static const struct asio_wait_op until_op = { "read_until", true, abort_read, push_until };
+static const struct asio_wait_op scan_op = { "read", true, abort_read, push_scan };
 static const struct asio_wait_op line_op = { "read_line", true, abort_read, push_until };
 
 /* ---- what arrives ------------------------------------------------------------------------- */
@@ -152,6 +203,8 @@ static int stream_read_look_again(struct asio_stream *s, struct asio_wait *w)
 {
     if (w->op == &until_op || w->op == &line_op)
         return stream_read_look(s, &w->u.in.need, w->u.in.max);
+    if (w->op == &scan_op)
+        return look_for_scan(s, scan_of(w), false, &w->u.in.need);
     return w->op == &all_op ? UV_EMSGSIZE : 0;
 }
 
@@ -330,6 +383,19 @@ int asio_stream_read_until(lua_State *L, struct asio_stream *s, const char *deli
         return asio_push_fail(L, UV_EBUSY);
     int status = asio_delimiter_set(&s->delim, delim, n);
     return status < 0 ? asio_push_fail(L, status) : read_to_delim(L, s, &until_op, max);
+}
+
+int asio_stream_scan(lua_State *L, struct asio_stream *s, struct asio_scan *scan)
+{
+    size_t need;
+    if (asio_stream_is_read(s))
+        return asio_push_fail(L, UV_EBUSY);
+    int status = look_for_scan(s, scan, s->read_status == UV_EOF, &need);
+    if (status == 0)
+        return push_scanned(L, s, scan, need);
+    if (status == UV_EAGAIN && s->read_status == 0)
+        return stream_read_wait_for(L, s, &scan_op, need, (size_t)(uintptr_t)scan);
+    return asio_push_fail(L, status == UV_EAGAIN ? s->read_status : status);
 }
 
 void asio_stream_read_abort(struct asio_stream *s, int status)

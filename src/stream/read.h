@@ -3,6 +3,7 @@
 #ifndef ASIO_STREAM_READ_H
 #define ASIO_STREAM_READ_H
 
+#include "plugin/scan.h"
 #include "stream/stream.h"
 
 /* For transports. User code may run in both. The bytes are borrowed for the call. */
@@ -22,6 +23,8 @@ int asio_stream_read_all(lua_State *L, struct asio_stream *s, size_t max);
 int asio_stream_read_line(lua_State *L, struct asio_stream *s, size_t max);
 /* The delimiter's n bytes are borrowed for the call. */
 int asio_stream_read_until(lua_State *L, struct asio_stream *s, const char *delim, size_t n, size_t max);
+/* What a plugin's scan finds; see plugin/scan.h. */
+int asio_stream_scan(lua_State *L, struct asio_stream *s, struct asio_scan *scan);
 void asio_stream_read_abort(struct asio_stream *s, int status); /* wakes the reader, if any */
 
 #endif

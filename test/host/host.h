@@ -11,6 +11,7 @@
  *   signals.c   mode signals: SIGPIPE and SIGINT (signals.lua)
  *   find.c      mode find: looking for delimiters
  *   layers.c    mode layers: streams over streams (layers.lua)
+ *   plugins.c   and other things that plugins do, for the same cases
  */
 #ifndef HOST_H
 #define HOST_H
@@ -123,5 +124,6 @@ void mode_layers(void);
 /* ---- layers.c ----------------------------------------------------------------------------- */
 
 int layers_scramble(lua_State *L); /* host.scramble */
+int plugins_open(lua_State *L);    /* host.plugin */
 
 #endif

@@ -5,6 +5,7 @@
  * host.scramble(conn). Every case runs in a state of its own, which is closed at its end whatever still goes on. */
 #include "host.h"
 
+#include "stream/conn.h"
 #include "stream/layer.h"
 
 #include <stdio.h>
@@ -124,7 +125,7 @@ static int push_status(lua_State *L, int status)
 /* scramble(conn): true, or a failure */
 int layers_scramble(lua_State *L)
 {
-    struct asio_stream *s = asio_layer.stream_at(L, 1);
+    struct asio_stream *s = asio_conn_stream_at(L, 1);
     if (!s)
         return push_status(L, UV_EBADF);
     struct scramble *x = asio_mem.malloc(sizeof *x);
@@ -160,8 +161,8 @@ static void run_case(const char *name)
 
 void mode_layers(void)
 {
-    char names[80][64];
-    int count = state_names("layers.lua", names, 80);
+    char names[120][64];
+    int count = state_names("layers.lua", names, 120);
     host_check(count > 0, "no cases");
     for (int i = 0; i < count; i++)
         if (!host_only || strcmp(host_only, names[i]) == 0)

@@ -460,6 +460,74 @@ each('collected', function(way, depth)
   end
 end)
 
+-- What plugins read and wait for -----------------------------------------------------------------
+
+local plugin = host.plugin()
+
+-- Without the token: what a shim returns.
+local function netstring(conn) return select(2, plugin.netstring(conn)) end
+
+each('scan', function(way, depth)
+  local a, b = scrambled(way, depth)
+  b:write '5:hello,0:,'
+  same(netstring(a), 'hello')
+  same(netstring(a), '')
+  local reader = asio.spawn(function() return netstring(a) end)
+  for piece in ('12:abcdefghijkl,3:xyz,'):gmatch '.' do
+    b:write(piece)
+    b:flush()
+    asio.yield()
+  end
+  local _, found, taken = reader:join()
+  same(found, 'abcdefghijkl')
+  same(taken, #'12:abcdefghijkl,')
+  same(netstring(a), 'xyz')
+  b:write '7'
+  b:shutdown()
+  same(netstring(a), '') -- digits at the end
+  fails('EOF', netstring(a))
+end)
+
+each('scan_that_fails', function(way, depth)
+  local a, b = scrambled(way, depth)
+  b:write '5hello,'
+  fails('EPROTO', netstring(a))
+  same(a:read(7), '5hello,') -- nothing was taken
+  a:set_timeout(0.01)
+  b:write '5:he'
+  same(a:peek(4), '5:he')
+  fails('ETIMEDOUT', netstring(a))
+  local reader = asio.spawn(netstring, a)
+  fails('EBUSY', netstring(a))
+  a:close()
+  local _, _, _, code = reader:join()
+  same(code, 'ECANCELED')
+  fails('EBADF', netstring(a))
+end)
+
+cases.scan_is_interrupted = function()
+  local a = ways.unix()
+  local reader = asio.spawn(plugin.netstring, a)
+  reader:cancel()
+  local _, _, object = reader:join()
+  same(object, asio.cancelled)
+  keep[1] = a
+end
+
+cases.a_wait_of_a_plugin = function()
+  local gate = plugin.gate_new()
+  same(plugin.gate_open(gate), false)
+  local waiter = asio.spawn(plugin.gate_wait, gate, -1)
+  same(plugin.gate_open(gate), true)
+  same(select(3, waiter:join()), 1)
+  same(select(4, plugin.gate_wait(gate, 0.001)), 'ETIMEDOUT')
+  waiter = asio.spawn(plugin.gate_wait, gate, -1)
+  waiter:cancel()
+  same(select(3, waiter:join()), asio.cancelled)
+  same(plugin.gate_open(gate), false)
+  same(plugin.protect(), true)
+end
+
 function M.names()
   local names = {}
   for name in pairs(cases) do names[#names + 1] = name end

@@ -116,7 +116,8 @@ static int l_named_pipes(lua_State *L)
 static const luaL_Reg host_functions[] = { { "arm", l_arm }, { "interrupt", l_interrupt },
     { "grow_registry", l_grow_registry }, { "connect", l_connect }, { "close", l_close },
     { "reset", l_reset }, { "half_close", l_half_close }, { "at_next_send", l_at_next_send },
-    { "named_pipes", l_named_pipes }, { "scramble", layers_scramble }, { NULL, NULL } };
+    { "named_pipes", l_named_pipes }, { "scramble", layers_scramble }, { "plugin", plugins_open },
+    { NULL, NULL } };
 
 lua_State *state_open(const char *file)
 {
