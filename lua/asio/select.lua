@@ -3,7 +3,8 @@
 
 local core = ...
 local asio = core.asio
-local finish, outcome, type = core.finish, core.outcome, type
+local finish, outcome = core.finish, core.outcome
+local error, pairs, tostring, type = error, pairs, tostring, type
 local c_select, is_thread = core.select, core.is_thread
 
 local function selected(objects, index, ...)
@@ -23,6 +24,11 @@ function asio.select(list)
     if type(list) == 'table' then
         objects, timeout = {}, list.timeout -- copied: the list may be changed while this waits
         for i = 1, #list do objects[i] = list[i] end
+        for name in pairs(list) do
+            if type(name) ~= 'number' and name ~= 'timeout' then
+                error(("bad argument #1 to 'select' (unknown option '%s')"):format(tostring(name)), 2)
+            end
+        end
     end
     return selected(objects, finish(objects, c_select(objects, timeout)))
 end
