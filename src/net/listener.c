@@ -119,10 +119,13 @@ int asio_listener_open(struct asio_rt *rt, struct asio_server *server, const str
     int status = asio_acceptor_open(&l->acceptor, rt, where, options);
     if (status == 0)
         status = listener_learn_name(l);
-    if (status < 0)
-        asio_listener_close(l);
-    else if (handled)
+    if (status == 0 && handled)
         asio_acceptor_watch(&l->acceptor);
+    if (status == 0)
+        return 0;
+    asio_listener_close(l);
+    asio_drain_let_go(server->drain);
+    server->drain = NULL;
     return status;
 }
 

@@ -43,7 +43,7 @@ struct asio_listener {
     uint64_t collect_at;             /* uv_hrtime() before which no collection is made for room */
 };
 
-/* Opens the listener of a holder that has none; 0 or an error. */
+/* Opens the listener of a holder that has none; 0, or an error, and the holder has none. */
 int asio_listener_open(struct asio_rt *rt, struct asio_server *server, const struct asio_endpoint *where,
     const struct asio_socket_options *options, bool handled);
 

@@ -22,6 +22,8 @@ struct request {
     int handler; /* stack index; the options are behind it */
     int given;   /* a descriptor's number; -1: none */
     bool keep;   /* the descriptor stays open beside ours */
+    bool all;    /* listen on all addresses ... */
+    int port;    /* ... at this port */
 };
 
 static int server_refuse(lua_State *L, int status, const char *why)
@@ -59,10 +61,29 @@ static int find_passed(lua_State *L, struct request *r)
     return why ? server_refuse(L, UV_ENOENT, why) : inspect(L, r);
 }
 
+static void server_set_address(struct request *r, const char *ip, int port)
+{
+    union asio_sockaddr addr;
+    asio_address_read(ip, strlen(ip), port, &addr);
+    memset(&r->where.address, 0, sizeof r->where.address);
+    memcpy(&r->where.address, &addr, sizeof addr);
+}
+
+/* No name is looked up, which would have to wait: 'localhost' is 127.0.0.1 everywhere. */
 static int server_read_address(lua_State *L, struct request *r, int port)
 {
-    int status = asio_address_parse(L, 1, port, &r->where.address);
+    const char *text = lua_tostring(L, 1);
+    size_t length = lua_objlen(L, 1);
     r->where.family = &asio_tcp_family;
+    r->port = port;
+    r->all = length == 0 || (length == 1 && *text == '*');
+    if (r->all || (length == 9 && memcmp(text, "localhost", 9) == 0)) {
+        server_set_address(r, r->all ? "::" : "127.0.0.1", port);
+        return 0;
+    }
+    int status = asio_address_parse(L, 1, port, &r->where.address);
+    if (status == UV_EINVAL)
+        return asio_error_push_text(L, status, "'%s' is not a numeric address", text);
     return status < 0 ? asio_error_push(L, status) : 0;
 }
 
@@ -134,6 +155,17 @@ static struct asio_trusted_proxies *push_trust(
     return NULL;
 }
 
+/* All addresses are one socket for IPv6 and IPv4; IPv4 alone where the system has no IPv6. */
+static int server_listen(struct asio_rt *rt, struct asio_server *server, struct request *r,
+    const struct asio_socket_options *options, bool handled)
+{
+    int status = asio_listener_open(rt, server, &r->where, options, handled);
+    if (!r->all || options->ipv6only || (status != UV_EAFNOSUPPORT && status != UV_EADDRNOTAVAIL))
+        return status;
+    server_set_address(r, "0.0.0.0", r->port);
+    return asio_listener_open(rt, server, &r->where, options, handled);
+}
+
 static int push_open_failure(lua_State *L, const struct request *r, int status)
 {
     return r->where.path ? asio_unix_push_failure(L, status) : asio_error_push(L, status);
@@ -163,7 +195,7 @@ static int l_server(lua_State *L)
         r.where.family = &asio_fd_passing_family;
     struct asio_trusted_proxies *trust = push_trust(L, handler + 1, &options);
     struct asio_server *server = push_holder(L, rt, handler, lua_gettop(L));
-    int status = asio_listener_open(rt, server, &r.where, &options, !lua_isnil(L, handler));
+    int status = server_listen(rt, server, &r, &options, !lua_isnil(L, handler));
     if (status < 0)
         return push_open_failure(L, &r, status);
     if (r.where.fd != ASIO_NO_SOCKET && !r.keep)

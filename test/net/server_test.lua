@@ -88,8 +88,6 @@ function T.test_an_address_that_is_not_ours()
 end
 
 function T.test_a_host_name_as_ip()
-  t.failure('EINVAL', asio.server('localhost', 0, nothing))
-  t.failure('EINVAL', asio.server('', 0, nothing))
   t.failure('EINVAL', asio.server('127.0.0.1.5', 0, nothing))
   t.failure('EINVAL', asio.server('127.0.0.1\0', 0, nothing))
 end

@@ -1,5 +1,5 @@
--- When other things had used up the descriptors, clients were closed silently: libuv gives up a spare descriptor,
--- accepts the client with it and closes it. They wait now, the trouble is reported once, and accepting goes on.
+-- When other things had used up the descriptors, clients were closed silently: libuv gives up a spare
+-- descriptor, accepts the client with it and closes it. They wait now, and the trouble is reported once.
 -- SPDX-License-Identifier: MIT
 
 local lu = require 'luaunit'
