@@ -348,9 +348,10 @@ static void layer_resume(struct asio_layer *l)
         asio_stream_sent(&l->stream, 0, 0);
 }
 
+/* As reading of the stream above, which stops it: below alone it could not be stopped from a further layer. */
 static int layer_read(struct asio_layer *l)
 {
-    return layer_read_start(&l->stream);
+    return asio_stream_start_reading(&l->stream) ? 0 : l->stream.read_status;
 }
 
 const struct asio_plugin_layer asio_layer = {
