@@ -82,6 +82,20 @@ static inline bool asio_outbuf_fit(struct asio_outbuf *q, const char *p, size_t 
     return true;
 }
 
+/* The same for n and m bytes; both or neither. */
+static inline bool asio_outbuf_fit_two(
+    struct asio_outbuf *q, const char *p, size_t n, const char *also, size_t m)
+{
+    struct asio_segment *last = q->last;
+    if (!last || last->capacity - last->end < n + m || last->ref != LUA_NOREF)
+        return false;
+    memcpy(last->own + last->end, p, n);
+    memcpy(last->own + last->end + n, also, m);
+    last->end += n + m;
+    q->length += n + m;
+    return true;
+}
+
 /* Copies n bytes behind; 0 or UV_ENOMEM (nothing is then added). */
 int asio_outbuf_copy(struct asio_outbuf *q, struct asio_outbuf_env *env, const char *p, size_t n);
 

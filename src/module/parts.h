@@ -27,6 +27,7 @@
     X(wait_fd)                                                                                               \
     X(address)                                                                                               \
     X(conn)                                                                                                  \
+    X(quick)                                                                                                 \
     X(connect)                                                                                               \
     X(unix)                                                                                                  \
     X(fd_passing)                                                                                            \

@@ -14,12 +14,12 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char conn_magic = 0;
+const char asio_conn_magic = 0;
 
 struct asio_conn *asio_conn_push(lua_State *L, struct asio_rt *rt)
 {
     struct asio_conn *c = lua_newuserdata(L, sizeof *c);
-    c->magic = &conn_magic;
+    c->magic = &asio_conn_magic;
     c->stream = NULL;
     lua_rawgeti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_CONN_MT]);
     lua_setmetatable(L, -2);
@@ -31,7 +31,7 @@ struct asio_conn *asio_conn_push(lua_State *L, struct asio_rt *rt)
 static inline struct asio_conn *to_conn(lua_State *L, int index)
 {
     struct asio_conn *c = lua_touserdata(L, index);
-    if (!c || lua_objlen(L, index) != sizeof *c || c->magic != &conn_magic)
+    if (!c || lua_objlen(L, index) != sizeof *c || c->magic != &asio_conn_magic)
         return NULL;
     if (c->stream)
         asio_rt_notice_fork(c->stream->rt);

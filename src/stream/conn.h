@@ -5,6 +5,8 @@
 
 #include "stream/stream.h"
 
+extern const char asio_conn_magic;
+
 /* Pushes a new connection that is closed; attach a stream to it (asio_stream_attach) once
  * nothing can fail any more. Raises out of memory. */
 struct asio_conn *asio_conn_push(lua_State *L, struct asio_rt *rt);
