@@ -62,6 +62,7 @@ void asio_coroutine_drop(struct asio_rt *rt, int slot)
 
 void asio_slot_give_back(struct asio_rt *rt, int slot)
 {
+    assert(slot > 0 && slot <= rt->slot_top); /* not the main chunk's */
     asio_slot_clear(rt, slot, ASIO_SLOT_HANDLE);
     lua_pushinteger(rt->L, rt->slot_free);
     asio_slot_set(rt->L, rt, slot, ASIO_SLOT_COROUTINE);
@@ -82,6 +83,7 @@ struct asio_coroutine asio_coroutine_take(struct asio_rt *rt, lua_State *L, bool
 
 bool asio_coroutine_keep(struct asio_rt *rt, struct asio_coroutine c)
 {
+    assert(lua_gettop(c.L) == 0 && c.slot > 0);
     if (rt->pool_count == ASIO_POOL_MAX)
         return false;
     rt->pool[rt->pool_count++] = c;

@@ -27,8 +27,8 @@ void asio_slot_open(lua_State *L, struct asio_rt *rt);
 /* Gives back a slot whose coroutine was dropped. */
 void asio_slot_give_back(struct asio_rt *rt, int slot);
 
-/* A coroutine to run a light thread on, with the globals of L. `fresh`: one that nobody holds a reference
- * to (a deferred start leaves a function on its stack, which a coroutine.resume by hand would
+/* A coroutine to run a light thread on, with the globals of L. `fresh`: one to which no script has a reference
+ * (a deferred start leaves a function on its stack, which a coroutine.resume by hand would
  * call). Raises out of memory. */
 struct asio_coroutine asio_coroutine_take(struct asio_rt *rt, lua_State *L, bool fresh);
 

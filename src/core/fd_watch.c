@@ -13,6 +13,8 @@ struct asio_fd_watch {
     bool closed;
 };
 
+_Static_assert(offsetof(struct asio_fd_watch, ops) == 0, "teardown finds the table at the beginning");
+
 static void fd_watch_on_close(uv_handle_t *handle)
 {
     asio_mem.free(handle->data);
@@ -34,6 +36,7 @@ static void fd_watch_want(struct asio_fd_watch *w, int events)
 
 void asio_fd_watch_close(struct asio_fd_watch *w)
 {
+    assert(!w->closed);
     fd_watch_want(w, 0);
     w->closed = true;
     uv_close((uv_handle_t *)&w->handle, fd_watch_on_close);
@@ -78,6 +81,7 @@ struct asio_fd_watch *asio_fd_watch_open(
 
 int asio_fd_watch_set(struct asio_fd_watch *w, int events)
 {
+    assert(!w->closed);
     fd_watch_want(w, events);
     return events ? uv_poll_start(&w->handle, events, fd_watch_on_poll) : uv_poll_stop(&w->handle);
 }

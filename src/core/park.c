@@ -110,6 +110,8 @@ static int drive(lua_State *L, struct asio_wait *w)
 int asio_park(lua_State *L, struct asio_wait *w, const struct asio_wait_op *op, double timeout)
 {
     struct asio_rt *rt = w->rt;
+    assert(w == rt->self && w->state == ASIO_WAIT_IDLE); /* claimed */
+    assert(op && !w->counted && w->timer.at == ASIO_NEVER);
     w->op = op;
     w->status = timeout < 0 ? 0 : asio_timer_set(&rt->timers, &w->timer, asio_rt_deadline(timeout));
     if (w->status < 0) {

@@ -14,8 +14,8 @@ struct asio_wait *asio_park_claim(lua_State *L, struct asio_rt *rt);
 
 bool asio_park_can_wait(lua_State *L, struct asio_rt *rt);
 
-/* L is what the running light thread (or the main chunk) runs on, and not a coroutine that somebody
- * made beside asio. */
+/* L is what the running light thread (or the main chunk) runs on, and not a coroutine of
+ * the script that asio.coroutine does not know. */
 bool asio_park_owns(lua_State *L, struct asio_rt *rt);
 
 /* Suspends the caller until the wait ends; use as `return asio_park(...)`. The record must

@@ -298,6 +298,7 @@ void asio_rt_sending_began(struct asio_rt *rt)
 
 void asio_rt_sending_ends(struct asio_rt *rt)
 {
+    assert(rt->sending > 0);
     rt->sending--;
     asio_rt_unref(rt);
 }
@@ -313,6 +314,7 @@ static void keep_waiting(struct asio_rt *rt)
 
 void asio_rt_poll(struct asio_rt *rt, bool wait)
 {
+    assert(!rt->polling && !rt->current);
     if (rt->closed)
         return;
     arm_clock(rt);

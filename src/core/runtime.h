@@ -38,6 +38,8 @@ struct asio_handle_ops {
     void (*teardown)(void *owner);
 };
 
+_Static_assert(offsetof(struct asio_handle_ops, teardown) == 0, "a transport begins with such a table");
+
 struct asio_coroutine {
     lua_State *L;
     int slot; /* place in the table that anchors it */
@@ -47,7 +49,7 @@ struct asio_thread_list {
     struct asio_thread *first, *last;
 };
 
-/* How many of a kind there are; whoever counts is told when one has gone (not by the close of the state). */
+/* How many of a kind there are; `gone` is called after each that goes (not when the state closes). */
 struct asio_counter {
     size_t count;
     void (*gone)(struct asio_counter *t);
@@ -137,7 +139,7 @@ struct asio_rt {
     unsigned spare_scopes_count;
     uint64_t last_scope;
     unsigned groups_dropped; /* to be reported at the end of the turn */
-    int reports;             /* texts to be reported then, in ref_reports */
+    int reports;             /* texts to be reported then, in the table of ASIO_REF_REPORTS */
     int sigint_watchers;     /* open asio.signal('SIGINT') */
     struct asio_stats stats;
 };
@@ -177,7 +179,7 @@ static inline void asio_rt_part_set(struct asio_rt *rt, enum asio_part_id id, vo
 
 /* In the child of a fork the runtime is the parent's: its loop, sockets and helper threads are shared, or not there.
  * The first call in the child closes the runtime without effect on anything that the parent has. True: it is closed
- * for that reason. Called by whatever might use the loop or a socket: methods, waits, the turn. */
+ * for that reason. Called before everything that might use the loop or a socket: methods, waits, the turn. */
 void asio_rt_abandon(struct asio_rt *rt);
 static inline bool asio_rt_notice_fork(struct asio_rt *rt)
 {

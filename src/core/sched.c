@@ -83,6 +83,8 @@ static void sched_ended(struct asio_thread *t, int status)
 static void resume(struct asio_thread *t, int nargs)
 {
     struct asio_rt *rt = t->wait.rt;
+    assert(t->co && (t->state == ASIO_THREAD_NEW || t->wait.state == ASIO_WAIT_DONE));
+    assert(rt->depth <= ASIO_DEPTH_MAX);
     struct asio_thread *before = rt->current;
     struct asio_wait *self_before = rt->self;
     t->state = ASIO_THREAD_RUNNING;
@@ -271,13 +273,14 @@ const struct asio_wait_op asio_yield_op = { .name = "yield" };
 
 static void sched_settle(struct asio_wait *w, int status)
 {
+    assert(w->state == ASIO_WAIT_PARKED && w->op);
     asio_timer_clear(&w->timer);
     asio_wait_uncount(w);
     w->status = status;
     w->state = ASIO_WAIT_DONE;
 }
 
-/* Once the state is being closed nobody is woken any more. */
+/* Once the state is being closed no light thread is woken any more. */
 static bool is_parked(const struct asio_wait *w)
 {
     return w->state == ASIO_WAIT_PARKED && !w->rt->closed;
@@ -342,6 +345,7 @@ void asio_sched_interrupt(struct asio_wait *w)
 
 void asio_sched_run(struct asio_thread *t)
 {
+    assert(!t->next && !t->wait.rt->current);
     resume(t, t->state == ASIO_THREAD_NEW ? t->nargs : results_to(&t->wait, t->co));
 }
 
@@ -349,6 +353,7 @@ void asio_sched_run(struct asio_thread *t)
 
 void asio_sched_report(struct asio_thread *t)
 {
+    assert(t->state == ASIO_THREAD_FAILED && !t->next);
     struct asio_rt *rt = t->wait.rt;
     t->joined = false;
     t->next = rt->failed;

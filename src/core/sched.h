@@ -19,7 +19,7 @@ enum asio_thread_state {
 
 /* A light thread; Lua's handle of it is this userdata.
  * Created by spawn; anchored in rt->refs[ASIO_REF_THREADS] while alive and until an error was reported, then
- * only by who holds the handle; freed by the collector; if the state closes first nothing of it
+ * only by references of the script to the handle; freed by the collector; if the state closes first nothing of it
  * needs closing. */
 struct asio_thread {
     struct asio_wait wait;
@@ -28,7 +28,7 @@ struct asio_thread {
     int nresults;  /* DONE: results kept in the environment table */
     uint32_t id;
     uint8_t state;            /* enum asio_thread_state */
-    bool joined;              /* somebody took, or waits for, the outcome: no report */
+    bool joined;              /* the outcome was taken, or is waited for: no report */
     bool by_cancel;           /* FAILED: by being cancelled, which is no error to report */
     bool kept;                /* has an environment table of its own: name, results, error */
     bool owns;                /* a server's handler: the connection to abort on error is in the slot */
@@ -69,7 +69,7 @@ bool asio_sched_ready(struct asio_wait *w, int status); /* from anywhere: runs i
 /* The wait that ends at once: lets the others run, and the loop look, before it runs again. */
 extern const struct asio_wait_op asio_yield_op;
 
-/* Ends a wait on somebody else's behalf: unlinks it, then as asio_sched_ready. */
+/* Ends a wait from outside of its source: unlinks it, then as asio_sched_ready. */
 void asio_sched_abort(struct asio_wait *w, int status);
 
 /* Something that may interrupt this record has happened (from a timer: it then runs at once). */

@@ -109,6 +109,7 @@ void asio_scope_resume(struct asio_wait *w, struct asio_scope *innermost)
 void asio_scope_pop_user_coroutine(struct asio_wait *w)
 {
     struct asio_user_coroutine *n = w->user_coroutine;
+    assert(n && n->wait == w);
     w->user_coroutine = n->outer;
     n->suspended = asio_scope_suspend(w, n->mark);
     n->wait = NULL;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Scopes: stretches of a light thread's run that a deadline or somebody else can interrupt, and
+ * Scopes: stretches of a light thread's run that a deadline or a cancel can interrupt, and
  * shields that keep interrupts out. struct asio_scope is in wait.h, with what its state means. */
 #ifndef ASIO_SCOPE_H
 #define ASIO_SCOPE_H

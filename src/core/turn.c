@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * The turn: light threads that are ready, what they wrote, libuv, deadlines, the collector's share, reports; and
- * the loop of turns, which whoever runs it ends. */
+ * the loop of turns, which its caller's condition ends. */
 #include "core/turn.h"
 
 /* Puts one list behind another. */
@@ -74,7 +74,7 @@ static void turn(struct asio_rt *rt, bool wait)
                 rt->alive > 0);
     if (asio_sched_has_reports(rt))
         rt->turn_ended(rt);
-    asio_rt_flush(rt); /* what finalizers wrote: everybody else's was sent when they parked */
+    asio_rt_flush(rt); /* what finalizers wrote; light threads send when they park */
     note_turn(rt);
 }
 

@@ -7,9 +7,7 @@
 
 #include "core/sched.h"
 
-/* Runs turns until over(arg), asio.stop, Ctrl-C, or nothing is left; without `over` exactly one. A
- * turn: ready threads, flush, libuv (waiting for an event only if nobody is ready), deadlines, the
- * collector's share, reports. */
+/* Runs turns until over(arg), asio.stop, Ctrl-C, or nothing is left; without `over` exactly one. */
 void asio_turn_loop(struct asio_rt *rt, bool wait, bool (*over)(const void *arg), const void *arg);
 
 /* Raises "interrupted!" if Ctrl-C came. */

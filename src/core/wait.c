@@ -133,6 +133,7 @@ int asio_wait_push(lua_State *L, struct asio_wait *w)
 
 void asio_wait_list_add(struct asio_wait_list *list, struct asio_wait *w)
 {
+    assert(!w->next && !w->prev && list->first != w); /* in no list */
     w->next = NULL;
     w->prev = list->last;
     if (list->last)
@@ -144,6 +145,7 @@ void asio_wait_list_add(struct asio_wait_list *list, struct asio_wait *w)
 
 void asio_wait_list_remove(struct asio_wait_list *list, struct asio_wait *w)
 {
+    assert(w->prev ? w->prev->next == w : list->first == w);
     if (w->prev)
         w->prev->next = w->next;
     else

@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: MIT
  *
- * The wait record: what every waiting operation has in common. Whoever starts an operation fills
- * in `op` and `source`, links the record where the operation can find it, and parks (sched.h). The record
- * is then ended exactly once: by its source (done), or by somebody else (deadline, cancel, the
- * end of a run), who has it unlinked through op->abort. The first to end it wins.
+ * The wait record: what every waiting operation has in common. A function that starts an operation fills
+ * in `op` and `source`, links the record where the operation can find it, and parks (park.h). The record
+ * is then ended exactly once: by its source (done), or from outside (a deadline, cancel, the end of a run), which
+ * unlinks it through op->abort. The first end wins.
  *
  * It also knows what interrupts its light thread: being cancelled, and the scopes it has entered
  * (scope.h). Interrupts are level-triggered: every waiting function asks before its fast path.
  *
  * What a waiting C function returns to its Lua shim starts with a token, so that the shim can
- * tell a completion from an interrupt to raise, and both from values that somebody passed to
- * coroutine.resume by hand. Tokens are random numbers of 52 bits, the runtime's own: nobody makes
- * one up. (Light userdata would do, but pushing one was measured at five times the cost.)
+ * tell a completion from an interrupt to raise, and both from values that a script passed to
+ * coroutine.resume by hand. Tokens are random numbers of 52 bits, the runtime's own, which a script cannot
+ * guess. (Light userdata would do, but pushing one was measured at five times the cost.)
  *
  * Lifetime: part of a light thread (or, for the main chunk, of the runtime). Referenced by its
  * source only while parked; by the heap of deadlines until the light thread ends. */
@@ -28,19 +28,19 @@
 struct asio_scope {
     struct asio_timer timer; /* its deadline */
     struct asio_scope *outer;
-    struct asio_wait *wait;     /* whose; NULL: suspended with a coroutine */
+    struct asio_wait *wait;     /* the record it is entered on; NULL: suspended with a coroutine */
     struct asio_scope **holder; /* a pointer to it that is cleared when it goes, or NULL */
-    uint64_t id;                /* by which whoever entered it leaves it */
+    uint64_t id;                /* names it to the function that leaves it */
     int ref;                    /* anchor of the object that it raises; LUA_NOREF: none yet */
     bool shield;                /* keeps interrupts from outside out, until its deadline */
-    bool tripped;               /* the deadline has passed, or somebody has tripped it */
+    bool tripped;               /* its deadline has passed, or it was cancelled */
 };
 
 /* A user's own coroutine that asio.coroutine resumes, see user_coroutine.c. */
 struct asio_user_coroutine {
     lua_State *co;
-    struct asio_wait *wait;            /* on whose behalf it runs; NULL: it does not */
-    struct asio_user_coroutine *outer; /* the one that resumed it */
+    struct asio_wait *wait;            /* of the light thread it runs for; NULL: it does not run */
+    struct asio_user_coroutine *outer; /* its resumer, if that is a coroutine too */
     struct asio_scope *mark;           /* the scope its resumer was in */
     struct asio_scope *suspended;      /* innermost of the scopes it was in when it yielded */
     bool stuck;                        /* a call that cannot be suspended lies below it */

@@ -21,6 +21,8 @@ struct poller {
     struct asio_wait_list waiters;
 };
 
+_Static_assert(offsetof(struct poller, ops) == 0, "teardown finds the table at the beginning");
+
 enum { WAIT_FD_BUCKETS = 64 };
 
 /* The part's state: a hash table of descriptors, made at the first wait. */

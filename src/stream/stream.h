@@ -63,6 +63,8 @@ struct asio_tap {
     bool bare;
 };
 
+_Static_assert(offsetof(struct asio_transport, handle) == 0, "teardown finds the table at the beginning");
+
 /* What a stream is called in place of the names that its transport knows: what a proxy has said of the client
  * that it stands for. Allocated by its maker (net/proxy_accept.c); owned and freed by the stream. */
 struct asio_stream_alias {

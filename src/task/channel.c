@@ -2,9 +2,9 @@
  *
  * Channels between light threads. What is buffered is a ring in the channel's environment table; what a
  * parked sender gives, or a receiver that is over has been given, is in the slot of its light thread
- * (asio_wait_item_*). So a waiter that leaves takes its own item along and nobody else's.
+ * (asio_wait_item_*). So a waiter that leaves takes its own item along, and no other.
  *
- * Lifetime: the userdata is all there is; anchored by who holds it, and by the stacks of those who wait;
+ * Lifetime: the userdata is all there is; anchored by references of the script, and by the stacks of waiters;
  * freed by the collector; nothing to close. */
 #include "task/select.h"
 

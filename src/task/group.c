@@ -4,9 +4,9 @@
  * lua/asio/group.lua. The group learns of the end of a child by a record of its own among the child's
  * joiners.
  *
- * Lifetime: the userdata is anchored by who holds it; the records of its children, which are freed
+ * Lifetime: the userdata is anchored by references of the script; the records of its children, which are freed
  * when these end or the group is collected; its finalizer cancels those that are left. The child
- * that failed first keeps its slot, as one that is to be reported: by whoever waits for the group, or
+ * that failed first keeps its slot, as one that is to be reported: by a wait for the group, or
  * when the group is collected. */
 #include "core/bind.h"
 #include "core/park.h"
@@ -64,7 +64,7 @@ static void cancel_all(struct group *g)
             asio_thread_cancel(c->thread);
 }
 
-/* The first failure is the group's, and ends the others. What comes later is nobody's, and reported. */
+/* The first failure is the group's, and ends the others. Later ones are reported. */
 static bool takes_failure(struct group *g, struct child *c)
 {
     if (g->has_failed)
@@ -236,7 +236,7 @@ static int l_group_wait(lua_State *L)
     return asio_park(L, w, &wait_op, -1);
 }
 
-/* The failure is somebody else's from here on. */
+/* The failure belongs to the caller from here on. */
 static void group_report(struct group *g)
 {
     g->failed->joined = true;
@@ -278,7 +278,7 @@ static int l_group_enter(lua_State *L)
 
 /* ---- the rest ----------------------------------------------------------------------------- */
 
-/* Nobody will wait for what is left: it is cancelled, and what goes wrong in it reported. */
+/* No wait will come for what is left: it is cancelled, and what goes wrong in it is reported. */
 static int l_group_gc(lua_State *L)
 {
     struct asio_rt *rt = asio_rt_of(L);
@@ -297,7 +297,7 @@ static int l_group_gc(lua_State *L)
         struct child *c = g->children;
         if (!rt->closed && c->thread) {
             asio_wait_list_remove(&c->thread->joiners, &c->end);
-            c->thread->joined = false; /* unless somebody else joins */
+            c->thread->joined = false; /* unless another join comes */
             asio_thread_cancel(c->thread);
         }
         unlink_child(c);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * No silent death: what nobody joins is told at the end of the turn, to the script's on_error or on
+ * No silent death: an error that no light thread joins is told at the end of the turn, to the script's on_error or on
  * standard error. */
 #include "core/bind.h"
 #include "base/error.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * asio.select: waits for the first of several. Each object's queue gets a record of its own, a branch,
- * on which nobody is parked: the first that ends takes the others out of their queues and then
+ * on which no light thread is parked: the first that ends takes the others out of their queues and then
  * ends the one record that the light thread is parked on.
  *
  * The branches are a userdata in the list of the objects, which is on the stack of the waiting light thread. */

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * Semaphore, mutex and event. First come, first served: what is released is handed to the first who
- * waits, and nobody can come between.
+ * Semaphore, mutex and event. First come, first served: what is released is handed to the first waiter
+ * directly, so that no other light thread can come between.
  *
- * Lifetime: the userdata are all there is; anchored by who holds them, and by the stacks of those who
+ * Lifetime: the userdata are all there is; anchored by references of the script, and by the stacks of the light threads that
  * wait; freed by the collector. A mutex that is held is in the list of its owner's joiners, and
  * is taken out by its finalizer. */
 #include "core/bind.h"
@@ -20,7 +20,7 @@ static struct asio_wait *sync_first_of(struct asio_wait_list *list)
     return w;
 }
 
-/* All three begin with the list of those who wait. */
+/* All three begin with the list of waiters. */
 static void sync_abort_wait(struct asio_wait *w)
 {
     asio_wait_list_remove(w->source, w);
@@ -48,7 +48,7 @@ static void set_metatable(lua_State *L, int ref)
 
 struct semaphore {
     struct asio_wait_list waiters; /* first */
-    double count;                  /* 0 while anybody waits */
+    double count;                  /* 0 while a light thread waits */
 };
 
 static const double count_max = 9007199254740991.0;

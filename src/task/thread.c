@@ -210,7 +210,7 @@ static void abort_join(struct asio_wait *w)
 
 const struct asio_wait_op asio_join_op = { .name = "join", .abort = abort_join };
 
-/* Waits for the end; the shim then asks for the outcome, whose size nobody knows before. */
+/* Waits for the end; the shim then asks for the outcome, which may be of any size. */
 static int l_thread_join(lua_State *L)
 {
     struct asio_rt *rt = asio_rt_of(L);
@@ -228,7 +228,7 @@ static int l_thread_join(lua_State *L)
     return asio_park(L, w, &asio_join_op, timeout);
 }
 
-/* For asio.select, whose shim asks for the outcome too. */
+/* For asio.select; its shim asks for the outcome, too. */
 static int poll_thread(lua_State *L, void *object)
 {
     return ((struct asio_thread *)object)->co ? 0 : asio_push_true(L);

@@ -2,7 +2,7 @@
  *
  * asio.after and asio.every: a function that is called later, in a light thread of its own each time.
  *
- * Lifetime of struct ticker: a userdata; anchored in the registry while active, and by who holds it;
+ * Lifetime of struct ticker: a userdata; anchored in the registry while active, and by references of the script;
  * function and last light thread are in its environment table; freed by the collector, which cannot
  * come while the timer is set; if the state closes first its timer is dropped with the heap. */
 #include "core/bind.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * Users' own coroutines inside light threads: what asio.coroutine (lua/asio/user_coroutine.lua) needs to
- * know to let waits pass through them. The coroutine that is resumed innermost is the one that
+ * know to let waits pass through them. Only the coroutine that is resumed innermost
  * may wait; a wait yields to its resumer, which sees (core.passes) that it is no yield of the
  * user's and passes it on, down to the light thread, and its results back up.
  *
@@ -10,7 +10,7 @@
  *
  * Lifetime of struct asio_user_coroutine: a userdata, made when asio.coroutine first meets a coroutine;
  * the value under that coroutine in a table with weak keys (rt->refs[ASIO_REF_USER_COROUTINE]); on the stack of its resumer
- * while it runs; its finalizer frees scopes that nobody will leave any more. */
+ * while it runs; its finalizer frees scopes that will not be left any more. */
 #include "base/error.h"
 #include "core/bind.h"
 #include "core/scope.h"
@@ -90,7 +90,7 @@ static int l_passes(lua_State *L)
     return 1;
 }
 
-/* core.coroutine_active(co): somebody has resumed it, and it has not come back. */
+/* core.coroutine_active(co): it was resumed, and has not come back. */
 static int l_active(lua_State *L)
 {
     lua_settop(L, 1);
@@ -120,7 +120,7 @@ static int l_user_coroutine_gc(lua_State *L)
     struct asio_user_coroutine *n = asio_bind_to(L, 1, rt->refs[ASIO_REF_USER_COROUTINE_MT]);
     if (!n)
         return 0;
-    take_off(n); /* one whose resumer was left by an error; a record must not outlive its userdata */
+    take_off(n); /* an error has gone through its resumer; a record must not outlive its userdata */
     asio_scope_free(rt, n->suspended);
     n->suspended = NULL;
     return 0;
