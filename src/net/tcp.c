@@ -26,6 +26,7 @@ static const struct asio_transport tcp_transport = {
     .unread = asio_uvstream_unread,
     .close = asio_uvstream_close,
     .reset = asio_uvstream_reset,
+    .guard = asio_uvstream_guard,
     .fd = asio_uvstream_fd,
     .name_of = tcp_name_of,
     .passable = true,

@@ -271,7 +271,7 @@ static int stdio_half_close(struct asio_stream *s)
 static void stdio_reset(struct asio_stream *s)
 {
     if (stdio_of(s)->how == ASIO_SYS_STDIO_SOCKET && !s->rt->forked)
-        asio_sys_reset_on_close((uv_os_fd_t)(intptr_t)stdio_of(s)->number);
+        asio_sys_reset_on_close((uv_os_fd_t)(intptr_t)stdio_of(s)->number, true);
 }
 
 static size_t nothing(struct asio_stream *s)

@@ -43,6 +43,9 @@ struct asio_transport {
     void (*abort_waits)(struct asio_stream *s, int status); /* of waits of the transport's own */
     /* The close that follows shows the peer a fault, and not an end: written bytes were given up. */
     void (*reset)(struct asio_stream *s);
+    /* While our system does not take all of the queue: also if the process ends now, by os.exit or by a signal, the
+     * peer is to see a fault. */
+    void (*guard)(struct asio_stream *s, bool on);
     const char *(*kind)(const struct asio_stream *s); /* its name, where that is not always the same */
     bool passable; /* its descriptor is all there is: another process can have it */
     bool bare;     /* so that a tap may read from it beside the transport */
@@ -106,6 +109,7 @@ struct asio_stream {
     int read_status, write_status; /* sticky: UV_EOF or the first error */
     bool reading;                  /* the transport was asked to read */
     bool sending;                  /* a transport write is on its way */
+    bool guarded;                  /* the transport's guard is on */
     bool shut;                     /* shutdown was asked for: nothing more can be written */
     bool half_closed;              /* and everything is sent, and the peer told */
     bool closing;                  /* orderly close in progress */

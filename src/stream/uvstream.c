@@ -156,7 +156,14 @@ void asio_uvstream_reset(struct asio_stream *s)
 {
     uv_os_fd_t fd;
     if (asio_uvstream_fd(s, &fd) == 0)
-        asio_sys_reset_on_close(fd);
+        asio_sys_reset_on_close(fd, true);
+}
+
+void asio_uvstream_guard(struct asio_stream *s, bool on)
+{
+    uv_os_fd_t fd;
+    if (asio_uvstream_fd(s, &fd) == 0)
+        asio_sys_reset_on_close(fd, on);
 }
 
 void asio_uvstream_close(struct asio_stream *s)

@@ -45,7 +45,8 @@ int asio_uvstream_shutdown(struct asio_stream *s);
 size_t asio_uvstream_unsent(struct asio_stream *s);
 size_t asio_uvstream_unread(struct asio_stream *s);
 void asio_uvstream_close(struct asio_stream *s);
-void asio_uvstream_reset(struct asio_stream *s); /* sockets */
+void asio_uvstream_reset(struct asio_stream *s);          /* sockets */
+void asio_uvstream_guard(struct asio_stream *s, bool on); /* TCP */
 int asio_uvstream_fd(struct asio_stream *s, uv_os_fd_t *fd);
 
 #endif

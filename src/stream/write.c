@@ -78,6 +78,16 @@ static void stream_write_hand_over(struct asio_stream *s)
     s->sending = s->out.lent = true;
 }
 
+/* A queue that our system does not take at once is lost if the process ends meanwhile. Off before the half-close: a
+ * socket that is closed while guarded loses what our system has, too. */
+static void stream_write_guard(struct asio_stream *s, bool on)
+{
+    if (s->guarded == on || !s->transport->guard)
+        return;
+    s->guarded = on;
+    s->transport->guard(s, on);
+}
+
 /* Everything is sent. */
 static void stream_write_half_close(struct asio_stream *s)
 {
@@ -103,6 +113,8 @@ void asio_stream_flush(struct asio_stream *s)
         if (n < (ssize_t)bytes)
             stream_write_hand_over(s);
     }
+    if (s->sending != s->guarded)
+        stream_write_guard(s, s->sending);
     if (s->writers.first)
         stream_write_wake_writers(s);
     if (s->shut && !s->half_closed && s->out.length == 0 && s->write_status == 0 && !s->gone)

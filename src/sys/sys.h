@@ -23,7 +23,7 @@ int asio_sys_end_reason(uv_os_fd_t fd);
 bool asio_sys_has_failed(uv_os_fd_t fd);
 
 /* Has close reset a connection, and drop what is on its way, where there is such a thing. */
-void asio_sys_reset_on_close(uv_os_fd_t fd);
+void asio_sys_reset_on_close(uv_os_fd_t fd, bool on);
 
 /* Duplicates a listening socket: 0, an error, or UV_ENOTSUP where there is no need of it. */
 int asio_sys_dup(uv_os_fd_t fd, uv_os_sock_t *copy);

@@ -103,9 +103,9 @@ bool asio_sys_has_failed(uv_os_fd_t fd)
     return poll(&p, 1, 0) == 1 && (p.revents & POLLERR);
 }
 
-void asio_sys_reset_on_close(uv_os_fd_t fd)
+void asio_sys_reset_on_close(uv_os_fd_t fd, bool on)
 {
-    struct linger linger = { .l_onoff = 1 };
+    struct linger linger = { .l_onoff = on };
     setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger);
 }
 

@@ -99,7 +99,13 @@ local function in_a_child(ending)
     conn:write(('x'):rep(16 * 2 ^ 20))
     if how == 'closing' then conn:close() end
     if how == 'exit' then os.exit(0, true) end
-  end, { args = { listener:port(), ending } })
+    if how == 'exit at once' then os.exit(0) end
+    if how == 'killed' then
+      local ffi = require 'ffi'
+      ffi.cdef 'int getpid(void); int kill(int, int);'
+      ffi.C.kill(ffi.C.getpid(), 9)
+    end
+  end, { args = { listener:port(), ending }, code = false })
   local peer = listener:accept(5)
   listener:close()
   expect_reset(peer)
@@ -115,6 +121,33 @@ end
 
 function T.test_the_process_exits_in_order()
   in_a_child 'exit'
+end
+
+function T.test_the_process_exits_at_once()
+  in_a_child 'exit at once'
+end
+
+function T.test_the_process_is_killed()
+  in_a_child 'killed'
+end
+
+-- The system has the last byte: a process that ends then has given nothing up.
+function T.test_not_once_the_queue_is_sent()
+  local listener = require 'raw'.listen()
+  local reader = asio.spawn(function()
+    local peer
+    t.wait_until(function()
+      peer = peer or listener:accept(0)
+      return peer
+    end, 'the connection')
+    return end_of(peer)
+  end)
+  local conn = assert(asio.connect('127.0.0.1', listener:port()))
+  assert(conn:write(TOO_MUCH))
+  assert(conn:flush())
+  conn:close()
+  lu.assertEquals({ reader:join() }, { true, 'end', #TOO_MUCH })
+  listener:close()
 end
 
 return T
