@@ -324,8 +324,10 @@ void asio_rt_poll(struct asio_rt *rt, bool wait)
     rt->polling = true;
     if (rt->sending)
         block_sigpipe(rt);
+    rt->wait_began = wait ? uv_hrtime() : 0;
     uv_run(&rt->loop, wait ? UV_RUN_ONCE : UV_RUN_NOWAIT);
     rt->polling = false;
+    asio_rt_woken(rt);
     asio_rt_flush(rt);
     unblock_sigpipe(rt);
     if (rt->closed)
@@ -494,7 +496,6 @@ static void open_loop(lua_State *L, struct asio_rt *rt)
     int status = uv_loop_init(&rt->loop);
     if (status == 0) {
         rt->loop_open = true;
-        uv_loop_configure(&rt->loop, UV_METRICS_IDLE_TIME);
         status = uv_timer_init(&rt->loop, &rt->clock);
     }
     if (status < 0) {

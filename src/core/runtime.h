@@ -86,8 +86,8 @@ struct asio_rt {
     size_t alive;   /* reasons for asio.run to go on, beside ready light threads; see asio_rt_ref */
     uint64_t turns; /* of the loop, since the start */
     uint64_t asked; /* uv_hrtime() before libuv was asked last, if there were any deadlines */
-    uint64_t turn_began, idle_before; /* for stats.longest_turn; turn_began 0: not measured */
-    size_t gc_debt;                   /* bytes outside of Lua's heap the collector has not been driven for */
+    uint64_t turn_began, wait_began, woken_at; /* uv_hrtime(), for stats.longest_turn; 0: not in this turn */
+    size_t gc_debt; /* bytes outside of Lua's heap the collector has not been driven for */
 
     double token_ok, token_fail, token_interrupt; /* secrets between C and the shims, see wait.h */
     bool loop_open, closed, freed;
@@ -260,6 +260,13 @@ void asio_rt_collect(struct asio_rt *rt);
 void asio_rt_sending_begins(struct asio_rt *rt);
 void asio_rt_sending_began(struct asio_rt *rt);
 void asio_rt_sending_ends(struct asio_rt *rt);
+
+/* Waiting for events is over, if it was not before. */
+static inline void asio_rt_woken(struct asio_rt *rt)
+{
+    if (rt->wait_began && !rt->woken_at)
+        rt->woken_at = uv_hrtime();
+}
 
 /* Runs libuv once: until something happens (wait) or only for what is there. */
 void asio_rt_poll(struct asio_rt *rt, bool wait);

@@ -92,6 +92,7 @@ static void resume(struct asio_thread *t, int nargs)
     rt->current = t;
     rt->self = &t->wait;
     rt->depth++;
+    asio_rt_woken(rt);
     if (rt->on_resume)
         rt->on_resume(rt, t, true);
     int status = lua_resume(t->co, nargs);
