@@ -17,12 +17,12 @@ local T = {}
 local function serve_through_the_fault()
   local asio = require 'asio'
   asio.run(function()
-    local late, stop = 0, false
+    local late, stop = {}, false
     local ticker = asio.spawn(function()
       while not stop do
         local before = asio.now()
         asio.sleep(0.005)
-        late = math.max(late, asio.now() - before - 0.005)
+        late[#late + 1] = asio.now() - before - 0.005
       end
     end)
     local server = assert(asio.server('127.0.0.1', 0, function(conn)
@@ -42,7 +42,8 @@ local function serve_through_the_fault()
     stop = true
     ticker:join()
     server:close()
-    io.write(('%.3f'):format(late))
+    table.sort(late)
+    io.write(('%.3f'):format(late[#late - 2])) -- one or two: the machine is busy
   end)
 end
 
@@ -61,7 +62,8 @@ local function inject(error_name)
   os.remove(log)
   lu.assertEquals(calls, 6)
   local late = tonumber(result.out)
-  lu.assertTrue(late < 0.05 * t.patience, late .. ' s late')
+  -- The pauses are 5, 10, ... 160 ms: had the loop slept, three would be later than this.
+  lu.assertTrue(late < 0.035 * t.patience, late .. ' s late')
   local _, lines = result.err:gsub('\n', '\n')
   lu.assertTrue(lines <= 2, result.err)
   return result
