@@ -14,7 +14,7 @@
 #include <uv.h>
 
 /* Where the core's own memory comes from. Tests replace it before the first use to make every
- * allocation fail in turn; nobody else touches it. Must be safe to call from any thread. */
+ * allocation fail in turn; nothing else touches it. Must be safe to call from any thread. */
 struct asio_allocator {
     void *(*malloc)(size_t size);
     void *(*realloc)(void *p, size_t size);

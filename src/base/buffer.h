@@ -2,7 +2,7 @@
  *
  * Two byte queues, both of which own memory only while they hold bytes, in blocks that a runtime keeps for reuse.
  *
- * asio_inbuf: bytes that arrived and nobody has read. It may *borrow* them from the loop's
+ * asio_inbuf: bytes that have arrived and are not read yet. It may *borrow* them from the loop's
  * scratch buffer for the length of a read callback, so that a reader that takes everything costs
  * no copy; asio_inbuf_own copies what is left.
  *

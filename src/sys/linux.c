@@ -44,15 +44,15 @@ int asio_sys_original_dst(uv_os_fd_t fd, struct sockaddr_storage *addr)
 int asio_sys_credentials(uv_os_fd_t fd, struct asio_sys_credentials *found)
 {
     struct sockaddr_storage addr;
-    struct ucred who;
-    socklen_t length = sizeof addr, size = sizeof who;
+    struct ucred peer;
+    socklen_t length = sizeof addr, size = sizeof peer;
     if (getsockname(fd, (struct sockaddr *)&addr, &length) != 0)
         return uv_translate_sys_error(errno);
-    if (addr.ss_family != AF_UNIX) /* others answer too, with nobody */
+    if (addr.ss_family != AF_UNIX) /* others answer too, with ids of no process */
         return UV_ENOTSUP;
-    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &size) != 0)
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0)
         return uv_translate_sys_error(errno);
-    *found = (struct asio_sys_credentials){ who.pid, who.uid, who.gid };
+    *found = (struct asio_sys_credentials){ peer.pid, peer.uid, peer.gid };
     return 0;
 }
 
@@ -137,7 +137,7 @@ int asio_sys_batch_receive(struct asio_sys_batch *batch, uv_os_fd_t fd)
 
 /* What a pipe holds is counted in pieces of what arrived, each as small as a packet. CPU per GB relayed was measured
  * at 0.75 s with the system's 16 pieces (64 KB), 0.41 s with 64 and 0.28 s with 256, which is all that a user may
- * have without being asked. One who has many pipes gets none so large, at last some of 2 pieces: better none. */
+ * have without being asked. A user that has many pipes gets none so large, at last some of 2 pieces: better none. */
 int asio_sys_pipe(uv_os_sock_t ends[2])
 {
     enum { PIPE_SIZE = 1024 * 1024, LEAST = 64 * 1024 };

@@ -44,7 +44,7 @@ int asio_sys_unshare_loop(int backend_fd);
 /* Lets the child's descriptor of a shared socket refer to something that has no effect; the parent keeps the socket. */
 void asio_sys_unshare(uv_os_fd_t fd, int inert);
 
-/* Starts fn(arg) in a thread that nobody joins. 0 or an error. */
+/* Starts fn(arg) in a thread that is not joined. 0 or an error. */
 int asio_sys_thread(void (*fn)(void *arg), void *arg);
 
 /* libuv's own writes raise SIGPIPE. Blocks it in this thread; ending that takes out one that came
@@ -53,13 +53,13 @@ enum asio_sigpipe { ASIO_SIGPIPE_LEFT, ASIO_SIGPIPE_TAKE_OUT, ASIO_SIGPIPE_UNBLO
 enum asio_sigpipe asio_sys_sigpipe_block(void);
 void asio_sys_sigpipe_end(enum asio_sigpipe how);
 
-/* Whoever watches a signal calls enter before and leave after: the first one to enter remembers what
+/* A watcher of a signal calls enter before and leave after: the first one to enter remembers what
  * the process does with it, the last one to leave puts that back (libuv sets the default).
  * Calls nest across threads. Entering returns false when the process ignores the signal. */
 bool asio_sys_signal_enter(int number);
 void asio_sys_signal_leave(int number);
 
-/* The modes of a descriptor that all who share it see (O_NONBLOCK); -1: unknown, and not set. */
+/* The modes of a descriptor that all processes that share it see (O_NONBLOCK); -1: unknown, and not set. */
 int asio_sys_file_flags(uv_os_sock_t fd);
 void asio_sys_set_file_flags(uv_os_sock_t fd, int flags);
 
@@ -181,7 +181,7 @@ int asio_sys_stdio_watch(uv_os_sock_t fd, uv_os_sock_t *watch);
 /* Has it poll for these events; returns those that libuv is to be asked for. */
 int asio_sys_stdio_poll(uv_os_sock_t watch, uv_os_sock_t fd, int events);
 
-/* Who is at the other end of a Unix socket; UV_ENOTSUP for others. */
+/* The process at the other end of a Unix socket; UV_ENOTSUP for others. */
 struct asio_sys_credentials {
     long pid;
     unsigned long uid, gid;

@@ -138,7 +138,7 @@ static bool has_room(int fd)
 }
 
 /* New descriptors take the lowest free number, so the number itself tells how near the limit is,
- * whoever opened the others; unless the last numbers are taken, and there are holes below. */
+ * whichever library opened the others; unless the last numbers are taken, and there are holes below. */
 bool asio_sys_files_short(uv_os_sock_t newest)
 {
     enum { RESERVE = 8 };

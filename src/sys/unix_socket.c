@@ -145,7 +145,7 @@ static bool same_file(const struct stat *a, const struct stat *b)
     return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_ctime == b->st_ctime;
 }
 
-/* Somebody has the name. A socket that refuses connections is what a server left behind that was killed. */
+/* The name is taken. A socket that refuses connections is what a server left behind that was killed. */
 static int make_way(const struct sockaddr_un *addr, socklen_t length, bool unlink_stale)
 {
     struct stat before, now;
@@ -199,7 +199,7 @@ static int bind_file(uv_os_sock_t fd, const struct sockaddr_un *addr, socklen_t 
     status = try_bind(fd, addr, length);
     if (status == UV_EADDRINUSE && (status = make_way(addr, length, unlink_stale)) == 0)
         status = try_bind(fd, addr, length);
-    /* At once: while it does not listen somebody else may take it for one whose server is gone. */
+    /* At once: while it does not listen another server may take it for one whose server is gone. */
     if (status == 0 && listen(fd, SOMAXCONN) != 0) {
         status = sys_unix_socket_failed();
         unlink(addr->sun_path);

@@ -75,7 +75,7 @@ static void report_groups(lua_State *L, void *arg)
 {
     lua_settop(L, 0);
     lua_pushfstring(L,
-        "%d group(s) collected that nobody waited for: the light threads in them were cancelled",
+        "%d group(s) collected before a wait for them: the light threads in them were cancelled",
         *(int *)arg);
     lua_settop(L, 3);
     report_tell_of(L, NULL);
