@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT
  *
- * Passing connections to other processes; see fd_passing.h. libuv's pipe writes, closes and so on as it does
- * for others. Reading is our own, since what libuv says of descriptors that came along does not tell
- * which byte they rode on, nor that some were lost: a poller on a duplicate of the socket (libuv takes a
- * descriptor only once) says when to read, and when a descriptor can be sent.
+ * Passing connections to other processes; see fd_passing.h. libuv's pipe writes and closes, as for other Unix
+ * sockets. Reading does not use libuv: it tells neither with which byte a descriptor came, nor that some were
+ * lost. A poller on a duplicate of the socket (libuv takes a descriptor only once) tells when to read, and when a
+ * descriptor can be sent.
  *
  * Lifetime of struct asio_fd_passing: made with the pipe, and owned by it; its poller and the
  * duplicate come with the socket and go with the pipe's handle, its memory in the poller's close callback; if the state
- * closes first, the same. Descriptors in the queue are its own: closed when nobody has taken them. */
+ * closes first, the same. It owns the descriptors in the queue, and closes those that recv_handle has not taken. */
 #include "net/fd_passing.h"
 
 #include "core/bind.h"
@@ -23,10 +23,10 @@
 #include <string.h>
 
 enum {
-    QUEUE_MAX = ASIO_SYS_HANDLES_MAX, /* so many wait: then nothing is read until one is taken */
-    READS = 16                        /* at most in a row */
+    QUEUE_MAX = ASIO_SYS_HANDLES_MAX, /* with so many waiting nothing is read */
+    READS = 16                        /* in a row, at most */
 };
-static const uv_os_sock_t lost = (uv_os_sock_t)-1; /* one there was no room for in this process */
+static const uv_os_sock_t lost = (uv_os_sock_t)-1; /* in the queue: this process had no room for it */
 
 struct fd_passing_pipe {
     struct asio_stream stream;       /* first */
@@ -111,7 +111,7 @@ static void fd_passing_ended(struct asio_fd_passing *p, int status)
         wake_receiver(p, status);
 }
 
-/* Bytes that nobody reads hold up what comes behind them. */
+/* Bytes that the script does not read hold up the descriptors behind them. */
 static void received(struct asio_fd_passing *p, const struct asio_sys_arrival *a)
 {
     enqueue(p, a);
@@ -147,7 +147,7 @@ static void wake_senders(struct asio_fd_passing *p)
     }
 }
 
-/* An error shows in what is tried then. */
+/* Polling has failed: reading and sending are tried, and find the error. */
 static void fd_passing_on_poll(uv_poll_t *handle, int status, int events)
 {
     struct asio_fd_passing *p = handle->data;
@@ -286,7 +286,7 @@ static void fd_passing_abort_send(struct asio_wait *w)
     fd_passing_update(p);
 }
 
-/* The shim tries again: until then the connection to be passed is still the script's. */
+/* The shim tries again; until then the script still has the connection to be passed. */
 static int push_again(lua_State *L, struct asio_wait *w)
 {
     if (w->status < 0)
@@ -303,9 +303,9 @@ static const struct asio_wait_op send_op = { "send_handle", true, fd_passing_abo
 static const char *fd_passing_obstacle(struct asio_stream *o)
 {
     if (asio_inbuf_length(&o->in) > 0)
-        return "bytes that nobody has read are buffered in the connection to be passed";
+        return "bytes that the script has not read are buffered in the connection to be passed";
     if (asio_stream_is_read(o) || o->writers.first)
-        return "somebody waits on the connection to be passed";
+        return "a light thread waits on the connection to be passed";
     asio_stream_flush(o);
     if (o->out.length > 0 || o->sending)
         return "bytes that are not sent yet are buffered in the connection to be passed";
@@ -439,7 +439,7 @@ static int fd_passing_open_handle(lua_State *L, struct asio_fd_passing *p, struc
     return asio_push_fail(L, status);
 }
 
-/* Somebody else may have taken it by now. Making the userdata may run finalizers, which may do that too, or
+/* Another light thread may have taken it by now. Making the userdata may run finalizers, which may take it too, or
  * close. */
 static int fd_passing_push_first(lua_State *L, struct asio_fd_passing *p)
 {
@@ -458,7 +458,7 @@ static int fd_passing_push_first(lua_State *L, struct asio_fd_passing *p)
 static int push_failure(lua_State *L, int status)
 {
     if (status == UV_ENOBUFS)
-        return fd_passing_refuse(L, status, "too many bytes that nobody has read are in front of it");
+        return fd_passing_refuse(L, status, "too many bytes that the script has not read are in front of it");
     return asio_push_fail(L, status);
 }
 

@@ -361,9 +361,9 @@ static void listener_on_proxied(struct asio_proxy_gate *gate, struct asio_stream
     hand_out(&a);
 }
 
-/* Somebody waits for room. Connections that nobody refers to any more make some once they are collected,
- * which may not happen by itself while nothing goes on: seen to at most a hundredth of the time, and once
- * a second. */
+/* A client waits for room. Connections that the script no longer refers to make room when they are collected. While
+ * nothing else goes on the collector does not run by itself, so it is run here: once a second, and for at most a
+ * hundredth of the time. */
 static void look_for_room(struct asio_listener *l)
 {
     struct asio_rt *rt = l->rt;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
- * Connections that come through a proxy; see proxy_accept.h. The header is waited for by a record on which nobody is
- * parked, which is the stream's reader: so what is behind the header stays for the script, and other
- * connections are accepted meanwhile. */
+ * Connections that come through a proxy; see proxy_accept.h. The reader of such a stream is a wait record on which no
+ * light thread is parked: bytes behind the header stay for the script, and other connections are accepted
+ * meanwhile. */
 #include "net/proxy_accept.h"
 
 #include "stream/lifecycle.h"

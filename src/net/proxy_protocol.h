@@ -9,7 +9,8 @@
 
 enum { ASIO_PROXY_PATH = 108 }; /* bytes of a path, padded with zeros */
 
-/* The client, and what it has connected to. AF_UNSPEC: nobody in particular, the connection's own hold. */
+/* The client, and what it has connected to. AF_UNSPEC: the proxy names none, and the
+ * addresses of the connection hold. */
 struct asio_proxy_names {
     union asio_sockaddr source, target;
     char paths[2 * ASIO_PROXY_PATH]; /* of both, if their family is AF_UNIX */

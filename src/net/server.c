@@ -31,7 +31,7 @@ static int server_refuse(lua_State *L, int status, const char *why)
     return asio_error_push_text(L, status, "%s", why);
 }
 
-/* Looks at a descriptor that somebody else has opened. 0, or the results of a failure. */
+/* Looks at a descriptor that another program has opened. 0, or the results of a failure. */
 static int inspect(lua_State *L, struct request *r)
 {
     enum asio_sys_kind kind;
@@ -282,7 +282,7 @@ static int l_server_shutdown(lua_State *L)
     return asio_park(L, w, &shutdown_op, timeout);
 }
 
-/* core.cancel_handlers(server): all but the one that calls it. */
+/* core.cancel_handlers(server): all but the calling one. */
 static int l_cancel_handlers(lua_State *L)
 {
     struct asio_drain *drain = check_server(L, "shutdown")->drain;
@@ -291,7 +291,7 @@ static int l_cancel_handlers(lua_State *L)
     return 0;
 }
 
-/* Whoever waits for the handlers is told; these go on. */
+/* Light threads that wait for the handlers are woken; the handlers go on. */
 static int l_server_close(lua_State *L)
 {
     struct asio_server *server = check_server(L, "close");

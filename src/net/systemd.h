@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Sockets that whoever started this process has opened for it: systemd's socket activation, which is three
+ * Sockets that the program that started this process has opened for it: systemd's socket activation, which is three
  * environment variables and descriptors from 3 on. They stay open, so that a name can be asked for again, by
  * another Lua state too. */
 #ifndef ASIO_SYSTEMD_H

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Who may say whose a connection is; see trusted_proxies.h. */
+ * The proxies whose headers are believed; see trusted_proxies.h. */
 #include "net/trusted_proxies.h"
 
 #include "core/address.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Who may say on a connection whose it is: the option `proxy_protocol` of servers.
+ * The proxies whose headers are believed: the option `proxy_protocol` of servers.
  *
  * Lifetime of struct asio_trusted_proxies: a userdata, anchored in the environment table of the server. */
 #ifndef ASIO_TRUSTED_PROXIES_H

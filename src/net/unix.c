@@ -115,7 +115,7 @@ int asio_unix_push_failure(lua_State *L, int status)
 
 /* ---- credentials -------------------------------------------------------------------------- */
 
-/* conn:credentials() -> { pid =, uid =, gid = } of whoever connected, or listened. */
+/* conn:credentials() -> { pid =, uid =, gid = } of the process that connected, or listened. */
 static int l_credentials(lua_State *L)
 {
     struct asio_stream *s = asio_conn_check(L, "credentials")->stream;
