@@ -139,33 +139,59 @@ int asio_sys_unix_connect(const char *name, size_t n, uv_os_sock_t *fd)
 
 /* ---- files -------------------------------------------------------------------------------- */
 
-/* Of one file at two times: an inode's number may be given to another one in between. */
-static bool same_file(const struct stat *a, const struct stat *b)
+/* The socket of a server that was killed refuses connections. So does, for an instant, the socket of a server that has
+ * been bound and does not listen yet: it is tried again. */
+static bool refuses(const struct sockaddr_un *addr, socklen_t length, int *status)
 {
-    return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_ctime == b->st_ctime;
+    enum { TRIES = 3, BETWEEN = 10 /* ms */ };
+    *status = UV_ECONNREFUSED;
+    for (int i = 0; i < TRIES && *status == UV_ECONNREFUSED; i++) {
+        uv_os_sock_t probe;
+        if (i > 0)
+            uv_sleep(BETWEEN);
+        *status = sys_unix_socket_new_socket(&probe);
+        if (*status < 0)
+            return false;
+        *status = try_connect(probe, addr, length);
+        close(probe);
+    }
+    return *status == UV_ECONNREFUSED;
 }
 
-/* The name is taken. A socket that refuses connections is what a server left behind that was killed. */
+/* Another server may take the name between a look at the file and its removal. So the file is moved aside first, and
+ * looked at once more: one that a server listens on gets its name back. */
+static int remove_stale(const struct sockaddr_un *addr, socklen_t length)
+{
+    struct sockaddr_un aside = *addr;
+    size_t used = strlen(addr->sun_path), room = sizeof aside.sun_path - used;
+    int n = snprintf(aside.sun_path + used, room, ".%lx", (unsigned long)getpid()), status;
+    if (n < 0 || (size_t)n >= room) /* no room for a second name */
+        return unlink(addr->sun_path) == 0 ? 0 : sys_unix_socket_failed();
+    if (rename(addr->sun_path, aside.sun_path) != 0)
+        return errno == ENOENT ? 0 : sys_unix_socket_failed();
+    if (refuses(&aside, length + (socklen_t)n, &status))
+        return unlink(aside.sun_path) == 0 ? 0 : sys_unix_socket_failed();
+    if (link(aside.sun_path, addr->sun_path) == 0 || errno == EEXIST)
+        unlink(aside.sun_path);
+    else
+        rename(aside.sun_path, addr->sun_path);
+    return UV_EADDRINUSE;
+}
+
+/* The name is taken. */
 static int make_way(const struct sockaddr_un *addr, socklen_t length, bool unlink_stale)
 {
-    struct stat before, now;
-    uv_os_sock_t probe;
-    if (lstat(addr->sun_path, &before) != 0)
+    struct stat found;
+    int status;
+    if (lstat(addr->sun_path, &found) != 0)
         return errno == ENOENT ? 0 : UV_EADDRINUSE;
-    if (!S_ISSOCK(before.st_mode))
+    if (!S_ISSOCK(found.st_mode))
         return UV_ENOTSOCK;
     if (!unlink_stale)
         return UV_EADDRINUSE;
-    int status = sys_unix_socket_new_socket(&probe);
-    if (status < 0)
-        return status;
-    status = try_connect(probe, addr, length);
-    close(probe);
-    if (status != UV_ECONNREFUSED)
-        return UV_EADDRINUSE;
-    if (lstat(addr->sun_path, &now) != 0 || !same_file(&before, &now))
-        return UV_EADDRINUSE;
-    return unlink(addr->sun_path) == 0 ? 0 : sys_unix_socket_failed();
+    if (refuses(addr, length, &status))
+        return remove_stale(addr, length);
+    return status == UV_EMFILE || status == UV_ENFILE ? status : UV_EADDRINUSE;
 }
 
 /* The working directory may be another one by the time it is removed. */
@@ -199,7 +225,7 @@ static int bind_file(uv_os_sock_t fd, const struct sockaddr_un *addr, socklen_t 
     status = try_bind(fd, addr, length);
     if (status == UV_EADDRINUSE && (status = make_way(addr, length, unlink_stale)) == 0)
         status = try_bind(fd, addr, length);
-    /* At once: while it does not listen another server may take it for one whose server is gone. */
+    /* At once: while it does not listen another server may take the file for a stale one. */
     if (status == 0 && listen(fd, SOMAXCONN) != 0) {
         status = sys_unix_socket_failed();
         unlink(addr->sun_path);
