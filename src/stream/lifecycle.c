@@ -28,6 +28,7 @@ void asio_stream_init(struct asio_stream *s, struct asio_rt *rt, const struct as
 
 void asio_stream_attach(struct asio_stream *s, struct asio_conn *conn)
 {
+    assert(!s->conn && !s->closing && !conn->stream);
     s->conn = conn;
     conn->stream = s;
     s->counted = true;
@@ -179,6 +180,7 @@ void asio_stream_teardown(void *p)
 
 void asio_stream_free(struct asio_stream *s)
 {
+    assert(s->gone || !s->closing);
     asio_timer_remove(&s->rt->timers, &s->timer);
     asio_rt_flush_forget(s->rt, &s->flush);
     s->in.pinned = false; /* memory may have run out while it was */

@@ -8,6 +8,8 @@
  * is a reset: a FIN would let the peer take what it has for the whole. */
 #include "stream/stream.h"
 
+#include <assert.h>
+
 enum {
     DISCARD_MAX = 16 * 1024 * 1024, /* bytes read away from a peer that does not stop */
     LOOKS = 4                       /* so often within `linger` the stream looks for progress */
@@ -30,6 +32,7 @@ void asio_stream_finish(struct asio_stream *s)
 
 void asio_stream_begin_close(struct asio_stream *s)
 {
+    assert(!s->closing);
     s->closing = true;
     s->give_up = asio_rt_deadline(s->linger);
     s->last.queued = s->out.length;

@@ -20,6 +20,9 @@ struct asio_uvstream {
 #define ASIO_UVSTREAM_LAYOUT(type)                                                                           \
     _Static_assert(offsetof(type, handle) == offsetof(struct asio_uvstream, handle), "handle out of place")
 
+_Static_assert(
+    offsetof(struct asio_stream, transport) == 0, "handle->data points to the table of handle operations");
+
 static inline struct asio_uvstream *asio_uvstream_of(struct asio_stream *s)
 {
     return (struct asio_uvstream *)(void *)s;

@@ -10,6 +10,8 @@
 #include "base/error.h"
 #include "core/park.h"
 
+#include <assert.h>
+
 enum { BUFS_MAX = 32 };
 
 void asio_stream_drop_output(struct asio_stream *s)
@@ -64,6 +66,7 @@ void asio_stream_write_fail(struct asio_stream *s, int status)
 static void stream_write_hand_over(struct asio_stream *s)
 {
     enum { UV_WRITE_BUFS = 4 };
+    assert(!s->sending && s->out.length > 0);
     uv_buf_t bufs[UV_WRITE_BUFS];
     size_t bytes;
     unsigned count = asio_outbuf_gather(&s->out, bufs, UV_WRITE_BUFS, &bytes);
@@ -127,6 +130,7 @@ void asio_stream_flush(struct asio_stream *s)
 
 void asio_stream_sent(struct asio_stream *s, size_t bytes, int status)
 {
+    assert(s->sending && bytes <= s->out.length);
     s->sending = s->out.lent = false;
     asio_rt_sending_ends(s->rt);
     if (status < 0) {

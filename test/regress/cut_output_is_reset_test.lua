@@ -105,7 +105,7 @@ local function in_a_child(ending)
       ffi.cdef 'int getpid(void); int kill(int, int);'
       ffi.C.kill(ffi.C.getpid(), 9)
     end
-  end, { args = { listener:port(), ending }, code = false })
+  end, { args = { listener:port(), ending }, code = false, env = t.ignore_leaks })
   local peer = listener:accept(5)
   listener:close()
   expect_reset(peer)
