@@ -741,7 +741,38 @@ scenario('abstract', function(asio)
   asio.run(function() talk_over(asio, 'unix:@') end)
 end)
 
--- What libuv does where there are no Unix sockets.
+-- Listening by libuv: with a handler and a limit, and by hand.
+local function served_by_libuv(asio)
+  local server = assert(asio.server('127.0.0.1', 0, function(conn)
+    conn:write(assert(conn:read(4)))
+    conn:close()
+  end, { max_connections = 1 }))
+  local clients = {}
+  for i = 1, 3 do clients[i] = assert(asio.connect(server:address())) end
+  for _, client in ipairs(clients) do
+    client:write 'ping'
+    assert(client:read(4) == 'ping')
+    client:close()
+  end
+  server:close()
+  server = assert(asio.server('127.0.0.1', 0))
+  assert(select(3, server:accept(0.001)) == 'ETIMEDOUT')
+  for _ = 1, 2 do
+    local client = assert(asio.connect(server:address()))
+    local conn = assert(server:accept(5))
+    conn:write 'x'
+    assert(client:read(1) == 'x')
+    conn:close()
+    client:close()
+  end
+  local waiting = assert(asio.connect(server:address()))
+  asio.sleep(0.001)
+  server:close() -- libuv holds a connection
+  waiting:close()
+  assert(select(3, asio.server('192.0.2.1', 0, print)) == 'EADDRNOTAVAIL')
+end
+
+-- What libuv does where there are no Unix sockets, and where the system cannot accept without waiting.
 scenario('named_pipes', function(asio)
   host.named_pipes(true)
   local ok, err = pcall(asio.run, function()
@@ -749,6 +780,7 @@ scenario('named_pipes', function(asio)
     with_path(function(path) assert(select(3, asio.connect('unix:' .. path)) == 'ENOENT') end)
     assert(select(3, asio.server('unix:/tmp/x', print, { handles = true })) == 'ENOTSUP')
     assert(select(3, asio.connect('unix:/tmp/x', { handles = true })) == 'ENOTSUP')
+    served_by_libuv(asio)
   end)
   host.named_pipes(false)
   assert(ok, err)

@@ -39,6 +39,8 @@ int __real_asio_sys_unix_connect(const char *name, size_t n, uv_os_sock_t *fd);
 int __wrap_asio_sys_unix_connect(const char *name, size_t n, uv_os_sock_t *fd);
 int __real_asio_sys_unix_name(uv_os_fd_t fd, bool peer, char *name, size_t *size);
 int __wrap_asio_sys_unix_name(uv_os_fd_t fd, bool peer, char *name, size_t *size);
+int __real_asio_sys_tcp_bind(const struct sockaddr_storage *addr, struct asio_sys_bind how, uv_os_sock_t *fd);
+int __wrap_asio_sys_tcp_bind(const struct sockaddr_storage *addr, struct asio_sys_bind how, uv_os_sock_t *fd);
 
 int system_fds(void)
 {
@@ -155,6 +157,11 @@ int __wrap_asio_sys_unix_bind(
     const char *name, size_t n, bool unlink_stale, uv_os_sock_t *fd, struct asio_sys_file *file)
 {
     return named_pipes ? UV_ENOTSUP : __real_asio_sys_unix_bind(name, n, unlink_stale, fd, file);
+}
+
+int __wrap_asio_sys_tcp_bind(const struct sockaddr_storage *addr, struct asio_sys_bind how, uv_os_sock_t *fd)
+{
+    return named_pipes ? UV_ENOTSUP : __real_asio_sys_tcp_bind(addr, how, fd);
 }
 
 int __wrap_asio_sys_unix_connect(const char *name, size_t n, uv_os_sock_t *fd)
