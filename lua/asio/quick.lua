@@ -5,7 +5,6 @@
 
 local core = ...
 local conn, quick, quick_failed, finish = core.conn, core.quick, core.quick_failed, core.finish
-core.quick = nil
 
 local has_ffi, ffi = pcall(require, 'ffi')
 local has_jit, jit = pcall(require, 'jit')
