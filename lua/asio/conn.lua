@@ -119,6 +119,15 @@ function conn.write(self, ...)
     return unusual(self, token, ok, message, code)
 end
 
+-- The same for one value, for quick.lua: a function without `...` takes fewer slots of the coroutine's stack,
+-- which then need not grow (a third of what an idle connection takes).
+function core.write_one(self, data)
+    local token, ok, message, code, unsent = c_write(self, data)
+    if token == OK then return true end
+    if token == FAIL and unsent then return nil, message, code, unsent end
+    return unusual(self, token, ok, message, code)
+end
+
 --- Waits until the kernel has taken everything that was written.
 ---@return true? ok
 ---@return string? message

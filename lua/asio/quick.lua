@@ -16,7 +16,10 @@ local buffer = ffi.cast('const char *', quick.buffer)
 local quick_read = ffi.cast('int (*)(void *, double)', quick.read)
 local quick_read_line = ffi.cast('int (*)(void *)', quick.read_line)
 local quick_take = ffi.cast('int (*)(void *, int)', quick.take)
-local quick_write = ffi.cast('int (*)(void *, const char *, double, const char *, double)', quick.write)
+local quick_write = ffi.cast('int (*)(void *, const char *, double)', quick.write)
+local quick_write_two =
+    ffi.cast('int (*)(void *, const char *, double, const char *, double)', quick.write_two)
+local write_one = core.write_one
 local read, read_line, lines, write = conn.read, conn.read_line, conn.lines, conn.write
 
 local function failed(self)
@@ -62,13 +65,25 @@ function conn.lines(self, max)
     end
 end
 
+-- A function without `...`, which takes fewer slots of the stack: see core.write_one.
+local function write_alone(self, data)
+    if type(data) == 'string' and type(self) == 'userdata' and getmetatable(self) == metatable and
+        quick_write(self, data, #data) == 1 then
+        return true
+    end
+    return write_one(self, data)
+end
+
 -- One string, or two: a line and its end for instance.
 function conn.write(self, data, ...)
     local count = select('#', ...)
-    if count < 2 and type(data) == 'string' and type(self) == 'userdata' and
+    if count == 0 then return write_alone(self, data) end
+    if count == 1 and type(data) == 'string' and type(self) == 'userdata' and
         getmetatable(self) == metatable then
-        local more = count == 0 and '' or ...
-        if type(more) == 'string' and quick_write(self, data, #data, more, #more) == 1 then return true end
+        local more = ...
+        if type(more) == 'string' and quick_write_two(self, data, #data, more, #more) == 1 then
+            return true
+        end
     end
     return write(self, data, ...)
 end

@@ -105,14 +105,31 @@ static int quick_take(void *conn, int n)
     return 0;
 }
 
-/* write(a, b): 1 if they are queued. Only where the queue is to be flushed when the light thread parks, and stays
+/* A segment takes n bytes more: only where the queue is to be flushed when the light thread parks, and stays
  * shorter than what is sent at once. */
-static int quick_write(void *conn, const char *a, double a_size, const char *b, double b_size)
+static inline bool quick_may_write(const struct asio_stream *s, size_t n)
+{
+    return s->flush.next && s->rt->depth > 0 && s->write_status == 0 && !s->shut && !s->tap &&
+        s->out.length + n < ASIO_COALESCE;
+}
+
+/* write(string): 1 if it is queued. */
+static int quick_write(void *conn, const char *bytes, double size)
 {
     struct asio_stream *s = quick_stream(conn);
-    size_t n = (size_t)a_size, m = (size_t)b_size; /* strings' lengths */
-    if (!s || !s->flush.next || s->rt->depth == 0 || s->write_status < 0 || s->shut || s->tap ||
-        s->out.length + n + m >= ASIO_COALESCE || !asio_outbuf_fit_two(&s->out, a, n, b, m))
+    size_t n = (size_t)size; /* a string's length */
+    if (!s || !quick_may_write(s, n) || !asio_outbuf_fit(&s->out, bytes, n))
+        return 0;
+    s->queued += n;
+    return 1;
+}
+
+/* write(string, string): 1 if both are queued. */
+static int quick_write_two(void *conn, const char *a, double a_size, const char *b, double b_size)
+{
+    struct asio_stream *s = quick_stream(conn);
+    size_t n = (size_t)a_size, m = (size_t)b_size;
+    if (!s || !quick_may_write(s, n + m) || !asio_outbuf_fit_two(&s->out, a, n, b, m))
         return 0;
     s->queued += n + m;
     return 1;
@@ -142,12 +159,13 @@ static void quick_part_open(lua_State *L, struct asio_rt *rt)
         luaL_error(L, "not enough memory");
     memset(q, 0, sizeof *q);
     asio_rt_part_set(rt, ASIO_PART_QUICK, q);
-    lua_createtable(L, 0, 6);
+    lua_createtable(L, 0, 7);
     quick_set(L, "buffer", q);
     quick_set(L, "read", (void *)(uintptr_t)quick_read);
     quick_set(L, "read_line", (void *)(uintptr_t)quick_read_line);
     quick_set(L, "take", (void *)(uintptr_t)quick_take);
     quick_set(L, "write", (void *)(uintptr_t)quick_write);
+    quick_set(L, "write_two", (void *)(uintptr_t)quick_write_two);
     lua_rawgeti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_CONN_MT]);
     lua_setfield(L, -2, "metatable");
     lua_setfield(L, ASIO_BIND_CORE, "quick");

@@ -213,6 +213,41 @@ T.test_hooks_between_the_steps = t.slow(30, function()
   end)
 end)
 
+-- A light thread's stack is small until a call needs more, and then twice as large for good.
+function T.test_stacks_do_not_grow_by_reading_and_writing()
+  t.child(function()
+    local asio = require 'asio'
+    local count, far = 200, {}
+    local function heap()
+      collectgarbage()
+      collectgarbage()
+      return collectgarbage 'count' * 1024
+    end
+    asio.run(function()
+      for i = 1, count do
+        local near
+        near, far[i] = asio.socketpair()
+        asio.spawn(function(con)
+          while true do
+            local data = con:read(64)
+            if not data then break end
+            con:write(data)
+          end
+          con:close()
+        end, near)
+      end
+      local before = heap()
+      for _ = 1, 3 do
+        for i = 1, count do far[i]:write(('x'):rep(64)) end
+        for i = 1, count do far[i]:read(64) end
+      end
+      local grown = (heap() - before) / count
+      assert(grown < 150, ('%.0f bytes each'):format(grown))
+      for i = 1, count do far[i]:close() end
+    end)
+  end)
+end
+
 local function echo_without(what)
   t.child(function()
     if arg[1] == 'ffi' then
