@@ -11,8 +11,11 @@ function T.test_ctrl_c_ends_an_idle_run()
   local result = t.child(function()
     local asio, raw = require 'asio', require 'raw'
     local server = asio.server('127.0.0.1', 0, function() end)
-    -- The signal comes from outside, while the process is in the kernel, waiting.
-    os.execute(('(sleep 0.3; kill -INT %d) &'):format(raw.pid()))
+    -- The signal comes from outside, while the process is in the kernel, waiting: never before the run.
+    asio.spawn(function()
+      asio.yield()
+      os.execute(('(sleep 0.1; kill -INT %d) &'):format(raw.pid()))
+    end)
     local ok, err = pcall(asio.run)
     assert(not ok)
     assert(tostring(err):find('interrupted!', 1, true), err)
@@ -43,8 +46,9 @@ end
 function T.test_ctrl_c_in_a_busy_run()
   t.child(function()
     local asio, raw = require 'asio', require 'raw'
-    os.execute(('(sleep 0.2; kill -INT %d) &'):format(raw.pid()))
     local ok, err = pcall(asio.run, function()
+      asio.yield()
+      os.execute(('(sleep 0.1; kill -INT %d) &'):format(raw.pid()))
       while true do asio.yield() end
     end)
     assert(not ok)
@@ -55,7 +59,10 @@ end
 function T.test_ctrl_c_in_a_wait_of_the_main_chunk()
   t.child(function()
     local asio, raw = require 'asio', require 'raw'
-    os.execute(('(sleep 0.2; kill -INT %d) &'):format(raw.pid()))
+    asio.spawn(function()
+      asio.yield()
+      os.execute(('(sleep 0.1; kill -INT %d) &'):format(raw.pid()))
+    end)
     local ok, err = pcall(asio.sleep, 100)
     assert(not ok)
     assert(tostring(err):find('interrupted!', 1, true), err)

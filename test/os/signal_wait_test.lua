@@ -242,9 +242,10 @@ function T.test_an_orderly_end_on_sigterm()
   local result = t.child(function()
     local asio, raw = require 'asio', require 'raw'
     local server = assert(asio.server('127.0.0.1', 0, function() end))
-    os.execute(('(sleep 0.2; kill -TERM %d) &'):format(raw.pid()))
     asio.run(function()
-      assert(asio.signal('SIGTERM'):wait())
+      local signal = asio.signal 'SIGTERM'
+      os.execute(('(sleep 0.1; kill -TERM %d) &'):format(raw.pid()))
+      assert(signal:wait())
       server:close()
     end)
     io.write 'ended in order'
