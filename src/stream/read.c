@@ -278,13 +278,10 @@ void asio_stream_received(struct asio_stream *s, char *bytes, size_t n)
 
 /* A reset must not pass for the end: what was read to the end would be taken for whole. The kernel
  * tells of it once, and a write may have been first. */
-static int end_reason(struct asio_stream *s)
+static int end_reason(const struct asio_stream *s)
 {
-    uv_os_fd_t fd;
-    if (s->write_status == UV_ECONNRESET || s->write_status == UV_ETIMEDOUT)
-        return s->write_status;
-    int status = s->transport->fd(s, &fd) == 0 ? asio_sys_end_reason(fd) : 0;
-    return status < 0 ? status : UV_EOF;
+    bool failed = s->write_status == UV_ECONNRESET || s->write_status == UV_ETIMEDOUT;
+    return failed ? s->write_status : UV_EOF;
 }
 
 void asio_stream_ended(struct asio_stream *s, int status)

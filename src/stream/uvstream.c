@@ -38,6 +38,15 @@ static void uvstream_on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *b
     *buf = is_bare(s) ? uv_buf_init(NULL, 0) : asio_rt_scratch(s->rt);
 }
 
+/* libuv takes a hang-up behind a read that did not fill its buffer for the end; it passes no buffer then, and the
+ * socket is asked why. An end that was read, with a buffer, is one. */
+static int uvstream_end(struct asio_stream *s, const uv_buf_t *buf)
+{
+    uv_os_fd_t fd;
+    int status = buf->base || s->closing || asio_uvstream_fd(s, &fd) < 0 ? 0 : asio_sys_end_reason(fd);
+    return status < 0 ? status : UV_EOF;
+}
+
 static void on_read(uv_stream_t *handle, ssize_t n, const uv_buf_t *buf)
 {
     struct asio_stream *s = handle->data;
@@ -49,7 +58,7 @@ static void on_read(uv_stream_t *handle, ssize_t n, const uv_buf_t *buf)
         uv_read_stop(handle);
         asio_stream_ended(s, UV_ENOMEM);
     } else if (n < 0)
-        asio_stream_ended(s, (int)n);
+        asio_stream_ended(s, n == UV_EOF ? uvstream_end(s, buf) : (int)n);
 }
 
 int asio_uvstream_read_start(struct asio_stream *s)
