@@ -16,11 +16,37 @@ static void set_tokens(lua_State *L, struct asio_rt *rt)
     lua_setfield(L, ASIO_BIND_CORE, "INTERRUPT");
 }
 
+struct embedded_reader {
+    const unsigned char *at, *end; /* of the text with words as bytes */
+    char piece[512];
+};
+
+/* A lua_Reader: the next piece of the text, in which words are words. */
+static const char *embedded_read(lua_State *L, void *arg, size_t *n)
+{
+    struct embedded_reader *r = arg;
+    char *to = r->piece;
+    while (r->at < r->end && to <= r->piece + sizeof r->piece - ASIO_EMBEDDED_LONGEST) {
+        unsigned c = *r->at++;
+        if (c < 128) {
+            *to++ = (char)c;
+        } else {
+            for (unsigned k = asio_embedded_word_at[c - 128]; k < asio_embedded_word_at[c - 127]; k++)
+                *to++ = asio_embedded_words[k];
+        }
+    }
+    *n = (size_t)(to - r->piece);
+    return r->piece;
+}
+
 /* Runs one embedded part as chunk(core). wait.lua runs first; the other parts
  * must not depend on one another while loading. */
 static void run_embedded(lua_State *L, const struct asio_embedded *part)
 {
-    if (luaL_loadbuffer(L, part->source, part->length, ASIO_CHUNK_NAME) != 0)
+    struct embedded_reader reader;
+    reader.at = part->source;
+    reader.end = part->source + part->length;
+    if (lua_load(L, embedded_read, &reader, ASIO_CHUNK_NAME) != 0)
         lua_error(L);
     lua_pushvalue(L, ASIO_BIND_CORE);
     lua_call(L, 1, 0);
