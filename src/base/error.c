@@ -64,6 +64,41 @@ static bool is_our_part(lua_State *L, int level)
     return lua_getstack(L, level, &ar) && lua_getinfo(L, "S", &ar) && !strcmp(ar.source, ASIO_CHUNK_NAME);
 }
 
+static const char nothing_key = 0; /* its address is the key of a function in the registry */
+
+static int l_nothing(lua_State *L)
+{
+    (void)L;
+    return 0;
+}
+
+void asio_error_open(lua_State *L)
+{
+    lua_pushlightuserdata(L, (void *)&nothing_key);
+    lua_pushcfunction(L, l_nothing);
+    lua_rawset(L, LUA_REGISTRYINDEX);
+}
+
+void asio_error_push_nothing(lua_State *L)
+{
+    lua_pushlightuserdata(L, (void *)&nothing_key);
+    lua_rawget(L, LUA_REGISTRYINDEX);
+}
+
+/* A call makes L the running lua_State again. */
+int asio_error_raise(lua_State *L)
+{
+    asio_error_push_nothing(L);
+    lua_call(L, 0, 0);
+    return lua_error(L);
+}
+
+int asio_error_no_memory(lua_State *L)
+{
+    lua_pushliteral(L, "not enough memory");
+    return asio_error_raise(L);
+}
+
 /* xpcall between two of our parts. */
 static bool is_between_our_parts(lua_State *L, int level)
 {
@@ -82,7 +117,7 @@ static int raise_at_caller(lua_State *L, const char *fmt, va_list args)
     luaL_where(L, level);
     lua_pushvfstring(L, fmt, args);
     lua_concat(L, 2);
-    return lua_error(L);
+    return asio_error_raise(L);
 }
 
 int asio_error_misuse(lua_State *L, const char *fmt, ...)

@@ -26,6 +26,19 @@ int asio_error_arg(lua_State *L, int arg, const char *fname, const char *fmt, ..
 /* The same for a value of the wrong type at stack index `index`. */
 int asio_error_type(lua_State *L, int index, int arg, const char *fname, const char *expected);
 
+/* Raises the value at the top of L. A C function that may have run Lua code on another lua_State (a protected body, a
+ * light thread, the loop) must raise by this, or by the functions here, not by lua_error: LuaJIT notes which lua_State
+ * runs in calls and returns only, and not when an error is caught. Compiled code that runs next would take the other
+ * lua_State for its own. */
+int asio_error_raise(lua_State *L);
+int asio_error_no_memory(lua_State *L);
+
+/* Once for each Lua state, before the functions here; raises out of memory. */
+void asio_error_open(lua_State *L);
+
+/* Pushes a C function that does nothing; allocates nothing. */
+void asio_error_push_nothing(lua_State *L);
+
 /* Raises a message, blaming the line of the script that made the call. */
 int asio_error_misuse(lua_State *L, const char *fmt, ...);
 

@@ -10,6 +10,6 @@
  * there. A light thread that asks for itself needs not call this: if its coroutine can yield, no hook has begun since
  * it was resumed. Costs about 0.1 us: C has no other way to ask LuaJIT than to try whether it calls a hook. A
  * hook of the script's that counts instructions starts again from its full count. */
-bool asio_hook_active(struct asio_rt *rt);
+bool asio_hook_active(lua_State *L, struct asio_rt *rt);
 
 #endif

@@ -60,7 +60,7 @@ static const char *park_obstacle(lua_State *L, struct asio_rt *rt)
         return lua_isyieldable(L) && !(w->user_coroutine && w->user_coroutine->stuck) ? NULL : cannot_suspend;
     if (rt->looping)
         return "the event loop is already running";
-    if (asio_hook_active(rt))
+    if (asio_hook_active(L, rt))
         return "inside a finalizer or a hook";
     return NULL;
 }

@@ -556,6 +556,7 @@ struct asio_rt *asio_rt_open(lua_State *L)
     asio_sys_watch_forks();
     rt->forks = asio_sys_forks;
     rt->pid = uv_os_getpid();
+    asio_error_open(L);
     reserve_refs(L, rt);
     open_loop(L, rt);
     rt->L = lua_newthread(L);

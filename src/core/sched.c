@@ -214,7 +214,7 @@ static bool sched_may_resume(struct asio_rt *rt, lua_State *L, enum asio_spawn h
     if (how == ASIO_SPAWN_OWNER && rt->polling && !rt->current && lua_gc(L, LUA_GCISRUNNING, 0))
         return true;
 #endif
-    return !asio_hook_active(rt);
+    return !asio_hook_active(L, rt);
 }
 
 static void spawn(
@@ -228,7 +228,7 @@ static void spawn(
     if (!sched_reserve(c.L, nargs + 1)) {
         asio_coroutine_drop(rt, c.slot);
         asio_slot_give_back(rt, c.slot);
-        luaL_error(L, "not enough memory");
+        asio_error_no_memory(L);
     }
     t->co = c.L;
     t->wait.slot = c.slot;

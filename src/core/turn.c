@@ -4,6 +4,8 @@
  * the loop of turns, which its caller's condition ends. */
 #include "core/turn.h"
 
+#include "base/error.h"
+
 /* Puts one list behind another. */
 static void list_join(struct asio_thread_list *list, struct asio_thread_list *added)
 {
@@ -100,7 +102,7 @@ void asio_turn_raise_interrupted(lua_State *L, struct asio_rt *rt)
         return;
     rt->interrupted = false;
     lua_pushliteral(L, "interrupted!");
-    lua_error(L);
+    asio_error_raise(L);
 }
 
 /* The report is made by a Lua part, which knows how to describe light threads. */
@@ -108,5 +110,5 @@ int asio_turn_deadlock(lua_State *L, struct asio_rt *rt)
 {
     lua_rawgeti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_DEADLOCK]);
     lua_call(L, 0, 1);
-    return lua_error(L);
+    return asio_error_raise(L);
 }

@@ -91,7 +91,7 @@ static void push_interrupt_object(lua_State *L, struct asio_rt *rt, struct asio_
     lua_setmetatable(L, -2);
     s->ref = asio_rt_anchor(rt, L, lua_gettop(L));
     if (s->ref == LUA_NOREF)
-        luaL_error(L, "not enough memory");
+        asio_error_no_memory(L);
 }
 
 static int push_interrupt(lua_State *L, const struct asio_wait *w)

@@ -483,7 +483,7 @@ static int l_open(lua_State *L)
     if (status == 0)
         asio_stream_attach(s, conn);
     else if (status != UV_EBADF)
-        return luaL_error(L, "asio: standard stream %d: %s", number, uv_strerror(status));
+        return asio_error_misuse(L, "asio: standard stream %d: %s", number, uv_strerror(status));
     return 1;
 }
 

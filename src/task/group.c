@@ -111,7 +111,7 @@ static struct child *new_child(lua_State *L, struct group *g)
 {
     struct child *c = asio_mem.malloc(sizeof *c);
     if (!c)
-        luaL_error(L, "not enough memory");
+        asio_error_no_memory(L);
     asio_wait_init_callback(&c->end, asio_rt_of(L), &child_op, g, on_child_end);
     c->group = g;
     c->thread = NULL;
@@ -168,7 +168,7 @@ static int l_group_spawn(lua_State *L)
     struct child *c = new_child(L, g);
     if (lua_pcall(L, lua_gettop(L) - 2, 1, 0) != 0) {
         unlink_child(c);
-        return lua_error(L);
+        return asio_error_raise(L);
     }
     started(c, lua_touserdata(L, -1));
     return 1;

@@ -12,7 +12,7 @@ static void check_may_run(lua_State *L, struct asio_rt *rt, const char *fname)
         asio_error_misuse(L, "%s: called by a light thread; it is the main chunk that runs the loop", fname);
     if (rt->looping)
         asio_error_misuse(L, "%s: the loop is already running", fname);
-    if (asio_hook_active(rt))
+    if (asio_hook_active(L, rt))
         asio_error_misuse(L, "%s: called by a finalizer or a hook", fname);
 }
 
@@ -92,7 +92,7 @@ static int l_run_once(lua_State *L)
     struct asio_timer limit;
     asio_timer_init(&limit, on_limit);
     if (seconds > 0 && asio_timer_set(&rt->timers, &limit, asio_rt_deadline(seconds)) < 0)
-        return luaL_error(L, "not enough memory");
+        return asio_error_no_memory(L);
     rt->stop = rt->stop_due = false;
     asio_turn_loop(rt, seconds != 0, NULL, NULL);
     asio_timer_remove(&rt->timers, &limit);

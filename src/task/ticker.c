@@ -102,11 +102,11 @@ static int ticker_start(lua_State *L, const char *fname, bool repeats)
     lua_setmetatable(L, -2);
     t->ref = asio_rt_anchor(rt, L, lua_gettop(L));
     if (t->ref == LUA_NOREF)
-        return luaL_error(L, "not enough memory");
+        return asio_error_no_memory(L);
     asio_rt_ref(rt);
     if (asio_timer_set(&rt->timers, &t->timer, t->at) < 0) {
         deactivate(t);
-        return luaL_error(L, "not enough memory");
+        return asio_error_no_memory(L);
     }
     return 1;
 }

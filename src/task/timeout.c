@@ -48,7 +48,7 @@ static struct asio_scope *timeout_enter(lua_State *L, uint64_t at, bool shield, 
             fname);
     struct asio_scope *s = asio_scope_enter(rt->self, at, shield, timeout_on_deadline);
     if (!s)
-        luaL_error(L, "not enough memory");
+        asio_error_no_memory(L);
     return s;
 }
 

@@ -196,9 +196,9 @@ static void udp_recv_on_abort(struct asio_wait *w)
 static const struct asio_wait_op udp_recv_op = { "recv", true, udp_recv_on_abort, udp_recv_push_received };
 
 /* Raising out of memory leaves `pushing` set: a finalizer is what makes it mean something. */
-static bool udp_recv_is_busy(const struct asio_udp_socket *s)
+static bool udp_recv_is_busy(lua_State *L, const struct asio_udp_socket *s)
 {
-    return s->reader || (s->pushing && asio_hook_active(s->rt));
+    return s->reader || (s->pushing && asio_hook_active(L, s->rt));
 }
 
 static bool udp_recv_is_for_readers(int status)
@@ -235,7 +235,7 @@ static int l_udp_recv(lua_State *L)
         return asio_udp_socket_push_closed(L);
     if (asio_sched_interrupted(s->rt))
         return asio_push_interrupt(L, s->rt);
-    if (udp_recv_is_busy(s))
+    if (udp_recv_is_busy(L, s))
         return asio_push_fail(L, UV_EBUSY);
     if (udp_recv_first(s))
         return udp_recv_push_first(L, s, max);
