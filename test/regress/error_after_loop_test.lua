@@ -1,6 +1,6 @@
--- An error that a C function raises after it has run other light threads: LuaJIT does not note, when the error
--- is caught, which coroutine runs again. Compiled code that ran next, and left a trace or collected garbage,
--- took another coroutine for its own: the process crashed after a Ctrl-C that a pcall had caught.
+-- An error that a C function raises after it has run other light threads: LuaJIT does not note, when the
+-- error is caught, which coroutine runs again. Compiled code that ran next, and left a trace or collected
+-- garbage, took another coroutine for its own: the process crashed after a Ctrl-C that a pcall had caught.
 --
 -- SPDX-License-Identifier: MIT
 -- luacheck: ignore 431/asio (child processes require their own)
