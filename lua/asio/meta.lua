@@ -445,7 +445,7 @@ local udp_socket = {}
 
 --- Makes a datagram socket. Without an address it is opened at its first use, for the family of the first
 --- address that it is given (IPv4 if there is none).
----@param ip? string numeric address
+---@param ip? string numeric address; '*' or '': all addresses; 'localhost': 127.0.0.1
 ---@param port? asio.port 0: any that is free
 ---@param opts? asio.udp_opts may come first
 ---@return asio.udp_socket?

@@ -86,6 +86,24 @@ int asio_address_read(const char *ip, size_t length, int port, union asio_sockad
     return status;
 }
 
+/* No name is looked up, which would have to wait. */
+int asio_address_read_own(const char *text, size_t length, int port, union asio_sockaddr *addr, bool *all)
+{
+    *all = length == 0 || (length == 1 && *text == '*');
+    if (*all)
+        return asio_address_read("::", 2, port, addr);
+    if (length == 9 && memcmp(text, "localhost", 9) == 0)
+        return asio_address_read("127.0.0.1", 9, port, addr);
+    return asio_address_read(text, length, port, addr);
+}
+
+int asio_address_push_bad(lua_State *L, int index, int status)
+{
+    if (status != UV_EINVAL)
+        return asio_error_push(L, status);
+    return asio_error_push_text(L, status, "'%s' is not a numeric address", lua_tostring(L, index));
+}
+
 int asio_address_parse(lua_State *L, int index, int port, struct sockaddr_storage *addr)
 {
     size_t length;

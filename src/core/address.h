@@ -12,6 +12,13 @@ enum { ASIO_IP_MAX = 64, ASIO_ADDRESS_MAX = 80 };
  * out. */
 int asio_address_read(const char *ip, size_t length, int port, union asio_sockaddr *addr);
 
+/* An address of this machine to be bound: a numeric one; 'localhost', which is 127.0.0.1; '*' or nothing: all
+ * addresses (*all), as "::", for which "0.0.0.0" can stand where the system has no IPv6. Else as asio_address_read. */
+int asio_address_read_own(const char *text, size_t length, int port, union asio_sockaddr *addr, bool *all);
+
+/* Pushes nil, message, code for what that said of the text at a stack index; returns 3. */
+int asio_address_push_bad(lua_State *L, int index, int status);
+
 /* The numeric address as text, with its interface if it has one. Returns the length; 0 for other families. */
 size_t asio_address_write(const struct sockaddr *addr, char ip[ASIO_IP_MAX]);
 

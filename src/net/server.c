@@ -61,30 +61,22 @@ static int find_passed(lua_State *L, struct request *r)
     return why ? server_refuse(L, UV_ENOENT, why) : inspect(L, r);
 }
 
-static void server_set_address(struct request *r, const char *ip, int port)
+static void server_set_address(struct request *r, const union asio_sockaddr *addr)
 {
-    union asio_sockaddr addr;
-    asio_address_read(ip, strlen(ip), port, &addr);
     memset(&r->where.address, 0, sizeof r->where.address);
-    memcpy(&r->where.address, &addr, sizeof addr);
+    memcpy(&r->where.address, addr, sizeof *addr);
 }
 
-/* No name is looked up, which would have to wait: 'localhost' is 127.0.0.1 everywhere. */
 static int server_read_address(lua_State *L, struct request *r, int port)
 {
-    const char *text = lua_tostring(L, 1);
-    size_t length = lua_objlen(L, 1);
+    union asio_sockaddr addr;
+    size_t length;
+    const char *text = lua_tolstring(L, 1, &length);
+    int status = asio_address_read_own(text, length, port, &addr, &r->all);
     r->where.family = &asio_tcp_family;
     r->port = port;
-    r->all = length == 0 || (length == 1 && *text == '*');
-    if (r->all || (length == 9 && memcmp(text, "localhost", 9) == 0)) {
-        server_set_address(r, r->all ? "::" : "127.0.0.1", port);
-        return 0;
-    }
-    int status = asio_address_parse(L, 1, port, &r->where.address);
-    if (status == UV_EINVAL)
-        return asio_error_push_text(L, status, "'%s' is not a numeric address", text);
-    return status < 0 ? asio_error_push(L, status) : 0;
+    server_set_address(r, &addr);
+    return status < 0 ? asio_address_push_bad(L, 1, status) : 0;
 }
 
 static bool is_activation(lua_State *L)
@@ -162,7 +154,9 @@ static int server_listen(struct asio_rt *rt, struct asio_server *server, struct 
     int status = asio_listener_open(rt, server, &r->where, options, handled);
     if (!r->all || options->ipv6only || (status != UV_EAFNOSUPPORT && status != UV_EADDRNOTAVAIL))
         return status;
-    server_set_address(r, "0.0.0.0", r->port);
+    union asio_sockaddr ipv4;
+    asio_address_read("0.0.0.0", 7, r->port, &ipv4);
+    server_set_address(r, &ipv4);
     return asio_listener_open(rt, server, &r->where, options, handled);
 }
 

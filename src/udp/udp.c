@@ -123,6 +123,22 @@ static struct asio_udp *udp_push(lua_State *L, struct asio_rt *rt)
     return u;
 }
 
+/* Makes the socket and binds it; if that fails it is closed. */
+static int udp_bind_new(struct asio_rt *rt, struct asio_udp *u, const struct asio_udp_options *options,
+    const union asio_sockaddr *addr)
+{
+    int status;
+    struct asio_udp_socket *s = udp_new_socket(rt, options, addr->any.sa_family, &status);
+    if (!s)
+        return status;
+    u->socket = s;
+    s->holder = u;
+    status = addr->any.sa_family == AF_UNSPEC ? 0 : asio_udp_socket_bind(s, addr);
+    if (status < 0)
+        udp_shut(s);
+    return status;
+}
+
 /* asio.udp([ip, port][, opts]) */
 static int l_udp(lua_State *L)
 {
@@ -141,27 +157,23 @@ static int l_udp(lua_State *L)
     asio_options_read(L, opts, opts, "udp", udp_options, &options);
     if (options.reuse_port && !placed)
         asio_error_arg(L, opts, "udp", "reuseport needs an address and a port");
+    if (asio_bind_is_closed(L, rt, "udp"))
+        return asio_error_push(L, UV_EBADF);
+    bool all = false;
     if (placed) {
         size_t length;
         const char *ip = lua_tolstring(L, 1, &length);
-        status = asio_address_read(ip, length, port, &addr);
+        status = asio_address_read_own(ip, length, port, &addr, &all);
     }
-    if (asio_bind_is_closed(L, rt, "udp"))
-        status = UV_EBADF;
     if (status < 0)
-        return asio_error_push(L, status);
+        return asio_address_push_bad(L, 1, status);
     struct asio_udp *u = udp_push(L, rt);
-    struct asio_udp_socket *s = udp_new_socket(rt, &options, addr.any.sa_family, &status);
-    if (!s)
-        return asio_error_push(L, status);
-    u->socket = s;
-    s->holder = u;
-    if (placed)
-        status = asio_udp_socket_bind(s, &addr);
-    if (status == 0)
-        return 1;
-    udp_shut(s);
-    return asio_error_push(L, status);
+    status = udp_bind_new(rt, u, &options, &addr);
+    if (all && !options.ipv6_only && (status == UV_EAFNOSUPPORT || status == UV_EADDRNOTAVAIL)) {
+        asio_address_read("0.0.0.0", 7, port, &addr); /* no IPv6 here */
+        status = udp_bind_new(rt, u, &options, &addr);
+    }
+    return status == 0 ? 1 : asio_error_push(L, status);
 }
 
 /* ---- connecting --------------------------------------------------------------------------- */

@@ -1,4 +1,4 @@
--- asio.server said "invalid argument" to 'localhost' and '*'.
+-- asio.server and asio.udp said "invalid argument" to 'localhost' and '*'.
 -- SPDX-License-Identifier: MIT
 
 local lu = require 'luaunit'
@@ -72,6 +72,19 @@ function T.test_other_names()
     lu.assertEquals(message, ("'%s' is not a numeric address"):format(name))
     lu.assertEquals(code, 'EINVAL')
   end
+end
+
+function T.test_datagram_sockets_too()
+  local all = assert(asio.udp('*', 0))
+  local near = assert(asio.udp('localhost', 0))
+  lu.assertEquals((near:address()), '127.0.0.1')
+  near:send('hello', '127.0.0.1', (select(2, all:address())))
+  all:set_timeout(5)
+  lu.assertEquals(all:recv(), 'hello')
+  all:close()
+  near:close()
+  local none, message, code = asio.udp('example.org', 0)
+  lu.assertEquals({ none, message, code }, { nil, "'example.org' is not a numeric address", 'EINVAL' })
 end
 
 return T
