@@ -85,8 +85,9 @@ function conn.peek(self, size)
     return unusual(self, token, data, message, code)
 end
 
-local function no_line(_, message, code)
-    if code == 'EOF' then return nil end
+-- There is a line after all if the light thread was resumed by hand before.
+local function line_or_end(line, message, code)
+    if line or code == 'EOF' then return line end
     error(('%s (%s)'):format(message, code), 2)
 end
 
@@ -99,7 +100,7 @@ function conn.lines(self, max)
     return function()
         local token, line, message, code = c_read_line(self, max)
         if token == OK then return line end
-        return no_line(unusual(self, token, line, message, code))
+        return line_or_end(unusual(self, token, line, message, code))
     end
 end
 

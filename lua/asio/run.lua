@@ -4,7 +4,7 @@
 local core = ...
 local asio = core.asio
 local finish, outcome, c_run = core.finish, core.outcome, core.run
-local error, pairs, tostring, type = error, pairs, tostring, type
+local error, next, tostring, type = error, next, tostring, type
 
 -- A string carries where it was raised: run raises it far from there.
 local function raise_outcome(main, ok, ...)
@@ -24,10 +24,12 @@ end
 
 -- Raises for the caller of run.
 local function check_options(options)
-    for name in pairs(options) do
+    local name = next(options) -- see select.lua
+    while name ~= nil do
         if name ~= 'deadlock' then
             error(("bad argument #1 to 'run' (unknown option '%s')"):format(tostring(name)), 3)
         end
+        name = next(options, name)
     end
     local value = options.deadlock
     if value ~= nil and value ~= 'return' and value ~= 'raise' then

@@ -4,7 +4,7 @@
 local core = ...
 local asio = core.asio
 local finish, outcome = core.finish, core.outcome
-local error, pairs, tostring, type = error, pairs, tostring, type
+local error, next, tostring, type = error, next, tostring, type
 local c_select, is_thread = core.select, core.is_thread
 
 local function selected(objects, index, ...)
@@ -24,10 +24,14 @@ function asio.select(list)
     if type(list) == 'table' then
         objects, timeout = {}, list.timeout -- copied: the list may be changed while this waits
         for i = 1, #list do objects[i] = list[i] end
-        for name in pairs(list) do
+        -- By next: a finalizer may call this, and LuaJIT hangs there in a compiled loop over pairs whose end
+        -- it has not seen before.
+        local name = next(list)
+        while name ~= nil do
             if type(name) ~= 'number' and name ~= 'timeout' then
                 error(("bad argument #1 to 'select' (unknown option '%s')"):format(tostring(name)), 2)
             end
+            name = next(list, name)
         end
     end
     return selected(objects, finish(objects, c_select(objects, timeout)))

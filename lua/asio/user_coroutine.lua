@@ -7,7 +7,7 @@ local core = ...
 local asio = core.asio
 local enter, leave, passes = core.coroutine_enter, core.coroutine_leave, core.passes
 local active, at_base = core.coroutine_active, core.at_base
-local error, type = error, type
+local error, next, type = error, next, type
 
 local raw = {}
 for _, name in ipairs { 'create', 'resume', 'yield', 'status', 'running', 'isyieldable' } do
@@ -96,8 +96,10 @@ end
 --- Replaces Lua's own functions by these, for the whole Lua state: then waits pass through coroutines of
 --- other libraries too. A library that has copied the functions before still uses the old ones.
 function M.install()
-    for name, fn in pairs(M) do
+    local name, fn = next(M) -- see select.lua
+    while name ~= nil do
         if name ~= 'install' then coroutine[name] = fn end -- luacheck: ignore 122
+        name, fn = next(M, name)
     end
 end
 

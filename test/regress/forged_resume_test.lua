@@ -1,5 +1,5 @@
 -- A light thread that waits in select, or in relay, was resumed by hand: what the wait had on its stack was
--- collected while it was in use.
+-- collected while it was in use. One that waits in lines lost a line.
 --
 -- SPDX-License-Identifier: MIT
 
@@ -39,6 +39,19 @@ function T.test_select_whose_objects_nothing_else_holds()
   local thread, co = start(function() return asio.select { asio.event(), asio.channel(), timeout = 0.02 } end)
   resume_by_hand(co)
   lu.assertEquals({ thread:join() }, { true, nil, 'operation timed out', 'ETIMEDOUT' })
+end
+
+function T.test_lines_go_on()
+  local a, b = t.pair()
+  local thread, co = start(function()
+    local lines = {}
+    for line in a:lines() do lines[#lines + 1] = line end
+    return lines
+  end)
+  resume_by_hand(co)
+  b:write 'one\ntwo\n'
+  b:close()
+  lu.assertEquals({ thread:join() }, { true, { 'one', 'two' } })
 end
 
 function T.test_relay_of_connections_that_nothing_else_holds()

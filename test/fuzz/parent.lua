@@ -1,0 +1,92 @@
+-- Goes through seeds, each in a process of its own, and adds up.
+--
+-- SPDX-License-Identifier: MIT
+
+local M = {}
+
+local function quote(word)
+  return "'" .. tostring(word):gsub("'", "'\\''") .. "'"
+end
+
+local function read_file(path)
+  local file = io.open(path)
+  local text = file and file:read '*a' or ''
+  if file then file:close() end
+  return text
+end
+
+-- Lines on standard error that are no report of the library's.
+local BAD = { 'Sanitizer', 'runtime error:', 'Assertion', 'assertion', 'PANIC', 'attempt to ', 'DEBUGGER' }
+
+local function bad_output(text)
+  for _, words in ipairs(BAD) do
+    if text:find(words, 1, true) then return true end
+  end
+end
+
+local sum = { ops = 0, seeds = 0, failed = 0, called = {}, public = {} }
+
+local function add_up(result)
+  sum.ops = sum.ops + (tonumber(result:match '^ops (%d+)') or 0)
+  for name, n in result:gmatch '\ncall (%S+) (%d+)' do sum.called[name] = (sum.called[name] or 0) + n end
+  for name in result:gmatch '\npublic (%S+)' do sum.public[name] = true end
+end
+
+local function run_seed(seed, options, words, here, base)
+  local out, err = base .. '.result', base .. '.err'
+  os.remove(out)
+  local command = 'timeout -k 5 %d %s %s --seed %d --ops %d --result %s %s </dev/null >/dev/null 2>%s; '
+  command = (command .. 'echo $?'):format(options.limit or 60, quote(here .. '../luajit'),
+    quote(here .. 'api.lua'), seed, options.ops, out, words, err)
+  local pipe = io.popen(command)
+  local code = tonumber(pipe:read '*a')
+  pipe:close()
+  local result, text = read_file(out), read_file(err)
+  add_up(result)
+  sum.seeds = sum.seeds + 1
+  if code == 0 and result ~= '' and not bad_output(text) then return true end
+  sum.failed = sum.failed + 1
+  local kind = (code == 124 or code == 137) and 'hang' or code > 128 and 'crash (signal ' .. code - 128 .. ')'
+    or 'failure'
+  print(('== seed %d: %s\nreplay: test/luajit test/fuzz/api.lua --seed %d --ops %d %s'):format(
+    seed, kind, seed, options.ops, words))
+  local at = result:find('FAULT', 1, true)
+  if at then print(result:sub(at, at + 6000)) end
+  print(('exit code %s; standard error ends:\n%s'):format(code, text:sub(-3000)))
+  io.stdout:flush()
+  return false
+end
+
+local function not_covered()
+  local list = {}
+  for name in pairs(sum.public) do
+    if not sum.called[name] then list[#list + 1] = name end
+  end
+  table.sort(list)
+  return list
+end
+
+--- Options: seconds, first, seeds, ops, limit (seconds a seed), stop (after so many failures).
+function M.run(options, forced, here)
+  local words = {}
+  for word, value in pairs(forced) do words[#words + 1] = quote(word .. '=' .. value) end
+  words = table.concat(words, ' ')
+  local base = os.tmpname()
+  local started, seed = os.time(), options.first
+  while true do
+    if options.seconds and os.time() - started >= options.seconds then break end
+    if options.seeds and sum.seeds >= options.seeds then break end
+    if not options.seconds and not options.seeds and sum.seeds >= 20 then break end
+    run_seed(seed, options, words, here, base)
+    if sum.failed >= (options.stop or 10) then break end
+    seed = seed + 1
+  end
+  for _, suffix in ipairs { '', '.result', '.err' } do os.remove(base .. suffix) end
+  local missing = sum.ops > 400000 and not next(forced) and not_covered() or {}
+  if #missing > 0 then print('never called with success: ' .. table.concat(missing, ', ')) end
+  print(('%d operations of %d seeds (%d to %d) in %d s, %d failed'):format(
+    sum.ops, sum.seeds, options.first, seed - 1, os.time() - started, sum.failed))
+  os.exit(sum.failed == 0 and #missing == 0 and 0 or 1)
+end
+
+return M
