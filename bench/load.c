@@ -335,6 +335,7 @@ struct window {
     double messages;
     double cpu_ns; /* of the server */
     double own_ns; /* CPU time of this process */
+    long faults;   /* page faults of the server */
 };
 
 /* Ping-pong on all busy connections: a warm-up, the window, and the end of what is in flight. */
@@ -348,6 +349,7 @@ static struct window play(struct conn *conns)
     }
     serve_until(now_ns() + (uint64_t)(opt.warmup * 1e9));
     latency_reset();
+    long faults = faults_of(opt.pid);
     uint64_t counted = messages, cpu = cpu_ns_of(opt.pid);
     uint64_t own = clock_ns(CLOCK_PROCESS_CPUTIME_ID), start = now_ns();
     serve_until(start + (uint64_t)(opt.seconds * 1e9));
@@ -356,6 +358,7 @@ static struct window play(struct conn *conns)
         .own_ns = (double)(clock_ns(CLOCK_PROCESS_CPUTIME_ID) - own),
         .seconds = (double)(now_ns() - start) / 1e9,
         .messages = (double)(messages - counted),
+        .faults = faults_of(opt.pid) - faults,
     };
     if (w.messages == 0)
         fail("no message came back");
@@ -368,10 +371,10 @@ static void mode_pingpong(void)
     struct conn *conns = open_busy();
     struct window w = play(conns);
     printf("connections=%d size=%d inflight=%d seconds=%.3f messages=%.0f messages_per_s=%.0f p50_us=%.1f "
-           "p99_us=%.1f cpu_ns_per_message=%.1f server_cpu=%.3f load_cpu=%.3f\n",
+           "p99_us=%.1f cpu_ns_per_message=%.1f server_cpu=%.3f load_cpu=%.3f faults=%ld\n",
         opt.connections, opt.size, opt.inflight, w.seconds, w.messages, w.messages / w.seconds,
         latency_us(0.5), latency_us(0.99), w.cpu_ns / w.messages, w.cpu_ns / w.seconds / 1e9,
-        w.own_ns / w.seconds / 1e9);
+        w.own_ns / w.seconds / 1e9, w.faults);
     close_all(conns);
 }
 
@@ -497,16 +500,17 @@ static void mode_churn(void)
     for (int i = 0; i < warm; i++)
         one_connection(i);
     long heap_before = collect();
-    long fds_before = settled_fds(), rss_before = rss_of(opt.pid);
+    long fds_before = settled_fds(), rss_before = rss_of(opt.pid), faults = faults_of(opt.pid);
     uint64_t cpu = cpu_ns_of(opt.pid), start = now_ns();
     for (int i = 0; i < opt.count; i++)
         one_connection(warm + i);
     double took = (double)(now_ns() - start);
     cpu = cpu_ns_of(opt.pid) - cpu;
+    faults = faults_of(opt.pid) - faults;
     long rss_uncollected = rss_of(opt.pid), heap_after = collect();
     long fds_after = settled_fds(), rss_after = rss_of(opt.pid);
-    printf("count=%d warmup=%d seconds=%.3f connections_per_s=%.0f cpu_ns_per_connection=%.0f\n", opt.count,
-        warm, took / 1e9, (double)opt.count / took * 1e9, (double)cpu / (double)opt.count);
+    printf("count=%d warmup=%d seconds=%.3f connections_per_s=%.0f cpu_ns_per_connection=%.0f faults=%ld\n",
+        opt.count, warm, took / 1e9, (double)opt.count / took * 1e9, (double)cpu / (double)opt.count, faults);
     printf("fds_before=%ld fds_after=%ld rss_before=%ld rss_uncollected=%ld rss_after=%ld "
            "rss_growth=%ld heap_before=%ld heap_after=%ld\n",
         fds_before, fds_after, rss_before, rss_uncollected, rss_after, rss_after - rss_before, heap_before,

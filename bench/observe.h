@@ -1,6 +1,6 @@
 /*
  * observe.h: what one process can see of another on Linux: CPU time, resident memory, open files,
- * context switches. Included by load.c, which measures its server with it, over exactly the window
+ * page faults, context switches. Included by load.c, which measures its server with it, over exactly the window
  * in which it counts messages. Owns nothing.
  *
  * SPDX-License-Identifier: MIT
@@ -72,6 +72,22 @@ static inline long rss_of(pid_t pid)
         kib = proc_number(path, "VmRSS:");
     }
     return kib < 0 ? -1 : kib * 1024;
+}
+
+/* Page faults of a process so far, those that needed the disk included. */
+static inline long faults_of(pid_t pid)
+{
+    char path[64], line[1024];
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    FILE *f = fopen(path, "r");
+    if (!f)
+        return -1;
+    const char *rest = fgets(line, sizeof line, f) ? strrchr(line, ')') : NULL; /* a name may hold anything */
+    fclose(f);
+    long minor, major;
+    if (!rest || sscanf(rest, ") %*c %*d %*d %*d %*d %*d %*u %ld %*d %ld", &minor, &major) != 2)
+        return -1;
+    return minor + major;
 }
 
 /* How many entries with a numeric name a directory has. */

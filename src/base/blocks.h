@@ -11,10 +11,10 @@
 #include "base/asio.h"
 
 enum {
-    ASIO_BLOCK_CLASSES = 8,                  /* powers of two, from 512 bytes to 64 KB */
+    ASIO_BLOCK_CLASSES = 9,                  /* powers of two, from 512 bytes to 128 KB */
     ASIO_BLOCK_EXTRA = 64,                   /* and room for a header */
     ASIO_BLOCK_MIN = 512 + ASIO_BLOCK_EXTRA, /* bytes of the smallest class */
-    ASIO_BLOCKS_KEPT = 256 * 1024,           /* bytes kept, at most */
+    ASIO_BLOCKS_KEPT = 512 * 1024,           /* bytes kept, at most */
 };
 
 struct asio_block; /* a kept one: no more than a link */

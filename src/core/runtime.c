@@ -136,7 +136,7 @@ void asio_rt_flush(struct asio_rt *rt)
 
 void asio_rt_flush_soon(struct asio_rt *rt)
 {
-    enum { BATCH = 64, BYTES = ASIO_BLOCKS_KEPT / 2 };
+    enum { BATCH = 64, BYTES = 128 * 1024 };
     if (rt->polling && ++rt->unflushed < BATCH && rt->out_env.taken < BYTES)
         return;
     rt->unflushed = 0;
