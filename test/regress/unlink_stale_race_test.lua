@@ -1,5 +1,5 @@
--- A server with unlink_stale took the file of another server that had been bound and did not listen yet for that of
--- a dead one, and removed it.
+-- A server with unlink_stale took the file of another server that had been bound and did not listen yet for
+-- that of a dead one, and removed it.
 -- SPDX-License-Identifier: MIT
 
 local lu = require 'luaunit'
@@ -15,8 +15,11 @@ function T.test_a_server_between_bind_and_listen()
   rawunix.mkdir(dir)
   local path = dir .. '/s'
   local wrap = t.strace '-e trace=listen -e inject=listen:delay_enter=12000 -o /dev/null'
-  local script = ("local a = require 'asio' local s = assert(a.server('unix:%s', function(c) c:write 'first' end))"
-    .. ' a.spawn(function() a.sleep(1) s:close() end) a.run()'):format(path)
+  local script = ([[
+    local a = require 'asio'
+    local s = assert(a.server('unix:%s', function(c) c:write 'first' end))
+    a.spawn(function() a.sleep(1) s:close() end)
+    a.run()]]):format(path)
   local first = io.popen(('%s %s -e %s'):format(wrap, t.launcher, t.quote(script)))
   while not rawunix.kind(path) do asio.sleep(0) end
   t.failure('EADDRINUSE', asio.server('unix:' .. path, print, { unlink_stale = true }))
