@@ -470,7 +470,7 @@ void asio_rt_abandon(struct asio_rt *rt)
     rt->forked = true;
     rt->stop = true;
     if (rt->loop_open) {
-        int inert = asio_sys_unshare_loop(uv_backend_fd(&rt->loop));
+        int inert = asio_sys_unshare_loop(&rt->loop);
         uv_walk(&rt->loop, unshare_handle, &inert);
     }
     shut_down(rt);

@@ -225,8 +225,9 @@ int asio_sys_stdio_poll(uv_os_sock_t watch, uv_os_sock_t fd, int events)
 }
 
 /* An epoll object without descriptors is inert, too: it can neither be read nor written. */
-int asio_sys_unshare_loop(int backend_fd)
+int asio_sys_unshare_loop(uv_loop_t *loop)
 {
+    int backend_fd = uv_backend_fd(loop);
     close(backend_fd); /* first: the process may have no other descriptor left */
     int fd = epoll_create1(EPOLL_CLOEXEC);
     if (fd < 0 || fd == backend_fd)

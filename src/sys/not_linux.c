@@ -49,11 +49,11 @@ ssize_t asio_sys_pipe_read(uv_os_sock_t end, char *to, size_t n)
     return UV_ENOTSUP;
 }
 
-/* A kqueue is not inherited. */
-int asio_sys_unshare_loop(int backend_fd)
+/* A kqueue is not inherited: without a new one libuv aborts. */
+int asio_sys_unshare_loop(uv_loop_t *loop)
 {
-    (void)backend_fd;
     uv_fs_t req;
+    uv_loop_fork(loop);
     int fd = uv_fs_open(NULL, &req, "/dev/null", UV_FS_O_RDWR, 0, NULL);
     uv_fs_req_cleanup(&req);
     return fd;

@@ -38,9 +38,8 @@ bool asio_sys_files_short(uv_os_sock_t newest);
 extern unsigned asio_sys_forks;
 void asio_sys_watch_forks(void);
 
-/* In the child of a fork: the kernel's object behind a loop (uv_backend_fd) is the parent's too. Puts a private one in
- * its place, and returns a descriptor to be passed to asio_sys_unshare; -1: there is none. */
-int asio_sys_unshare_loop(int backend_fd);
+/* In the child of a fork: the kernel's object behind a loop is the parent's too. Puts a private one in its place, and returns a descriptor to be passed to asio_sys_unshare; -1: there is none. */
+int asio_sys_unshare_loop(uv_loop_t *loop);
 /* Lets the child's descriptor of a shared socket refer to something that has no effect; the parent keeps the socket. */
 void asio_sys_unshare(uv_os_fd_t fd, int inert);
 
