@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * Short cuts for what compiled Lua code does most: reading what is buffered, writing into a segment that has room.
- * lua/asio/quick.lua calls these functions through the FFI, which the JIT compiles to a plain call; a function of
- * the C API ends a trace (measured: 30 ns a call). None of them touches the Lua state, none waits; where anything is
- * unusual they do nothing, say so, and the script's call goes on to the function of the C API.
+ * Short cuts for what compiled Lua code does most: reading what is buffered, queueing a string that is to be sent when
+ * the light thread parks. lua/asio/quick.lua calls these functions through the FFI, which the JIT compiles to a plain
+ * call; a function of the C API ends a trace (measured: 30 ns a call). None of them touches the Lua state, none waits;
+ * where anything is unusual they do nothing, say so, and the call goes on to the function of the C API.
  *
  * Bytes to be read go through a buffer of the runtime's own, in three steps: a copy into the buffer, a string made of
  * it by Lua, and only then they are taken from the stream. A hook, a finalizer or an error may come between the steps:
@@ -105,11 +105,10 @@ static int quick_take(void *conn, int n)
     return 0;
 }
 
-/* A segment takes n bytes more: only where the queue is to be flushed when the light thread parks, and stays
- * shorter than what is sent at once. */
+/* Bytes are to be queued, and sent when the light thread parks: they stay fewer than what is sent at once. */
 static inline bool quick_may_write(const struct asio_stream *s, size_t n)
 {
-    return s->flush.next && s->rt->depth > 0 && s->write_status == 0 && !s->shut && !s->tap &&
+    return s->rt->depth > 0 && s->write_status == 0 && !s->shut && !s->tap && n < ASIO_COALESCE &&
         s->out.length + n < ASIO_COALESCE;
 }
 
@@ -118,9 +117,10 @@ static int quick_write(void *conn, const char *bytes, double size)
 {
     struct asio_stream *s = quick_stream(conn);
     size_t n = (size_t)size; /* a string's length */
-    if (!s || !quick_may_write(s, n) || !asio_outbuf_fit(&s->out, bytes, n))
+    if (!s || n == 0 || !quick_may_write(s, n) || asio_outbuf_copy(&s->out, &s->rt->out_env, bytes, n) < 0)
         return 0;
     s->queued += n;
+    asio_rt_flush_later(s->rt, &s->flush);
     return 1;
 }
 
@@ -129,7 +129,7 @@ static int quick_write_two(void *conn, const char *a, double a_size, const char 
 {
     struct asio_stream *s = quick_stream(conn);
     size_t n = (size_t)a_size, m = (size_t)b_size;
-    if (!s || !quick_may_write(s, n + m) || !asio_outbuf_fit_two(&s->out, a, n, b, m))
+    if (!s || !s->flush.next || !quick_may_write(s, n + m) || !asio_outbuf_fit_two(&s->out, a, n, b, m))
         return 0;
     s->queued += n + m;
     return 1;
