@@ -532,6 +532,37 @@ cases.a_wait_of_a_plugin = function()
   same(plugin.protect(), true)
 end
 
+-- A finalizer that puts a layer under the connection while a read of it makes its string: the bytes are
+-- the read's or the codec's, not both's.
+cases.begun_while_a_read_makes_its_string = function()
+  local bytes = ('x'):rep(3000)
+  for i = 1, 100 do
+    local a, b = ways.unix()
+    assert(b:write(bytes))
+    assert(b:flush())
+    assert(a:peek(#bytes))
+    local code, began
+    collectgarbage()
+    collectgarbage 'stop' -- and then a full cycle in the next allocation that steps
+    getmetatable(newproxy(true)).__gc = function()
+      local ok, _, why = host.scramble(a)
+      began, code = ok, why
+    end
+    for _ = 1, i % 50 do newproxy() end
+    collectgarbage('setpause', 0)
+    collectgarbage('setstepmul', 1000000)
+    collectgarbage 'restart'
+    local before = began
+    local data = a:read_some(7)
+    collectgarbage('setpause', 200)
+    collectgarbage('setstepmul', 200)
+    check(before or not began or not data, 'read, and given to the codec too')
+    same(code, not began and code and 'EBUSY' or nil)
+    a:abort()
+    b:abort()
+  end
+end
+
 function M.names()
   local names = {}
   for name in pairs(cases) do names[#names + 1] = name end
