@@ -83,6 +83,12 @@ static void stream_end_output(struct asio_stream *s)
     stream_look_later(s);
 }
 
+/* Nothing more is to be read away. The peer's end does not say that it has the output, which a reset would drop. */
+static bool stream_is_read_out(const struct asio_stream *s)
+{
+    return s->read_status < 0 && !(s->broken && s->read_status == UV_EOF);
+}
+
 static bool stream_discards_too_much(struct asio_stream *s)
 {
     return s->discarded > DISCARD_MAX && s->transport->unsent(s) == 0;
@@ -96,7 +102,7 @@ void asio_stream_continue_close(struct asio_stream *s)
         asio_stream_finish(s);
     else if (s->out.length == 0 && !s->finished)
         stream_end_output(s);
-    else if (s->finished && (s->read_status < 0 || stream_discards_too_much(s)))
+    else if (s->finished && (stream_is_read_out(s) || stream_discards_too_much(s)))
         asio_stream_finish(s);
     else if (s->timer.at == ASIO_NEVER)
         stream_look(s);
