@@ -20,7 +20,7 @@ function T.test_a_server_between_bind_and_listen()
     local s = assert(a.server('unix:%s', function(c) c:write 'first' end))
     a.spawn(function() a.sleep(1) s:close() end)
     a.run()]]):format(path)
-  local first = io.popen(('%s %s -e %s'):format(wrap, t.launcher, t.quote(script)))
+  local first = io.popen(('%s %s %s -e %s'):format(t.ignore_leaks, wrap, t.launcher, t.quote(script)))
   while not rawunix.kind(path) do asio.sleep(0) end
   t.failure('EADDRINUSE', asio.server('unix:' .. path, print, { unlink_stale = true }))
   local conn = assert(asio.connect('unix:' .. path))
