@@ -21,6 +21,7 @@ struct child {
     struct asio_wait end; /* first; among the joiners of the thread */
     struct group *group;
     struct asio_thread *thread; /* NULL: it is being started */
+    unsigned depth;             /* of resumes when it was spawned */
     struct child *next, *prev;
 };
 
@@ -115,6 +116,7 @@ static struct child *new_child(lua_State *L, struct group *g)
     asio_wait_init_callback(&c->end, asio_rt_of(L), &child_op, g, on_child_end);
     c->group = g;
     c->thread = NULL;
+    c->depth = c->end.rt->depth;
     c->prev = NULL;
     c->next = g->children;
     if (c->next)
@@ -189,7 +191,13 @@ static struct group *waited_for(const struct asio_thread *t)
     return waits ? t->wait.source : NULL;
 }
 
-/* The group waits for the light thread: it is a child, or a child waits for a group that waits for it, and so on.
+/* One that is being started has no handle here yet. It runs inside the call that starts it. */
+static bool is_child(const struct child *c, const struct asio_thread *current)
+{
+    return c->thread ? c->thread == current : c->depth + 1 == current->wait.rt->depth;
+}
+
+/* The group waits for the running light thread: it is a child, or a child waits for a group that waits for it, and so on.
  * The search goes along a list of the groups that it has met. */
 static bool waits_for(struct group *g, const struct asio_thread *t)
 {
@@ -199,7 +207,7 @@ static bool waits_for(struct group *g, const struct asio_thread *t)
     for (struct group *at = g; at; at = at->visited_next) {
         for (struct child *c = at->children; c; c = c->next) {
             struct group *next = waited_for(c->thread);
-            found = found || c->thread == t;
+            found = found || is_child(c, t);
             if (!next || next->visited)
                 continue;
             next->visited = true;

@@ -265,7 +265,7 @@ function M.run(options)
   use_stdio()
   modes.begin()
   local run = w.switches.place == 'main' and in_main or in_light
-  run(options.ops)
+  run(options.ops / (w.switches.gc == 'stress' and 4 or 1))
   local ending = w.switches.ending
   if ending == 'orderly' then
     modes.finish()

@@ -358,7 +358,7 @@ function M.event()
   local choice = random(3)
   if choice == 1 then
     call('event.set', e.set, e)
-    check(call('event.is_set', e.is_set, e), 'not set')
+    check(type(call('event.is_set', e.is_set, e)) == 'boolean', 'is_set')
   elseif choice == 2 then
     call('event.clear', e.clear, e)
   else

@@ -74,6 +74,29 @@ function M.test_three_groups_cancelled()
   for _, group in ipairs(groups) do lu.assertStrContains(tostring(group), '(0 light') end
 end
 
+-- The wait comes in the start of the light thread, which the group knew only when that was over.
+function M.test_a_wait_at_the_start_in_a_cancelled_group()
+  local group = asio.group()
+  group:cancel()
+  local t = group:spawn(function() group:wait() end)
+  lu.assertEquals((t:join(5)), false)
+  pcall(group.wait, group)
+end
+
+function M.test_a_wait_at_the_start()
+  local one, two = asio.group(), asio.group()
+  local ok, err
+  one:spawn(function()
+    two:spawn(function() one:wait() end)
+    ok, err = pcall(two.wait, two)
+  end)
+  lu.assertEquals(ok, false)
+  lu.assertStrContains(err, circle)
+  two:cancel()
+  pcall(one.wait, one)
+  pcall(two.wait, two)
+end
+
 function M.test_waits_that_are_no_circle()
   local first, second = asio.group(), asio.group()
   first:spawn(asio.sleep, 0.01)
