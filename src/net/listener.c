@@ -444,7 +444,8 @@ static void listener_on_ready(struct asio_acceptor *acceptor, int status)
 static void listener_on_timer(struct asio_timer *timer)
 {
     struct asio_listener *l = ASIO_CONTAINER(timer, struct asio_listener, timer);
-    if (l->paused && asio_acceptor_files_short(&l->acceptor)) {
+    bool in_hand = l->acceptor.taken != ASIO_NO_SOCKET; /* without memory for it: its number stays */
+    if (l->paused && !in_hand && asio_acceptor_files_short(&l->acceptor)) {
         bool collect = l->backoff >= backoff_max;
         struct asio_rt *rt = l->rt;
         listener_back_off(l); /* first: the collection may close the listener */

@@ -40,7 +40,9 @@ static int lifecycle_exchange_obstacle(const struct asio_stream *s)
 {
     if (!s->conn || s->closing)
         return UV_EBADF;
-    if (asio_stream_is_read(s) || s->writers.first || s->in.pinned) /* a finalizer, while a read takes its bytes */
+    if (asio_stream_is_read(s) || s->writers.first)
+        return UV_EBUSY;
+    if (s->in.pinned) /* a finalizer asks, while a read takes its bytes */
         return UV_EBUSY;
     if (s->write_status < 0 || s->shut)
         return s->shut ? UV_EPIPE : s->write_status;
