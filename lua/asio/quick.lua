@@ -1,14 +1,16 @@
 -- SPDX-License-Identifier: MIT
 -- Short cuts of connections' methods for compiled code, see src/stream/quick.c: what is buffered is read, and
 -- a small string is written, without a function of the C API, which would end a trace. Anything else goes
--- on to the method as conn.lua defines it. Without FFI or JIT there are no short cuts.
+-- on to the method as conn.lua defines it. Without FFI or JIT there are no short cuts, nor if a sandbox has put
+-- something else in their place.
 
 local core = ...
 local conn, quick, quick_failed, finish = core.conn, core.quick, core.quick_failed, core.finish
 
 local has_ffi, ffi = pcall(require, 'ffi')
 local has_jit, jit = pcall(require, 'jit')
-if not (has_ffi and has_jit and jit.status()) then return end
+if not (has_ffi and has_jit and type(ffi) == 'table' and type(jit) == 'table') then return end
+if not (ffi.cast and ffi.string and jit.status and jit.status()) then return end
 
 local error, getmetatable, type, select, to_string = error, getmetatable, type, select, ffi.string
 local metatable = quick.metatable
