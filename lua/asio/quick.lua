@@ -1,8 +1,8 @@
 -- SPDX-License-Identifier: MIT
 -- Short cuts of connections' methods for compiled code, see src/stream/quick.c: what is buffered is read, and
 -- a small string is written, without a function of the C API, which would end a trace. Anything else goes
--- on to the method as conn.lua defines it. Without FFI or JIT there are no short cuts, nor if a sandbox has put
--- something else in their place.
+-- on to the method as conn.lua defines it. Without FFI or JIT there are no short cuts, nor if a sandbox
+-- has put something else in their place.
 
 local core = ...
 local conn, quick, quick_failed, finish = core.conn, core.quick, core.quick_failed, core.finish
