@@ -107,13 +107,21 @@ static int drive(lua_State *L, struct asio_wait *w)
     return asio_turn_deadlock(L, rt);
 }
 
+/* The operation asked before it began; what it has allocated since may have run a finalizer that cancels. */
+static int park_begin(struct asio_wait *w, double timeout)
+{
+    if (w->cancelled && asio_wait_interrupted(w))
+        return ASIO_INTERRUPTED;
+    return timeout < 0 ? 0 : asio_timer_set(&w->rt->timers, &w->timer, asio_rt_deadline(timeout));
+}
+
 int asio_park(lua_State *L, struct asio_wait *w, const struct asio_wait_op *op, double timeout)
 {
     struct asio_rt *rt = w->rt;
     assert(w == rt->self && w->state == ASIO_WAIT_IDLE); /* claimed */
     assert(op && !w->counted && w->timer.at == ASIO_NEVER);
     w->op = op;
-    w->status = timeout < 0 ? 0 : asio_timer_set(&rt->timers, &w->timer, asio_rt_deadline(timeout));
+    w->status = park_begin(w, timeout);
     if (w->status < 0) {
         if (op->abort)
             op->abort(w);

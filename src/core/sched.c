@@ -179,11 +179,18 @@ static bool sched_reserve(lua_State *co, int n)
     return false;
 }
 
+/* Once the state is being closed no light thread is woken any more, and sources may be gone: in the child of a
+ * fork, which may have happened in a deadline of the same turn. */
+static bool is_parked(const struct asio_wait *w)
+{
+    return w->state == ASIO_WAIT_PARKED && !w->rt->closed;
+}
+
 static void sched_on_deadline(struct asio_timer *timer)
 {
     struct asio_wait *w = ASIO_CONTAINER(timer, struct asio_wait, timer);
-    if (w->state != ASIO_WAIT_PARKED)
-        return; /* the record's deadline is cleared when a wait ends; for the reader's peace */
+    if (!is_parked(w))
+        return;
     w->status = UV_ETIMEDOUT;
     if (w->op->abort)
         w->op->abort(w);
@@ -279,12 +286,6 @@ static void sched_settle(struct asio_wait *w, int status)
     asio_wait_uncount(w);
     w->status = status;
     w->state = ASIO_WAIT_DONE;
-}
-
-/* Once the state is being closed no light thread is woken any more. */
-static bool is_parked(const struct asio_wait *w)
-{
-    return w->state == ASIO_WAIT_PARKED && !w->rt->closed;
 }
 
 bool asio_sched_ready(struct asio_wait *w, int status)
