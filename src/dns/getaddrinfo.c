@@ -211,7 +211,8 @@ static int getaddrinfo_make_answer(const struct addrinfo *list, struct asio_answ
 static void getaddrinfo_on_done(uv_async_t *async)
 {
     struct getaddrinfo_pool *v = ASIO_CONTAINER(async, struct getaddrinfo_wakeup, async)->pool;
-    for (;;) {
+    const struct asio_rt *rt = ASIO_CONTAINER(async->loop, struct asio_rt, loop);
+    while (!rt->closed) { /* a light thread forks: in the child a helper may hold the lock for ever */
         uv_mutex_lock(&v->lock);
         struct getaddrinfo_request *r = getaddrinfo_take(&v->done);
         uv_mutex_unlock(&v->lock);

@@ -32,6 +32,7 @@ struct resolver {
     struct asio_names_query *first_done, *last_done; /* answered, to be reported */
     struct asio_timer soon;                          /* reports them */
     bool use_hosts, closing;
+    bool reporting; /* light threads run, and one may fork: the child closes all this meanwhile */
 };
 
 /* ---- answered ----------------------------------------------------------------------------- */
@@ -85,11 +86,15 @@ static void ares_resolver_conclude(struct asio_names_query *q)
 
 static void ares_resolver_report(struct resolver *r)
 {
-    while (r->first_done) {
+    r->reporting = true;
+    while (r->first_done && !r->closing) {
         struct asio_names_query *q = r->first_done;
         ares_resolver_remove_done(r, q);
         q->done(q); /* runs user code; q is gone */
     }
+    r->reporting = false;
+    if (r->closing)
+        r->env.core->mem->allocator->free(r);
 }
 
 static void ares_resolver_on_soon(struct asio_timer *t)
@@ -400,7 +405,8 @@ static void ares_resolver_close(void *self)
     asio_ares_cache_clear(&r->cache, NULL);
     asio_ares_hosts_free(&r->hosts);
     r->env.core->loop->timer_remove(r->env.rt, &r->soon);
-    r->env.core->mem->allocator->free(r);
+    if (!r->reporting)
+        r->env.core->mem->allocator->free(r);
 }
 
 static const struct asio_names_backend ares_resolver_backend = {
