@@ -76,8 +76,8 @@ static bool takes_failure(struct group *g, struct child *c)
     cancel_all(g);
     if (g->scope) {
         g->scope->tripped = true;
-        if (g->scope->wait)
-            asio_sched_interrupt(g->scope->wait);
+        if (g->scope->wait && asio_wait_interrupted(g->scope->wait)) /* queued: the child is still ending */
+            asio_sched_abort(g->scope->wait, ASIO_INTERRUPTED);
     }
     return true;
 }
@@ -301,9 +301,12 @@ static int l_group_gc(lua_State *L)
     g->failed = NULL;
     if (g->count > 0 && !rt->closed)
         rt->groups_dropped++;
-    while (g->children) {
-        struct child *c = g->children;
-        if (!rt->closed && c->thread) {
+    g->cancelled = true; /* with what is being started: a script has called this by hand */
+    for (struct child *c = g->children, *following; c; c = following) {
+        following = c->next;
+        if (!c->thread)
+            continue;
+        if (!rt->closed) {
             asio_wait_list_remove(&c->thread->joiners, &c->end);
             c->thread->joined = false; /* unless another join comes */
             asio_thread_cancel(c->thread);
