@@ -23,10 +23,25 @@ static uint64_t deadline(double seconds)
     return seconds < 0 ? ASIO_NEVER : asio_rt_deadline(seconds);
 }
 
+static int timeout_reserve_more(lua_State *L)
+{
+    luaL_checkstack(L, (int)lua_tointeger(L, 1), "stack overflow");
+    return 0;
+}
+
+/* LuaJIT limits the values of one C function, its arguments included: a call of its own may have as many again. */
 void asio_timeout_reserve(lua_State *L)
 {
-    enum { ROOM = 300 };
-    luaL_checkstack(L, lua_gettop(L) + ROOM, "stack overflow");
+    enum { ROOM = 300, FEW = 1000, LIMIT = 7900 };
+    int n = lua_gettop(L), wanted = n + ROOM < LIMIT ? n + ROOM : LIMIT;
+    if (n < FEW) {
+        luaL_checkstack(L, wanted, "stack overflow");
+        return;
+    }
+    luaL_checkstack(L, 2, "stack overflow");
+    lua_pushcfunction(L, timeout_reserve_more);
+    lua_pushinteger(L, wanted);
+    lua_call(L, 1, 0);
 }
 
 /* core.reserve(...): asio_timeout_reserve, for as many arguments. */
