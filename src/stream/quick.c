@@ -117,7 +117,9 @@ static int quick_write(void *conn, const char *bytes, double size)
 {
     struct asio_stream *s = quick_stream(conn);
     size_t n = (size_t)size; /* a string's length */
-    if (!s || n == 0 || !quick_may_write(s, n) || asio_outbuf_copy(&s->out, &s->rt->out_env, bytes, n) < 0)
+    if (!s || n == 0 || !quick_may_write(s, n))
+        return 0;
+    if (!asio_outbuf_fit(&s->out, bytes, n) && asio_outbuf_copy(&s->out, &s->rt->out_env, bytes, n) < 0)
         return 0;
     s->queued += n;
     asio_rt_flush_later(s->rt, &s->flush);
