@@ -44,7 +44,8 @@ static int buffer_reserve(struct asio_inbuf *b, struct asio_blocks *blocks, size
             return UV_ENOMEM;
         if (length)
             memcpy(data, b->data + b->start, length);
-        asio_blocks_give(blocks, b->data, b->capacity);
+        if (b->capacity) /* else nothing, or borrowed */
+            asio_blocks_give(blocks, b->data, b->capacity);
         b->data = data;
         b->capacity = capacity;
     }
