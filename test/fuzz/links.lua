@@ -436,9 +436,13 @@ function M.pass()
   end
   if not carrier then return end
   carrier.lent = true
-  local a, b = pair()
-  if not a then carrier.lent = false return end
+  local a, b = pair() -- waits: the carrier may be gone afterwards
   local from, to = carrier[1], carrier[2]
+  if a and not (from and to) then
+    a:close()
+    b:close()
+  end
+  if not (a and from and to) then carrier.lent = false return end
   local ok, sent, message, code = try('conn.send_handle', from.send_handle, from, a)
   if ok and sent then
     local got
