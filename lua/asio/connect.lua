@@ -111,7 +111,8 @@ local function connect_name(host, port, deadline, opts, family)
     local race = { host = host, port = port, opts = opts, family = family, deadline = deadline,
         v6 = {}, v4 = {}, running = 0, looking = 0, next_at = 0, changed = asio.event() }
     local ok
-    ok, message, code = pcall(asio.group, function(g)
+    local stopped -- asio.stop() while the main chunk waits for the group
+    ok, message, code, stopped = pcall(asio.group, function(g)
         -- The system's resolver is asked once, c-ares for each family.
         local families = kind ~= 'ares' and { false } or { family or 'AAAA', not family and 'A' or nil }
         race.looking = #families
@@ -124,6 +125,7 @@ local function connect_name(host, port, deadline, opts, family)
     if ok and race.conn then return race.conn end
     if race.conn then race.conn:close() end
     if not ok then error(message, 0) end
+    if stopped then return nil, code, stopped end
     return nil, message, code
 end
 

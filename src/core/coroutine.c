@@ -41,7 +41,8 @@ void asio_slot_open(lua_State *L, struct asio_rt *rt)
  * which may spawn. Raises out of memory, and is then as before. */
 static struct asio_coroutine coroutine_new(struct asio_rt *rt, lua_State *L)
 {
-    struct asio_coroutine c = { .L = lua_newthread(L), .slot = rt->slot_free };
+    struct asio_coroutine c = { .L = lua_newthread(L) };
+    c.slot = rt->slot_free;
     if (c.slot) {
         asio_slot_get(L, rt, c.slot, ASIO_SLOT_COROUTINE);
         rt->slot_free = (int)lua_tointeger(L, -1);
@@ -60,9 +61,20 @@ void asio_coroutine_drop(struct asio_rt *rt, int slot)
     asio_slot_clear(rt, slot, ASIO_SLOT_COROUTINE);
 }
 
+#ifndef NDEBUG
+static bool coroutine_slot_is_free(struct asio_rt *rt, int slot)
+{
+    asio_slot_get(rt->L, rt, slot, ASIO_SLOT_COROUTINE);
+    bool is_free = lua_type(rt->L, -1) == LUA_TNUMBER;
+    lua_pop(rt->L, 1);
+    return is_free;
+}
+#endif
+
 void asio_slot_give_back(struct asio_rt *rt, int slot)
 {
     assert(slot > 0 && slot <= rt->slot_top); /* not the main chunk's */
+    assert(!coroutine_slot_is_free(rt, slot));
     asio_slot_clear(rt, slot, ASIO_SLOT_HANDLE);
     lua_pushinteger(rt->L, rt->slot_free);
     asio_slot_set(rt->L, rt, slot, ASIO_SLOT_COROUTINE);

@@ -11,26 +11,52 @@ static const char rt_key = 0; /* its address is the runtime's key in the registr
 
 /* ---- protected calls ----------------------------------------------------------------------- */
 
+/* The script's debug hook, while it is set aside. */
+struct held_hook {
+    lua_Hook hook;
+    int mask, count;
+};
+
+static void hook_put_back(lua_State *L, struct held_hook *held)
+{
+    if (held->mask && !lua_gethook(L))
+        lua_sethook(L, held->hook, held->mask, held->count);
+    held->mask = 0;
+}
+
 static int protected_body(lua_State *L)
 {
     struct asio_rt *rt = asio_rt_of(L);
-    rt->body(L, rt->body_arg);
+    void (*body)(lua_State * L, void *arg) = rt->body;
+    void *arg = rt->body_arg;
+    if (rt->held_hook)
+        hook_put_back(L, rt->held_hook);
+    body(L, arg);
     return 0;
 }
 
 /* The closure is made once: lua_cpcall makes one every time, which was measured at four times
- * the cost. May nest, even before the body begins (a debug hook): the arguments are restored.
- * Leaves the message of an error on the stack. */
+ * the cost. May nest: the arguments are restored. A hook of the script's is not called for the closure: it could
+ * end what the body is about to use (stop the timer that fires). Leaves the message of an error on the stack. */
 static int protect(struct asio_rt *rt, void (*body)(lua_State *L, void *arg), void *arg)
 {
     void (*outer_body)(lua_State * L, void *arg) = rt->body;
     void *outer_arg = rt->body_arg;
+    struct held_hook *outer_held = rt->held_hook;
+    struct held_hook held = { .mask = 0 };
+    if (lua_gethookmask(rt->L) & LUA_MASKCALL) {
+        held = (struct held_hook){ lua_gethook(rt->L), lua_gethookmask(rt->L), lua_gethookcount(rt->L) };
+        lua_sethook(rt->L, NULL, 0, 0);
+    }
+    rt->held_hook = held.mask ? &held : NULL;
     lua_rawgeti(rt->L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_PROTECT]);
     rt->body = body;
     rt->body_arg = arg;
     int status = lua_pcall(rt->L, 0, 0, 0);
     rt->body = outer_body;
     rt->body_arg = outer_arg;
+    rt->held_hook = outer_held;
+    hook_put_back(rt->L, &held); /* the body has not begun */
     return status;
 }
 

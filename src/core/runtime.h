@@ -71,6 +71,8 @@ enum { ASIO_DEPTH_MAX = 100 };
 
 enum { ASIO_POOL_MAX = 100, ASIO_SCRATCH_SIZE = 65536 };
 
+struct held_hook;
+
 struct asio_rt {
     uv_loop_t loop;
     uv_timer_t clock;   /* wakes the loop for the first deadline */
@@ -112,7 +114,8 @@ struct asio_rt {
     unsigned parts_begun, parts_open;      /* the first so many of `parts` */
     void (*body)(lua_State *L, void *arg); /* arguments of the protected call being made */
     void *body_arg;
-    bool hook_called; /* see hook.c */
+    struct held_hook *held_hook; /* of the protected call that begins; see runtime.c */
+    bool hook_called;            /* see hook.c */
 
     /* the scheduler's (sched.c) */
     struct asio_thread *current;

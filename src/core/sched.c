@@ -217,8 +217,10 @@ static bool sched_may_resume(struct asio_rt *rt, lua_State *L, enum asio_spawn h
     if (rt->current && rt->current->co == L && lua_isyieldable(L))
         return true;
 #ifdef LUA_GCISRUNNING
-    /* A server's handler, which C code spawns. The collector stands still in a finalizer. */
-    if (how == ASIO_SPAWN_OWNER && rt->polling && !rt->current && lua_gc(L, LUA_GCISRUNNING, 0))
+    /* A server's handler, which C code spawns. The collector stands still in a finalizer; a hook may have closed
+     * a connection and so made room for this one. */
+    if (how == ASIO_SPAWN_OWNER && rt->polling && !rt->current && lua_gc(L, LUA_GCISRUNNING, 0) &&
+        lua_gethookmask(L) == 0)
         return true;
 #endif
     return !asio_hook_active(L, rt);

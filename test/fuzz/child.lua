@@ -217,7 +217,8 @@ local function check_descriptors(at_start, patience)
     asio.timeout(0.01, asio.sleep, 0.01)
   until asio.now() > deadline
   if count > at_start then
-    os.execute(('ls -l /proc/%d/fd >&2'):format(raw.pid()))
+    os.execute(('ls -l /proc/%d/fd >&2; cd /proc/%d/net; for s in $(ls -l ../fd | grep -o "socket:.[0-9]*" | '
+      .. 'tr -dc "0-9\\n"); do grep $s tcp tcp6 udp udp6 unix >&2; done'):format(raw.pid(), raw.pid()))
     w.fault('%d descriptors at the end, %d at the start', count, at_start)
   end
 end
