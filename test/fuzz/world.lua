@@ -147,7 +147,8 @@ M.OWN = setmetatable({}, { __tostring = function() return 'own error' end })
 
 -- Misuse that names no argument. %s is the public function's name, or left out where the caller may be any.
 local MISUSE = {
-  'cannot wait here: ', "inside a coroutine of the script's own", 'not enough memory$', 'stack overflow', 'error in error handling', 'C stack overflow',
+  'cannot wait here: ', "inside a coroutine of the script's own",
+  'not enough memory$', 'stack overflow', 'error in error handling', 'C stack overflow',
   'called by a light thread; it is the main chunk that runs the loop$', ': the loop is already running$',
   ': called by a finalizer', ': the group has ended$', ': a light thread cannot wait for its own group',
   ': a light thread cannot join itself$', ': this light thread holds the mutex already$',
@@ -248,7 +249,8 @@ end
 --- Where nothing can wait (finalizers, hooks, coroutines beside asio) a proper call may be refused.
 function M.may_refuse(err)
   return err:find('cannot wait here', 1, true) or err:find("script's own", 1, true)
-    or err:find('own error', 1, true) or err:find('stack overflow', 1, true) or err:find 'deadlock' or err:find 'called by'
+    or err:find('own error', 1, true)
+    or err:find('stack overflow', 1, true) or err:find 'deadlock' or err:find 'called by'
     or err:find('loop is already running', 1, true)
     or err:find('holds the mutex already', 1, true) or err:find('does not hold the mutex', 1, true)
     or err:find('the group has ended', 1, true) or err:find('its own group', 1, true)
