@@ -136,6 +136,7 @@ local function in_main(target)
   while w.ops < target do
     w.main_calls = (w.main_calls or 0) + 1
     pcall(limited, pick(choices)[2])
+    if chance(20) then w.try('asio.run_once', asio.run_once, w.moment()) end
   end
   while driver:status() ~= 'done' and driver:status() ~= 'failed' do asio.run_once(0.01) end
   ticker:stop()
@@ -275,7 +276,7 @@ function M.run(options)
     wind_up(patience)
     if w.switches.stdio ~= 'stdio' then check_descriptors(at_start, patience) end
     collect_all() -- servers that were dropped keep the loop running
-    local ok, err = pcall(asio.run)
+    local ok, err = w.try('asio.run', asio.run)
     if not ok then w.fault('something waits at the end: %s', tostring(err)) end
   end
   modes.plenty()
