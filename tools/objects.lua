@@ -1,6 +1,7 @@
 -- luajit tools/objects.lua BUILD: what the objects of src/ define and use (nm). Files that need one another
 -- in a circle are a fault; so is a header that declares what is not in the file of its name (a header
--- without such a file may). Prints what it finds, and exits with 1.
+-- without such a file may), or an object without tables for unwinding (`leaf` in CMakeLists.txt) that calls
+-- Lua. Prints what it finds, and exits with 1.
 --
 -- SPDX-License-Identifier: MIT
 
@@ -75,6 +76,29 @@ for _, file in ipairs(files) do
   if header then
     header:close()
     check_header(file)
+  end
+end
+
+-- What has no tables for unwinding calls only its like, and what is known to raise nothing: no Lua.
+local raises_nothing = {
+  '^asio_rt_sending_', '^asio_rt_deadline$', '^asio_uvstream_', '^asio_stream_teardown$'
+}
+local function is_known(symbol)
+  for _, pattern in ipairs(raises_nothing) do
+    if symbol:find(pattern) then return true end
+  end
+  return false
+end
+local bare = {}
+for line in lines_of(("cd '%s' && grep -rL --include='*.o' eh_frame ."):format(objects)) do
+  bare[line:match '^%./(.*)%.c%.o$' or ''] = true
+end
+for _, file in ipairs(files) do
+  for symbol in pairs(bare[file] and uses[file] or {}) do
+    local like = bare[owner[symbol] or ''] or is_known(symbol)
+    if not like and (owner[symbol] or symbol:find '^luaL?_') then
+      complain('src/%s.c has no tables for unwinding, and uses %s', file, symbol)
+    end
   end
 end
 os.exit(failures == 0 and 0 or 1)
