@@ -178,7 +178,7 @@ function asio.connect(host, port, opts)
     local family
     if type(opts) == 'boolean' then
         family, opts = opts and 'AAAA' or 'A', nil
-    elseif opts ~= nil and type(opts) ~= 'table' then
+    elseif type(opts) ~= 'table' and type(opts) ~= 'nil' then -- a null pointer of ffi equals nil, and is none
         error(("bad argument #3 to 'connect' (table expected, got %s)"):format(type(opts)), 2)
     end
     local deadline = check_timeout(opts and opts.timeout)

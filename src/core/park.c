@@ -36,7 +36,9 @@ static void forget_above(lua_State *L, struct asio_rt *rt)
 bool asio_park_owns(lua_State *L, struct asio_rt *rt)
 {
     const struct asio_wait *w = rt->self;
-    if (w->user_coroutine && w->user_coroutine->co != L)
+    /* A hook that runs on L asks for nothing: the coroutine above may just have yielded because it waits. */
+    if (w->user_coroutine && w->user_coroutine->co != L && w->state == ASIO_WAIT_IDLE &&
+        !asio_hook_active(L, rt))
         forget_above(L, rt);
     return w->user_coroutine ? w->user_coroutine->co == L : is_base(L, rt);
 }

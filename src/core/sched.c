@@ -102,6 +102,7 @@ static void resume(struct asio_thread *t, int nargs)
     rt->depth--;
     rt->current = before;
     rt->self = self_before;
+    assert(status == LUA_YIELD || t->wait.state == ASIO_WAIT_IDLE);
     if (status == LUA_YIELD && t->wait.state != ASIO_WAIT_IDLE)
         t->state = ASIO_THREAD_WAITING;
     else

@@ -271,7 +271,7 @@ function M.recv()
   local channel = w.any 'channel'
   if not channel then return M.channel() end
   local item, message, code = call('channel.recv', channel.recv, channel, moment_or_never())
-  if item ~= nil then return received(item) end
+  if type(item) ~= 'nil' then return received(item) end -- a null pointer equals nil
   w.check_failure('channel.recv', SEND, message, code)
 end
 

@@ -249,7 +249,7 @@ end
 --- Where nothing can wait (finalizers, hooks, coroutines beside asio) a proper call may be refused.
 function M.may_refuse(err)
   return err:find('cannot wait here', 1, true) or err:find("script's own", 1, true)
-    or err:find('own error', 1, true)
+    or err:find('own error', 1, true) or err:find('error in error handling', 1, true)
     or err:find('stack overflow', 1, true) or err:find 'deadlock' or err:find 'called by'
     or err:find('loop is already running', 1, true)
     or err:find('holds the mutex already', 1, true) or err:find('does not hold the mutex', 1, true)
