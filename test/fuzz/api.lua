@@ -4,7 +4,8 @@
 -- of its own, under a time limit; a crash, a hang, a descriptor or a light thread left behind, or an error
 -- of an unexpected kind is reported with its seed.
 --
---     test/luajit test/fuzz/api.lua [--seconds S] [--first N] [--seeds COUNT] [--ops M] [WORD=VALUE ...]
+--     test/luajit test/fuzz/api.lua [--seconds S] [--first N] [--seeds COUNT] [--ops M]
+--         [--confirm N] [WORD=VALUE ...]
 --     test/luajit test/fuzz/api.lua --seed N [--ops M] [--trace FILE] [WORD=VALUE ...]
 --
 -- The first form goes through seeds; the second runs one in this process, to replay and shrink it: fewer

@@ -32,7 +32,8 @@ local function add_up(result)
   for name in result:gmatch '\npublic (%S+)' do sum.public[name] = true end
 end
 
-local function run_seed(seed, options, words, here, base)
+-- One run of a seed: what went wrong (nil: nothing), the fault it names, its last words.
+local function try_seed(seed, options, words, here, base)
   local out, err = base .. '.result', base .. '.err'
   os.remove(out)
   local command = 'timeout -k 5 %d %s %s --seed %d --ops %d --result %s %s </dev/null >/dev/null 2>%s; '
@@ -43,18 +44,37 @@ local function run_seed(seed, options, words, here, base)
   pipe:close()
   local result, text = read_file(out), read_file(err)
   add_up(result)
-  sum.seeds = sum.seeds + 1
-  if code == 0 and result ~= '' and not bad_output(text) then return true end
-  sum.failed = sum.failed + 1
+  if code == 0 and result ~= '' and not bad_output(text) then return nil end
   local kind = (code == 124 or code == 137) and 'hang' or code > 128 and 'crash (signal ' .. code - 128 .. ')'
-    or 'failure'
-  print(('== seed %d: %s\nreplay: test/luajit test/fuzz/api.lua --seed %d --ops %d %s'):format(
-    seed, kind, seed, options.ops, words))
+    or bad_output(text) and 'bad output' or 'failure'
   local at = result:find('FAULT', 1, true)
-  if at then print(result:sub(at, at + 6000)) end
-  print(('exit code %s; standard error ends:\n%s'):format(code, text:sub(-3000)))
-  io.stdout:flush()
+  return kind, at and result:sub(at, at + 6000) or '', ('exit code %s; standard error ends:\n%s'):format(
+    code, text:sub(-3000))
+end
+
+-- Timing is no part of a seed. With `confirm` a failure or a hang has to come again in one of so many further
+-- runs;
+-- a crash, a failed assertion and a sanitizer's report never have to.
+local function confirmed(kind, seed, options, ...)
+  if not options.confirm or kind ~= 'failure' and kind ~= 'hang' then return true end
+  for _ = 1, options.confirm do
+    if try_seed(seed, options, ...) then return true end
+  end
   return false
+end
+
+local function run_seed(seed, options, words, here, base)
+  local kind, fault, last_words = try_seed(seed, options, words, here, base)
+  sum.seeds = sum.seeds + 1
+  if not kind then return end
+  print(('== seed %d: %s\nreplay: test/luajit test/fuzz/api.lua --seed %d --ops %d %s\n%s\n%s'):format(
+    seed, kind, seed, options.ops, words, fault, last_words))
+  if confirmed(kind, seed, options, words, here, base) then
+    sum.failed = sum.failed + 1
+  else
+    print(('seed %d: not once more in %d runs'):format(seed, options.confirm))
+  end
+  io.stdout:flush()
 end
 
 local function not_covered()
@@ -66,7 +86,8 @@ local function not_covered()
   return list
 end
 
---- Options: seconds, first, seeds, ops, limit (seconds a seed), stop (after so many failures).
+--- Options: seconds, first, seeds, ops, limit (seconds a seed), stop (after so many failures),
+--- confirm (further runs of a seed that failed, see there).
 function M.run(options, forced, here)
   local words = {}
   for word, value in pairs(forced) do words[#words + 1] = quote(word .. '=' .. value) end

@@ -10,10 +10,11 @@ local T = {}
 
 local root = debug.getinfo(1, 'S').source:match '^@(.*)module/api_fuzz_test%.lua$'
 
-T.test_random_operations = t.main(t.slow(t.long and 2000 or 150, function()
+T.test_random_operations = t.main(t.slow(t.long and 2000 or 300, function()
   local seconds = t.long and 1200 or t.sanitized and 60 or 8
   local first = t.long and os.time() % 1000000 or 1
-  local pipe = io.popen(("%s %s --seconds %d --first %d --ops %d --stop 3 %s 2>&1; echo $?"):format(
+  local command = '%s %s --seconds %d --first %d --ops %d --stop 3 --limit 30 --confirm 4 %s 2>&1; echo $?'
+  local pipe = io.popen(command:format(
     t.quote(root .. 'luajit'), t.quote(root .. 'fuzz/api.lua'), seconds, first, t.long and 20000 or 4000,
     t.long and '' or 'jit=off')) -- LuaJIT's compiler of 2022 has crashes of its own
   local text = pipe:read '*a'
