@@ -19,7 +19,7 @@ do
   for i = 1, PERIOD do parts[i] = string.char(97 + (i * i + i / 7) % 26) end
   for i = 80, PERIOD, 83 do parts[i] = '\n' end
   text = table.concat(parts)
-  text = text .. text .. text
+  text = text:rep(6) -- more than is ever under way, and a period
 end
 
 local function piece(way, from, n)
