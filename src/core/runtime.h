@@ -49,7 +49,7 @@ struct asio_thread_list {
     struct asio_thread *first, *last;
 };
 
-/* How many of a kind there are; `gone` is called after each that goes (not when the state closes). */
+/* How many of a kind there are; `gone` is called after each that goes. */
 struct asio_counter {
     size_t count;
     void (*gone)(struct asio_counter *t);

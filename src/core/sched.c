@@ -70,14 +70,26 @@ static void retire(struct asio_thread *t, int status)
         asio_slot_give_back(rt, t->wait.slot);
 }
 
-static void sched_ended(struct asio_thread *t, int status)
+static struct asio_counter *sched_take_counter(struct asio_thread *t)
 {
     struct asio_counter *counter = t->counter;
-    retire(t, status); /* nothing may keep its handle afterwards */
+    t->counter = NULL;
+    return counter;
+}
+
+static void sched_uncount(struct asio_counter *counter)
+{
     if (!counter)
         return;
     counter->count--;
     counter->gone(counter);
+}
+
+static void sched_ended(struct asio_thread *t, int status)
+{
+    struct asio_counter *counter = sched_take_counter(t);
+    retire(t, status); /* nothing may keep its handle afterwards */
+    sched_uncount(counter);
 }
 
 static void resume(struct asio_thread *t, int nargs)
@@ -421,15 +433,17 @@ static void drop_scopes(struct asio_wait *w)
     asio_scope_drop(w, NULL);
 }
 
-/* What is parked goes without a word; its scopes are not Lua's memory. */
+/* What is parked goes without a word; its scopes, and what counts it, are not Lua's memory. */
 static void sched_part_close(struct asio_rt *rt)
 {
     for (int slot = 1; slot <= rt->slot_top; slot++) {
         asio_slot_get(rt->L, rt, slot, ASIO_SLOT_HANDLE);
         struct asio_thread *t = lua_touserdata(rt->L, -1);
         lua_pop(rt->L, 1);
-        if (t)
+        if (t) {
             drop_scopes(&t->wait);
+            sched_uncount(sched_take_counter(t));
+        }
     }
     if (rt->main_wait)
         drop_scopes(rt->main_wait);

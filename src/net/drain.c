@@ -8,8 +8,7 @@
 
 static void drain_free_unused(struct asio_drain *drain)
 {
-    bool used = drain->connections.count > 0 || (drain->handlers.count > 0 && !drain->rt->closed);
-    if (!drain->held && !drain->owner && !used)
+    if (!drain->held && !drain->owner && drain->connections.count == 0 && drain->handlers.count == 0)
         asio_mem.free(drain);
 }
 

@@ -9,7 +9,7 @@
 #include "core/wait.h"
 
 /* Created with the listener; referred to by the server's userdata (`held`), by the owner, and by what it counts;
- * freed with the last of them (light threads do not count any more once the state is being closed). */
+ * freed with the last of them. If the state closes first, its light threads are uncounted then. */
 struct asio_drain {
     struct asio_rt *rt;
     void *owner;               /* the listener; NULL: closed */
