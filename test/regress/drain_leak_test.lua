@@ -1,5 +1,5 @@
--- What counts the light threads of a server leaked when the state closed while one of them still waited, and server
--- and connections were gone already. Only a sanitized build sees it.
+-- What counts the light threads of a server leaked when the state closed while one of them still waited,
+-- and server and connections were gone already. Only a sanitized build sees it.
 -- SPDX-License-Identifier: MIT
 
 local t = require 'support'
