@@ -115,7 +115,8 @@ configure_and_build() {
     need build
     # shellcheck disable=SC2086 # several options
     cmake -S . -B "build/$1" -G Ninja -DCMAKE_BUILD_TYPE=$type -DASIO_SANITIZE=$sanitize -DASIO_TESTS=$tests $small \
-        -DASIO_WERROR="${ASIO_WERROR:-OFF}" -DASIO_BENCH="${bench:-OFF}"
+        -DASIO_WERROR="${ASIO_WERROR:-OFF}" -DASIO_BENCH="${bench:-OFF}" \
+        -DASIO_STATIC="${static:-OFF}"
     cmake --build "build/$1"
     ASIO_BUILD=$PWD/build/$1
     export ASIO_BUILD
@@ -182,6 +183,7 @@ case $command in
     install)
         prefix=${1:-/usr/local}
         case $prefix in /*) ;; *) prefix=$start/$prefix ;; esac
+        [ "$preset" = device ] || static=ON # the library that programs link cannot be made so
         configure_and_build "$preset"
         # The directory may belong to another user, most often to root.
         parent=$prefix

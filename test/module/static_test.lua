@@ -1,4 +1,5 @@
 -- The module and all its plugins can be linked into one static program: no symbol twice, all with our prefix.
+-- The public header declares what opens them.
 --
 -- SPDX-License-Identifier: MIT
 
@@ -18,7 +19,7 @@ end
 function T.test_linked_into_one_object()
   t.need('ld', 'nm')
   local dir = os.getenv 'ASIO_BUILD' .. '/CMakeFiles'
-  local objects = ('find %s -path "*/asio_*.dir/*" -name "*.o"'):format(t.quote(dir))
+  local objects = ('find %s -path "*/asio*_core.dir/*" -name "*.o"'):format(t.quote(dir))
   local list = io.popen(objects):read '*a'
   lu.skipIf(not list:find 'asio_core', 'no objects in the build directory')
   local out = os.tmpname()
@@ -32,6 +33,11 @@ function T.test_linked_into_one_object()
   lu.assertEquals(opens[1], 'luaopen_asio')
   for i = 2, #opens do lu.assertStrMatches(opens[i], 'luaopen_asio_%l+') end
   os.remove(out)
+  local declared = {}
+  for line in io.lines(t.root .. 'include/lua-asio.h') do
+    declared[line:match '^int (luaopen_[%w_]+)%(struct lua_State %*L%);$' or ''] = true
+  end
+  for _, name in ipairs(opens) do lu.assertTrue(declared[name], name) end
 end
 
 return T
