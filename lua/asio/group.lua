@@ -11,9 +11,13 @@ local cancel = group.cancel
 local error, pcall, type, xpcall = error, pcall, type, xpcall
 
 -- Until no child is left: true, or a failure of the wait itself. Raises when the group waits for this light
--- thread, unless that is the one that has to wait (owned).
-local function until_empty(self, owned)
-    return finish(self, c_wait(self, owned))
+-- thread, unless that is the one that has to wait (must).
+local function until_empty(self, owned, must)
+    local done, message, code
+    repeat
+        done, message, code = finish(self, c_wait(self, owned, must))
+    until done ~= false
+    return done, message, code
 end
 
 -- The first child that failed: kept for later waits.
@@ -44,12 +48,12 @@ end
 -- Cancels the rest and waits for it; interrupts from outside do not end this wait.
 local function clean_up(self, owned)
     cancel(self)
-    asio.shield(nil, until_empty, self, owned)
+    asio.shield(nil, until_empty, self, owned, owned)
 end
 
 -- A circle that this wait closes is looked for even when it is owned: the others are then cancelled.
 local function wait_for(self, owned)
-    local ok, done, message, code = pcall(until_empty, self)
+    local ok, done, message, code = pcall(until_empty, self, owned)
     if ok and not done then return nil, message, code end
     if not ok then
         if not owned and not is_interrupt(done) then error(done, 0) end

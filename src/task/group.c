@@ -183,12 +183,32 @@ static void group_abort_wait(struct asio_wait *w)
     asio_wait_list_remove(&((struct group *)w->source)->waiters, w);
 }
 
-static const struct asio_wait_op wait_op = { .name = "group", .abort = group_abort_wait };
+/* Token, false: wait again, since a child has begun meanwhile, or to look for a circle (give_way). */
+static int push_empty(lua_State *L, struct asio_wait *w)
+{
+    if (w->status < 0)
+        return asio_push_fail(L, w->status);
+    asio_push_ok(L, w->rt);
+    lua_pushboolean(L, ((struct group *)w->source)->count == 0);
+    return 2;
+}
+
+static const struct asio_wait_op wait_op = { "group", false, group_abort_wait, push_empty };
+static const struct asio_wait_op owned_op = { "group", false, group_abort_wait, push_empty };
 
 static struct group *waited_for(const struct asio_thread *t)
 {
-    bool waits = t && t->wait.state == ASIO_WAIT_PARKED && t->wait.op == &wait_op;
+    bool waits =
+        t && t->wait.state == ASIO_WAIT_PARKED && (t->wait.op == &wait_op || t->wait.op == &owned_op);
     return waits ? t->wait.source : NULL;
+}
+
+/* The waits of children that are not owned look again whether they are part of a circle. */
+static void give_way(struct group *g)
+{
+    for (struct child *c = g->children; c; c = c->next)
+        if (waited_for(c->thread) && c->thread->wait.op == &wait_op)
+            asio_sched_abort(&c->thread->wait, 0);
 }
 
 /* One that is being started has no handle here yet. It runs inside the call that starts it. */
@@ -198,8 +218,8 @@ static bool is_child(const struct child *c, const struct asio_thread *current)
 }
 
 /* The group waits for the running light thread: it is a child, or a child waits for a group that waits for it, and so on.
- * The search goes along a list of the groups that it has met. */
-static bool waits_for(struct group *g, const struct asio_thread *t)
+ * The search goes along a list of the groups that it has met. `must`: what it has met gives way. */
+static bool waits_for(struct group *g, const struct asio_thread *t, bool must)
 {
     struct group *last = g;
     bool found = false;
@@ -217,6 +237,8 @@ static bool waits_for(struct group *g, const struct asio_thread *t)
     }
     while (g) {
         struct group *next = g->visited_next;
+        if (found && must)
+            give_way(g);
         g->visited = false;
         g->visited_next = NULL;
         g = next;
@@ -224,14 +246,16 @@ static bool waits_for(struct group *g, const struct asio_thread *t)
     return found;
 }
 
-/* core.group_wait(group, owned): until no child is left; the shim sees to what that means. A wait that would close
- * a circle raises: neither could end, not even by cancelling, since a group that is cancelled is waited for
- * too. `owned`: the function form cleans up, and waits all the same; of every circle one wait is another's. */
+/* core.group_wait(group, owned, must) -> true: no child is left; false: to be called again. A wait that would close a
+ * circle raises: neither could end, not even by cancelling, since a group that is cancelled is waited for too.
+ * `owned`: of the function form, which has to wait when it cleans up (`must`): then the others in the circle raise. Of
+ * every circle one wait is not owned. */
 static int l_group_wait(lua_State *L)
 {
     struct group *g = group_check(L, "wait");
     struct asio_rt *rt = asio_rt_of(L);
-    if (!lua_toboolean(L, 2) && rt->current && waits_for(g, rt->current))
+    bool owned = lua_toboolean(L, 2), must = lua_toboolean(L, 3);
+    if (rt->current && waits_for(g, rt->current, must) && !must)
         asio_error_misuse(
             L, "wait: a light thread cannot wait for its own group, or for one that waits for it");
     if (asio_sched_interrupted(rt))
@@ -241,7 +265,7 @@ static int l_group_wait(lua_State *L)
     struct asio_wait *w = asio_park_claim(L, rt);
     w->source = g;
     asio_wait_list_add(&g->waiters, w);
-    return asio_park(L, w, &wait_op, -1);
+    return asio_park(L, w, owned ? &owned_op : &wait_op, -1);
 }
 
 /* The failure belongs to the caller from here on. */

@@ -97,6 +97,65 @@ function M.test_a_wait_at_the_start()
   pcall(two.wait, two)
 end
 
+-- The light thread of a function has to wait for its group: the waits that it closes a circle with give way,
+-- even after a cancel, when nothing else ends them.
+function M.test_closed_by_the_end_of_a_function()
+  local open = asio.group()
+  local inner, ok, err
+  local outer = open:spawn(function()
+    asio.group(function(g)
+      inner = g:spawn(function()
+        ok, err = pcall(function() open:wait() end)
+        error(err, 0)
+      end)
+      inner:cancel()
+      asio.sleep(10)
+    end)
+  end)
+  lu.assertEquals((outer:join(5)), false)
+  lu.assertEquals(inner:status(), 'failed')
+  lu.assertEquals(ok, false)
+  lu.assertStrContains(err, circle)
+  lu.assertStrContains(err, 'group_circle_test.lua:')
+  pcall(open.wait, open)
+end
+
+function M.test_closed_by_the_end_of_a_function_far_away()
+  local one, two = asio.group(), asio.group()
+  local go = asio.event()
+  local inner
+  local far = two:spawn(function()
+    go:wait()
+    one:wait()
+  end)
+  local outer = one:spawn(function()
+    asio.group(function(g)
+      inner = g:spawn(function() two:wait() end)
+      asio.sleep(10)
+    end)
+  end)
+  go:set()
+  asio.yield()
+  inner:cancel()
+  for _, thread in ipairs { inner, outer, far } do lu.assertEquals((thread:join(5)), false) end
+  pcall(one.wait, one)
+  pcall(two.wait, two)
+end
+
+-- The last child has ended, and another begins before the light thread that waited is resumed.
+function M.test_a_child_that_begins_as_the_wait_ends()
+  local event, late = asio.event(), nil
+  asio.group(function(g)
+    g:spawn(event.wait, event)
+    asio.spawn(function()
+      event:wait()
+      late = g:spawn(asio.sleep, 0.005)
+    end)
+    asio.after(0.001, function() event:set() end)
+  end)
+  lu.assertEquals(late:status(), 'done')
+end
+
 function M.test_waits_that_are_no_circle()
   local first, second = asio.group(), asio.group()
   first:spawn(asio.sleep, 0.01)
