@@ -303,11 +303,15 @@ function M.read()
   end
 end
 
--- A second reader is refused, and takes nothing.
+-- A second reader is refused, and takes nothing. Where the first has its bytes, and is only still to run, the
+-- second waits in its place: it counts as a reader too.
 function M.second_reader()
   local way = some_way()
   if not way or way.readers == 0 then return end
-  local data, message, code = call('conn.peek', way.to.peek, way.to, 1)
+  way.readers = way.readers + 1
+  local ok, data, message, code = pcall(call, 'conn.peek', way.to.peek, way.to, 1)
+  way.readers = way.readers - 1
+  if not ok then error(data, 0) end
   if not data then w.check_failure('conn.peek', READ, message, code) end
 end
 
@@ -392,7 +396,7 @@ function M.drain(way, link)
   end
   if code == 'EOF' then
     check(way.got == way.sent or way.cut, '%s: closed after %d, read %d', link.kind, way.sent, way.got)
-  elseif code and code ~= 'EBUSY' then -- a second reader
+  elseif code then
     check(way.cut or w.exhausted > 0, '%s: closed, but %s after %d of %d (%s)', link.kind, code, way.got,
       way.sent,
       tostring(message))
