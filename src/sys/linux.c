@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <linux/sockios.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
 #include <sys/epoll.h>
@@ -19,10 +20,18 @@ enum {
     SO_ORIGINAL_DST_ = 80
 }; /* same number for IPv4 and IPv6; <linux/netfilter_ipv4.h> clashes with libc */
 
+/* Of a TCP connection that a reset, or its own time-out, has ended Linux goes on to count what was not acknowledged. */
+static bool linux_tcp_is_over(uv_os_fd_t fd)
+{
+    uint8_t state; /* the first member of struct tcp_info */
+    socklen_t size = sizeof state;
+    return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &state, &size) == 0 && state == TCP_CLOSE;
+}
+
 size_t asio_sys_unsent(uv_os_fd_t fd)
 {
     int n = 0;
-    return ioctl(fd, SIOCOUTQ, &n) == 0 && n > 0 ? (size_t)n : 0;
+    return ioctl(fd, SIOCOUTQ, &n) == 0 && n > 0 && !linux_tcp_is_over(fd) ? (size_t)n : 0;
 }
 
 int asio_sys_original_dst(uv_os_fd_t fd, struct sockaddr_storage *addr)
