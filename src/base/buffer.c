@@ -2,6 +2,8 @@
  * Byte queues; see buffer.h. */
 #include "base/buffer.h"
 
+#include <assert.h>
+
 enum { SEGMENT_CAPACITY = 16 * 1024, GROWTH = 4 };
 
 _Static_assert(sizeof(struct asio_segment) <= ASIO_BLOCK_EXTRA, "a segment of a power of two fits a block");
@@ -9,8 +11,9 @@ _Static_assert(sizeof(struct asio_segment) <= ASIO_BLOCK_EXTRA, "a segment of a 
 void asio_inbuf_borrow(struct asio_inbuf *b, char *p, size_t n)
 {
     b->data = p;
+    assert(n <= ASIO_INBUF_MAX);
     b->start = 0;
-    b->end = n;
+    b->end = (uint32_t)n;
     b->capacity = 0;
 }
 
@@ -29,14 +32,16 @@ int asio_inbuf_own(struct asio_inbuf *b, struct asio_blocks *blocks)
 static int buffer_reserve(struct asio_inbuf *b, struct asio_blocks *blocks, size_t n)
 {
     size_t length = asio_inbuf_length(b);
-    if (n > SIZE_MAX / 4 - length)
+    if (n > ASIO_INBUF_MAX - length)
         return UV_ENOMEM;
     if (b->capacity - b->end >= n)
         return 0;
     if (b->start >= length && b->capacity - length >= n) {
         memcpy(b->data, b->data + b->start, length);
     } else {
-        size_t capacity = b->capacity ? b->capacity * 2 - ASIO_BLOCK_EXTRA : 0; /* the next class */
+        size_t capacity = b->capacity > ASIO_INBUF_MAX / 2 ? ASIO_INBUF_MAX : (size_t)b->capacity * 2;
+        if (capacity)
+            capacity -= ASIO_BLOCK_EXTRA; /* the next class */
         if (capacity < length + n)
             capacity = length + n;
         char *data = asio_blocks_take(blocks, &capacity);
@@ -47,10 +52,10 @@ static int buffer_reserve(struct asio_inbuf *b, struct asio_blocks *blocks, size
         if (b->capacity) /* else nothing, or borrowed */
             asio_blocks_give(blocks, b->data, b->capacity);
         b->data = data;
-        b->capacity = capacity;
+        b->capacity = (uint32_t)capacity;
     }
     b->start = 0;
-    b->end = length;
+    b->end = (uint32_t)length;
     return 0;
 }
 
@@ -60,13 +65,13 @@ int asio_inbuf_append(struct asio_inbuf *b, struct asio_blocks *blocks, const ch
     if (status < 0)
         return status;
     memcpy(b->data + b->end, p, n);
-    b->end += n;
+    b->end += (uint32_t)n;
     return 0;
 }
 
 void asio_inbuf_skip(struct asio_inbuf *b, struct asio_blocks *blocks, size_t n)
 {
-    b->start += n;
+    b->start += (uint32_t)n;
     if (b->start == b->end)
         asio_inbuf_free(b, blocks);
 }

@@ -16,11 +16,15 @@
 
 #include <string.h>
 
+/* What a buffer holds at most: LuaJIT's longest string, and what is read ahead of it. 32 bits are enough for it, and
+ * make an idle connection smaller. */
+#define ASIO_INBUF_MAX (UINT32_MAX / 2 + (1u << 20))
+
 struct asio_inbuf {
     char *data;
-    size_t start, end; /* unread bytes are data[start, end) */
-    size_t capacity;   /* 0: borrowed, or nothing */
-    bool pinned;       /* the bytes are being copied: freeing only forgets them for now */
+    uint32_t start, end; /* unread bytes are data[start, end) */
+    uint32_t capacity;   /* 0: borrowed, or nothing */
+    bool pinned;         /* the bytes are being copied: freeing only forgets them for now */
 };
 
 static inline size_t asio_inbuf_length(const struct asio_inbuf *b)

@@ -36,7 +36,8 @@ void asio_stream_begin_close(struct asio_stream *s)
     s->closing = true;
     s->give_up = asio_rt_deadline(s->linger);
     s->last.queued = s->out.length;
-    s->last.unsent = SIZE_MAX; /* not known, and a system call: the first look is progress */
+    s->last.unsent = UINT32_MAX; /* not known, and a system call: the first look is progress */
+    s->last.discarded = 0;
 }
 
 static void stream_look_later(struct asio_stream *s)
@@ -53,7 +54,7 @@ static bool stream_progress(struct asio_stream *s)
     size_t queued = s->out.length, unsent = s->transport->unsent(s);
     bool progress = queued < s->last.queued || unsent < s->last.unsent;
     s->last.queued = queued;
-    s->last.unsent = unsent;
+    s->last.unsent = unsent < UINT32_MAX ? (uint32_t)unsent : UINT32_MAX;
     if (progress)
         s->give_up = asio_rt_deadline(s->linger);
     return progress;
@@ -91,7 +92,7 @@ static bool stream_is_read_out(const struct asio_stream *s)
 
 static bool stream_discards_too_much(struct asio_stream *s)
 {
-    return s->discarded > DISCARD_MAX && s->transport->unsent(s) == 0;
+    return s->last.discarded > DISCARD_MAX && s->transport->unsent(s) == 0;
 }
 
 void asio_stream_continue_close(struct asio_stream *s)
@@ -112,8 +113,9 @@ void asio_stream_discard(struct asio_stream *s, size_t n)
 {
     if (!s->finished)
         return;
-    s->discarded = n > UINT32_MAX - s->discarded ? UINT32_MAX : s->discarded + (uint32_t)n;
-    if (s->discarded > DISCARD_MAX)
+    uint32_t room = UINT32_MAX - s->last.discarded;
+    s->last.discarded += n < room ? (uint32_t)n : room;
+    if (s->last.discarded > DISCARD_MAX)
         asio_stream_continue_close(s);
 }
 

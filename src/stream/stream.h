@@ -100,8 +100,10 @@ struct asio_stream {
         struct {
             double read_timeout, write_timeout; /* seconds, negative: none */
         };
-        struct { /* closing: bytes at the last look for progress */
-            size_t queued, unsent;
+        struct {                /* closing: */
+            size_t queued;      /* bytes at the last look for progress */
+            uint32_t unsent;    /* the same of the transport; UINT32_MAX: that many or more, or not known */
+            uint32_t discarded; /* bytes that came after the half-close */
         } last;
     };
     uint64_t give_up; /* closing: uv_hrtime() after which a peer that takes nothing is given up */
@@ -119,7 +121,6 @@ struct asio_stream {
     bool gone;                     /* the handle was given back */
     bool collected;                /* closed by the collector, and not by the script */
     uint8_t looks;                 /* the reader has a time-out of 0: so often its deadline was put off */
-    uint32_t discarded;            /* closing: bytes that came after the half-close */
 };
 
 enum {
