@@ -1,0 +1,94 @@
+# What is missing on this machine, and its installation. For build.sh and the scripts beside this file:
+#     . platform/packages.sh
+# shellcheck shell=sh
+
+say() { printf '%s\n' "${0##*/}: $*" >&2; }
+fail() { say "$@"; exit 1; }
+has() { command -v "$1" >/dev/null 2>&1; }
+has_lib() { has pkg-config && pkg-config --exists "$1"; }
+has_module() { has luajit && luajit -e "require '$1'" >/dev/null 2>&1; }
+can_compile() { has "${CC:-cc}" && echo '#include <stdio.h>' | "${CC:-cc}" -fsyntax-only -x c - 2>/dev/null; }
+
+# What is missing, as the packages of Debian and Ubuntu --------------------------------------------
+
+missing_for_build() {
+    can_compile || echo gcc libc6-dev
+    has cmake || echo cmake
+    has ninja || echo ninja-build
+    has pkg-config || echo pkg-config
+    has luajit || echo luajit
+    has_lib luajit || echo libluajit-5.1-dev
+    has_lib 'libuv >= 1.43' || echo libuv1-dev
+}
+
+missing_for_test() {
+    has_module luaunit || echo lua-unit
+    has_lib libcares || echo libc-ares-dev # what builds without it looks names up by getaddrinfo
+    has strace || echo strace
+    has nft || echo nftables
+    has ss || echo iproute2
+    has unshare && has setpriv || echo util-linux
+    has curl || echo curl
+    has dig || echo bind9-dnsutils
+    has haproxy || echo haproxy
+    [ -e /etc/services ] || echo netbase
+}
+
+missing_for_bench() {
+    has_module luv || echo lua-luv
+    has_module cqueues || echo lua-cqueues
+    has_module copas || echo lua-copas
+    has_module socket || echo lua-socket
+    has node || echo nodejs
+    has go || echo golang-go
+    has haproxy || echo haproxy
+    has socat || echo socat
+    has taskset || echo util-linux
+}
+
+missing_for_lint() {
+    has luacheck || echo lua-check
+}
+
+missing_for_sources() {
+    has dpkg-source || echo dpkg-dev
+    has patch || echo patch
+    has xz || echo xz-utils
+    has make || echo make
+}
+
+missing_for_windows() {
+    has x86_64-w64-mingw32-gcc || echo gcc-mingw-w64-x86-64
+    has wine64 || [ -x /usr/lib/wine/wine64 ] || echo wine64
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; return; fi
+    has sudo || fail "neither root nor sudo, needed for: $*"
+    sudo "$@"
+}
+
+apt() {
+    as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get -q -y -o DPkg::Lock::Timeout=300 "$@" </dev/null
+}
+
+missing() {
+    for check in "$@"; do missing_for_"$check"; done | tr '\n' ' '
+}
+
+# need build|test|... : installs what is missing for all of them, then looks again.
+need() {
+    packages=$(missing "$@")
+    [ -n "$packages" ] || return 0
+    has apt-get || fail "please install first (names as in Debian): $packages"
+    [ "$(id -u)" = 0 ] || has sudo || fail "neither root nor sudo; please install first: $packages"
+
+    say "installing $packages"
+    apt update || say "apt-get update failed; trying with the lists that are there"
+    # shellcheck disable=SC2086 # one word a package
+    apt install --no-install-recommends $packages || fail "could not install $packages"
+
+    packages=$(missing "$@")
+    [ -z "$packages" ] || fail "still missing, or too old here (libuv has to be 1.43 or later): $packages"
+}
