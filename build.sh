@@ -22,11 +22,12 @@ END
 
 # configure_and_build PRESET: the settings of CMakePresets.json, which CMake before 3.20 cannot read.
 configure_and_build() {
-    type=Debug sanitize= tests=ON small=
+    type=Debug sanitize= tests=ON small= static=ON
     case $1 in
         release) type=Release ;;
-        device) # everything for size, a tenth slower where no system call is; the test host cannot be made so
-            type=MinSizeRel tests=OFF
+        device) # everything for size, a tenth slower where no system call is; the test host and the static
+            # library cannot be made so
+            type=MinSizeRel tests=OFF static=OFF
             small='-DCMAKE_INTERPROCEDURAL_OPTIMIZATION=ON -DCMAKE_MODULE_LINKER_FLAGS=-Wl,-z,noseparate-code' ;;
         debug) ;;
         asan) sanitize=address,undefined ;;
@@ -36,8 +37,7 @@ configure_and_build() {
     need build
     # shellcheck disable=SC2086 # several options
     cmake -S . -B "build/$1" -G Ninja -DCMAKE_BUILD_TYPE=$type -DASIO_SANITIZE=$sanitize -DASIO_TESTS=$tests $small \
-        -DASIO_WERROR="${ASIO_WERROR:-OFF}" -DASIO_BENCH="${bench:-OFF}" \
-        -DASIO_STATIC="${static:-OFF}"
+        -DASIO_WERROR="${ASIO_WERROR:-OFF}" -DASIO_BENCH="${bench:-OFF}" -DASIO_STATIC=$static
     cmake --build "build/$1"
     ASIO_BUILD=$PWD/build/$1
     export ASIO_BUILD
@@ -62,7 +62,7 @@ lint() {
     luajit tools/includes.lua
     version=$(clang-format --version 2>/dev/null | sed -n 's/.*version \([0-9]*\)\..*/\1/p')
     if [ "${version:-0}" -ge 14 ]; then
-        find src test bench -name '*.[ch]' -exec clang-format --dry-run -Werror {} +
+        find include src test bench examples -name '*.[ch]' -exec clang-format --dry-run -Werror {} +
     else
         say "no clang-format 14 or later: C files not checked"
     fi
@@ -105,7 +105,6 @@ case $command in
     install)
         prefix=${1:-/usr/local}
         case $prefix in /*) ;; *) prefix=$start/$prefix ;; esac
-        [ "$preset" = device ] || static=ON # the library that programs link cannot be made so
         configure_and_build "$preset"
         # The directory may belong to another user, most often to root.
         parent=$prefix

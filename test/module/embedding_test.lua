@@ -1,0 +1,96 @@
+-- What is installed: the module where plain luajit finds it, and what a C program needs that links it. The
+-- program of examples/embed is built by pkg-config and by CMake, and run.
+--
+-- test: 5 s
+--
+-- SPDX-License-Identifier: MIT
+
+local lu = require 'luaunit'
+local t = require 'support'
+
+local T = {}
+
+local function sh(script, ...)
+  local words = { "timeout 60 sh -ec " .. t.quote(script) .. ' sh' }
+  for _, word in ipairs { ... } do words[#words + 1] = t.quote(word) end
+  local pipe = io.popen(table.concat(words, ' ') .. ' 2>&1 </dev/null; echo "exit $?"')
+  local said = pipe:read '*a'
+  pipe:close()
+  lu.assertStrContains(said, 'exit 0\n', false, said)
+  return (said:gsub('exit 0\n$', ''))
+end
+
+local function exists(path)
+  local file = io.open(path)
+  if file then file:close() end
+  return file ~= nil
+end
+
+-- Calls fn with a directory below which all is installed, at PREFIX.
+local function installed(fn)
+  lu.skipIf(os.getenv 'ASIO_SANITIZED', 'a sanitizer has to be linked as well')
+  t.need('cmake', 'pkg-config', 'make', 'cc')
+  lu.skipIf(not exists(os.getenv 'ASIO_BUILD' .. '/liblua-asio.a'), 'the build has no static library')
+  local dir = sh('mktemp -d'):gsub('\n', '')
+  local ok, err = xpcall(function()
+    sh('cmake --install "$1" --prefix "$2/PREFIX" --strip', os.getenv 'ASIO_BUILD', dir)
+    sh('cp -r "$1" "$2/embed"', t.root .. 'examples/embed', dir)
+    fn(dir)
+  end, debug.traceback)
+  os.execute('rm -rf ' .. t.quote(dir))
+  if not ok then error(err, 0) end
+end
+
+local SAID = 'one\tONE\ntwo\tTWO\nstop\tSTOP\ndone\n'
+
+function T.test_the_module_is_where_luajit_looks()
+  installed(function(dir)
+    local said = sh([[
+      cd /
+      export LUA_CPATH="$1/PREFIX/lib/lua/5.1/?.so" ASIO_RESOLVER=ares
+      luajit -e "local asio = require 'asio' print(asio.resolve 'localhost')"]], dir)
+    -- Without c-ares the build has no asio/ares.so.
+    if exists(dir .. '/PREFIX/lib/lua/5.1/asio/ares.so') then
+      lu.assertStrMatches(said, 'table: [^\n]*\n')
+    else
+      lu.assertStrContains(said, 'is not there')
+    end
+  end)
+end
+
+function T.test_a_program_by_pkg_config()
+  installed(function(dir)
+    local said = sh([[
+      cd "$1/embed"
+      export PKG_CONFIG_PATH="$1/PREFIX/lib/pkgconfig:$PKG_CONFIG_PATH"
+      pkg-config --modversion lua-asio
+      make -s CFLAGS='-Wall -Wextra -Werror'
+      ./embed server.lua client.lua]], dir)
+    local cmake = assert(io.open(t.root .. 'CMakeLists.txt')):read '*a'
+    lu.assertEquals(said, cmake:match 'project%(LuaAsio VERSION ([%d.]+)' .. '\n' .. SAID)
+  end)
+end
+
+function T.test_a_program_by_cmake()
+  installed(function(dir)
+    local ares = exists(dir .. '/PREFIX/lib/lua/5.1/asio/ares.so') and 'ON' or 'OFF'
+    local said = sh([[
+      cd "$1/embed"
+      cmake -S . -B build -DCMAKE_PREFIX_PATH="$1/PREFIX" -DARES="$2" >log || cat log
+      cmake --build build >log || cat log
+      ./build/embed server.lua client.lua]], dir, ares)
+    lu.assertEquals(said, SAID)
+  end)
+end
+
+-- Nothing of the build directory, and no path of the prefix: what is installed can be moved.
+function T.test_no_path_of_this_machine_is_installed()
+  installed(function(dir)
+    local said = sh([[
+      cd "$1/PREFIX"
+      grep -rlF -e "$1" -e "$2" . || true]], dir, os.getenv 'ASIO_BUILD')
+    lu.assertEquals(said, '')
+  end)
+end
+
+return T
