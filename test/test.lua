@@ -1,10 +1,12 @@
--- Runs the tests:  ./test/luajit ./test/test.lua [-j N] [--gc] [NAME ...] [luaunit's options]
+-- Runs the tests:
+--     ./test/luajit ./test/test.lua [-j N] [--gc] [--max-skipped PERCENT] [NAME ...] [luaunit's options]
 --
 -- Every FOLDER/NAME_test.lua runs in a process of its own, so that one that crashes or hangs is one
 -- error and not the end of the run; and, where the system lets us, in a network of its own, so that
 -- files that run side by side never meet. -j N: so many at a time.
--- --gc (or ASIO_GC=stress) collects garbage at every opportunity. The last line is luaunit's, summed
--- over all files; the exit code is 0 when nothing failed.
+-- --gc (or ASIO_GC=stress) collects garbage at every opportunity. The last lines say how many cases were
+-- skipped for which reason, and then luaunit's, summed over all files; the exit code is 0 when nothing
+-- failed, and not more than PERCENT of the cases were skipped.
 --
 -- A file may say in a comment of its own how it is to be run:
 --   -- test: alone         it measures time or memory: nothing runs beside it
@@ -136,6 +138,8 @@ local function finish(run, file)
       add_up(total, line)
       ran = true
     elseif line ~= 'OK' and not line:find '^status %d+$' then
+      local reason = line:match '^skipped [^%s:]+: (.*)'
+      if reason then total.reasons[reason] = (total.reasons[reason] or 0) + 1 end
       print(line)
     end
   end
@@ -180,8 +184,27 @@ local function closing_line(total, seconds)
   return table.concat(parts, ', ')
 end
 
-local function run_all(files, options, width)
-  local dir, total, started = os.tmpname(), { tests = 0 }, now()
+local function print_reasons(total)
+  local list = {}
+  for reason in pairs(total.reasons) do list[#list + 1] = reason end
+  table.sort(list, function(a, b)
+    if total.reasons[a] ~= total.reasons[b] then return total.reasons[a] > total.reasons[b] end
+    return a < b
+  end)
+  for _, reason in ipairs(list) do print(('%5d skipped: %s'):format(total.reasons[reason], reason)) end
+end
+
+-- Whether no more were skipped than may be.
+local function skipped_within(total, percent)
+  local skipped = total.skipped or 0
+  local share = 100 * skipped / math.max(1, total.tests + skipped)
+  if share <= percent then return true end
+  print(('%.1f%% of the cases were skipped, more than %g%%'):format(share, percent))
+  return false
+end
+
+local function run_all(files, options, width, max_skipped)
+  local dir, total, started = os.tmpname(), { tests = 0, reasons = {} }, now()
   os.remove(dir)
   os.execute('mkdir -p ' .. dir .. ' && mkfifo ' .. dir .. '/ended')
   local run = { dir = dir, total = total, options = options, network = own_network(),
@@ -194,6 +217,8 @@ local function run_all(files, options, width)
   run_list(run, together, width)
   run_list(run, alone, 1)
   os.execute('rm -r ' .. dir)
+  print_reasons(total)
+  if not skipped_within(total, max_skipped) then total.failed = true end
   print(closing_line(total, now() - started))
   if not total.failed then print 'OK' end
   os.exit(total.failed and 1 or 0)
@@ -203,7 +228,7 @@ end
 
 -- Two thirds of its time a file waits: three of them keep two processors busy.
 local processors = tonumber(output_of 'getconf _NPROCESSORS_ONLN 2>/dev/null') or 1
-local names, options, width = {}, {}, math.ceil(processors * 1.5)
+local names, options, width, max_skipped = {}, {}, math.ceil(processors * 1.5), 100
 local position = 1
 while arg[position] do
   local word = arg[position]
@@ -212,6 +237,9 @@ while arg[position] do
   elseif word == '-j' then
     position = position + 1
     width = assert(tonumber(arg[position]), '-j: how many at a time?')
+  elseif word == '--max-skipped' then
+    position = position + 1
+    max_skipped = assert(tonumber(arg[position]), '--max-skipped: how many percent?')
   elseif #options == 0 and word:sub(1, 1) ~= '-' then
     names[#names + 1] = word:match '([^/]*)_test%.lua$' or word
   else
@@ -219,4 +247,4 @@ while arg[position] do
   end
   position = position + 1
 end
-run_all(chosen_files(names), options, math.max(1, width))
+run_all(chosen_files(names), options, math.max(1, width), max_skipped)

@@ -7,6 +7,7 @@ local lu = require 'luaunit'
 local asio = require 'asio'
 local raw = require 'raw'
 local t = require 'support'
+local can = require 'can'
 
 local T = {}
 
@@ -204,7 +205,7 @@ T.test_in_the_main_chunk = t.main(function()
 end)
 
 function T.test_idle_means_idle()
-  lu.skipIf(not raw.linux, 'counts wake-ups in /proc')
+  can.need 'proc'
   lu.assertEquals(t.quiet_child(function()
     local asio, raw = require 'asio', require 'raw'
     asio.run(function()

@@ -6,6 +6,7 @@ local lu = require 'luaunit'
 local asio = require 'asio'
 local raw = require 'raw'
 local t = require 'support'
+local can = require 'can'
 local rawunix = require 'rawunix'
 
 local T = {}
@@ -14,7 +15,7 @@ local counter = 0
 
 -- Two ends of a Unix socket made with { handles = true }; with options for either instead.
 local function carriers(server_opts, connect_opts)
-  lu.skipIf(not raw.linux, 'the helpers of these tests are for Linux')
+  can.need('unix_sockets', 'numbers')
   counter = counter + 1
   local name = ('unix:@asio.pass.%d.%d'):format(raw.pid(), counter)
   local server = assert(asio.server(name, nil, server_opts or { handles = true }))
@@ -94,7 +95,7 @@ function T.test_the_peer_is_not_told_of_the_change()
 end
 
 function T.test_another_process()
-  lu.skipIf(not raw.linux, 'the helpers of these tests are for Linux')
+  can.need('unix_sockets', 'numbers')
   local name = ('unix:@asio.pass.%d'):format(raw.pid())
   local front = assert(asio.server('127.0.0.1', 0))
   local workers = assert(asio.server(name, nil, { handles = true }))

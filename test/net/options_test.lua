@@ -6,6 +6,7 @@ local lu = require 'luaunit'
 local asio = require 'asio'
 local raw = require 'raw'
 local t = require 'support'
+local can = require 'can'
 local rawunix = require 'rawunix'
 
 local T = {}
@@ -20,7 +21,7 @@ end
 local SOL_SOCKET, SO_KEEPALIVE, IPPROTO_TCP, TCP_NODELAY, TCP_KEEPIDLE = 1, 9, 6, 1, 4
 
 local function option(conn, level, name)
-  lu.skipIf(not raw.linux, 'the numbers of options are those of Linux')
+  can.need 'numbers'
   return rawunix.option(conn:fd(), level, name)
 end
 
@@ -107,7 +108,7 @@ end
 -- bind ----------------------------------------------------------------------------------------
 
 function T.test_bind()
-  lu.skipIf(not raw.linux, 'only Linux owns all of 127.0.0.0/8')
+  can.need 'loopback_net'
   local function from(bind)
     local a, b = t.tcp(nil, { bind = bind })
     local ip, port = a:peer()
@@ -180,7 +181,7 @@ function T.test_over_unix_sockets()
 end
 
 function T.test_reuseport()
-  lu.skipIf(not raw.linux, 'elsewhere the last one gets everything')
+  can.need 'shared_ports'
   local counts = { 0, 0 }
   local function server(i, port)
     return asio.server('127.0.0.1', port, function(conn)
@@ -204,7 +205,7 @@ end
 
 -- One local port for connections to several places.
 function T.test_reuseport_when_connecting()
-  lu.skipIf(not raw.linux, 'other systems have rules of their own')
+  can.need 'shared_ports'
   local one = assert(asio.server('127.0.0.1', 0, nothing))
   local two = assert(asio.server('127.0.0.1', 0, nothing))
   local a = assert(asio.connect('127.0.0.1', port_of(one), { bind = '127.0.0.1', reuseport = true }))

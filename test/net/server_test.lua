@@ -6,6 +6,7 @@ local lu = require 'luaunit'
 local asio = require 'asio'
 local raw = require 'raw'
 local t = require 'support'
+local can = require 'can'
 
 local T = {}
 
@@ -40,7 +41,7 @@ end
 
 function T.test_two_addresses_on_one_port()
   -- The first version kept handlers by port alone.
-  lu.skipIf(not raw.linux, 'only Linux owns all of 127.0.0.0/8')
+  can.need 'loopback_net'
   local one = assert(asio.server('127.0.0.1', 0, function(conn) conn:write 'one' end))
   local port = port_of(one)
   local two = assert(asio.server('127.0.0.2', port, function(conn) conn:write 'two' end))

@@ -6,6 +6,7 @@ local lu = require 'luaunit'
 local asio = require 'asio'
 local raw = require 'raw'
 local t = require 'support'
+local can = require 'can'
 local rawunix = require 'rawunix'
 
 local T = {}
@@ -54,7 +55,7 @@ function T.test_a_descriptor()
 end
 
 function T.test_a_descriptor_of_a_unix_socket()
-  lu.skipIf(not raw.linux, 'the helpers of these tests are for Linux')
+  can.need('fork', 'numbers')
   local dir, remove = rawunix.directory()
   local path = dir .. '/s'
   local server = assert(asio.server(give_up(rawunix.listen(path)), hello))
@@ -135,7 +136,7 @@ end
 
 local function linux(fn)
   return function()
-    lu.skipIf(not raw.linux, 'the helpers of these tests are for Linux')
+    can.need('fork', 'numbers')
     fn()
   end
 end

@@ -6,6 +6,7 @@ local lu = require 'luaunit'
 local asio = require 'asio'
 local raw = require 'raw'
 local t = require 'support'
+local can = require 'can'
 local rawunix = require 'rawunix'
 
 local T = {}
@@ -13,7 +14,7 @@ local T = {}
 -- Each case gets a directory of its own.
 local function case(fn)
   return function()
-    lu.skipIf(not raw.linux, 'the helpers of these tests are for Linux')
+    can.need('unix_sockets', 'numbers')
     local dir, remove = rawunix.directory()
     local ok, err = xpcall(fn, function(e)
       return type(e) == 'string' and not e:find('LuaUnit', 1, true) and debug.traceback(e, 2) or e

@@ -8,6 +8,7 @@ local lu = require 'luaunit'
 local asio = require 'asio'
 local raw = require 'raw'
 local t = require 'support'
+local can = require 'can'
 local process = require 'process'
 
 local T = {}
@@ -16,7 +17,7 @@ local NULL = assert(raw.file '/dev/null')
 
 local function case(fn)
   return function()
-    lu.skipIf(not raw.linux, 'the helpers of these tests are for Linux')
+    can.need('fork', 'terminals')
     return fn()
   end
 end

@@ -6,10 +6,9 @@
 -- SPDX-License-Identifier: MIT
 -- luacheck: ignore 431/asio 431/raw (child processes require their own)
 
-local lu = require 'luaunit'
 local ns = require 'ns'
-local raw = require 'raw'
 local t = require 'support'
+local can = require 'can'
 
 local T = {}
 
@@ -17,8 +16,8 @@ local ares = ns.has_ares()
 local server = ares and ns.start()
 
 local function need_ares()
-  lu.skipIf(not ares, 'asio/ares.so was not built')
-  lu.skipIf(not raw.linux, 'limits are those of Linux')
+  can.need 'ares'
+  can.need 'descriptors'
 end
 
 function T.test_the_library_is_loaded_at_the_next_look_up()
@@ -137,7 +136,7 @@ function T.test_in_the_middle_of_others()
 end
 
 function T.test_getaddrinfo()
-  lu.skipIf(not raw.linux, 'limits are those of Linux')
+  can.need 'descriptors'
   t.quiet_child(function()
     local asio, raw = require 'asio', require 'raw'
     asio.run(function()

@@ -3,14 +3,13 @@
 -- SPDX-License-Identifier: MIT
 -- luacheck: ignore 431/asio 431/raw (child processes require their own)
 
-local lu = require 'luaunit'
-local raw = require 'raw'
 local t = require 'support'
+local can = require 'can'
 
 local T = {}
 
 function T.test_every_call_that_opens()
-  lu.skipIf(not raw.linux, 'limits are those of Linux')
+  can.need 'descriptors'
   t.quiet_child(function()
     local asio, raw = require 'asio', require 'raw'
     local function fails(what, ok, message, code)

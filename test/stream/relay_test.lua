@@ -9,6 +9,7 @@ local lu = require 'luaunit'
 local asio = require 'asio'
 local raw = require 'raw'
 local t = require 'support'
+local can = require 'can'
 
 local T = {}
 
@@ -226,7 +227,7 @@ end
 -- Descriptors -------------------------------------------------------------------------------------
 
 function T.test_two_more_files_a_way_while_bytes_flow_and_none_when_idle()
-  lu.skipIf(not raw.linux, 'splicing is of Linux')
+  can.need 'splice'
   local most = 0
   local before
   local relay, a, b = relayed(t.tcp)
@@ -334,7 +335,7 @@ local function survives(fault, options)
 end
 
 function T.test_faults_of_splice_end_in_copying()
-  lu.skipIf(not raw.linux, 'splicing is of Linux')
+  can.need 'splice'
   local whole = 'true\ttrue\ttrue\ttrue\tnil\n'
   for _, fault in ipairs {
     'splice:error=EINVAL:when=1', 'splice:error=EINVAL:when=2', 'splice:error=EINVAL:when=7',
@@ -346,7 +347,7 @@ function T.test_faults_of_splice_end_in_copying()
 end
 
 function T.test_an_error_of_the_socket_that_splice_meets()
-  lu.skipIf(not raw.linux, 'splicing is of Linux')
+  can.need 'splice'
   lu.assertEquals(survives('splice:error=ECONNRESET:when=3', { expected = 'code' }), 'ECONNRESET\n')
 end
 

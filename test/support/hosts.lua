@@ -3,7 +3,7 @@
 -- SPDX-License-Identifier: MIT
 
 local lu = require 'luaunit'
-local ns = require 'ns'
+local can = require 'can'
 local t = require 'support'
 
 local M = {}
@@ -19,9 +19,7 @@ end
 --- Runs it several times at once, each with {mode=, seconds=[, resolver='ares'][, share='K/N']}. Blocks the
 --- loop: nothing else goes on meanwhile.
 function M.run_together(...)
-  local file = io.open(os.getenv 'ASIO_BUILD' .. '/test/host')
-  lu.skipIf(not file, 'the host was not built: it needs a linker with --wrap')
-  file:close()
+  can.need 'host'
   lu.skipIf(t.stress, 'its states do not collect at every opportunity')
   local children, outputs = {}, {}
   for i, run in ipairs { ... } do children[i] = start(run) end
@@ -38,7 +36,7 @@ function M.run_together(...)
 end
 
 function M.skip_without_ares()
-  lu.skipIf(not ns.has_ares(), 'asio/ares.so was not built')
+  can.need 'ares'
 end
 
 --- Runs one mode, within so many seconds, by the resolver 'getaddrinfo' (default) or 'ares'.

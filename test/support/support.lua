@@ -10,6 +10,7 @@
 local lu = require 'luaunit'
 local asio = require 'asio'
 local raw = require 'raw'
+local can = require 'can'
 
 local M = {}
 
@@ -414,34 +415,22 @@ end
 -- its Lua state.
 M.ignore_leaks = 'ASAN_OPTIONS=detect_leaks=0'
 
-local function works(command)
-  return os.execute(command .. ' >/dev/null 2>&1') == 0
-end
-
 --- Skips the case unless these programs are there.
-function M.need(...)
-  for _, program in ipairs { ... } do
-    lu.skipIf(not works('command -v ' .. quote(program)), program .. ' is not installed')
-  end
-end
+M.need = can.run
 
 --- A wrapper for `child` that traces its system calls; skips the case where that is forbidden.
 function M.strace(arguments)
   M.need 'strace'
-  lu.skipIf(not works 'strace -o /dev/null true', 'this machine does not allow strace')
+  can.need 'strace'
   return 'strace -f ' .. arguments
 end
 
 --- A wrapper for `child` that gives it a network of its own, with the loopback interface up;
 --- `setup` are further shell commands. Skips the case where the machine does not allow it.
 function M.network(setup)
-  lu.skipIf(not raw.linux, 'network namespaces are of Linux')
+  can.need 'namespaces'
   M.need('unshare', 'ip')
-  local unshare
-  for _, way in ipairs { 'unshare -nm', 'unshare -rnm' } do
-    if not unshare and works(way .. ' true') then unshare = way end
-  end
-  lu.skipIf(not unshare, 'this machine does not allow network namespaces')
+  local unshare = can.works 'unshare -nm true' and 'unshare -nm' or 'unshare -rnm'
   local commands = 'ip link set lo up && ' .. (setup and setup .. ' && ' or '') .. 'exec "$@"'
   return ('%s sh -c %s sh'):format(unshare, quote(commands))
 end

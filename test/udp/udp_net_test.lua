@@ -9,6 +9,7 @@ local lu = require 'luaunit'
 local asio = require 'asio'
 local raw = require 'raw'
 local t = require 'support'
+local can = require 'can'
 
 local T = {}
 
@@ -265,7 +266,7 @@ local function sends_forty()
 end
 
 local function few_calls()
-  lu.skipIf(not raw.linux, 'sendmmsg is of Linux')
+  can.need 'mmsg'
   local out, text = traced(sends_forty, 'sendmmsg,sendmsg,sendto,recvmmsg,recvmsg,epoll_wait,epoll_pwait')
   lu.assertEquals(out, 'all')
   lu.assertEquals(count(text, 'sendmmsg%(%d+, .-%) = 40'), 1, text)
@@ -279,7 +280,7 @@ end
 
 -- No last look, which finds nothing.
 function T.test_no_call_for_nothing()
-  lu.skipIf(not raw.linux, 'recvmmsg is of Linux')
+  can.need 'mmsg'
   local out, text = traced(function()
     local lib = require 'asio'
     lib.run(function()
@@ -304,14 +305,14 @@ local function survives(calls, inject, injections)
 end
 
 function T.test_a_kernel_without_sendmmsg()
-  lu.skipIf(not raw.linux, 'sendmmsg is of Linux')
+  can.need 'mmsg'
   local out, text = traced(sends_forty, 'sendmmsg,sendto', 'sendmmsg:error=ENOSYS')
   lu.assertEquals(out, 'all', text)
   lu.assertEquals(count(text, 'sendto%('), 40, text)
 end
 
 function T.test_a_kernel_without_recvmmsg()
-  lu.skipIf(not raw.linux, 'recvmmsg is of Linux')
+  can.need 'mmsg'
   local out, text = traced(sends_forty, 'recvmmsg,recvmsg', 'recvmmsg:error=ENOSYS')
   lu.assertEquals(out, 'all', text)
   lu.assertEquals(count(text, 'recvmmsg%('), 1, text) -- it is not asked again
@@ -319,23 +320,23 @@ function T.test_a_kernel_without_recvmmsg()
 end
 
 function T.test_the_kernel_has_no_room()
-  lu.skipIf(not raw.linux, 'sendmmsg is of Linux')
+  can.need 'mmsg'
   survives('sendmmsg', 'sendmmsg:error=EAGAIN:when=1..5', 5)
 end
 
 function T.test_the_device_has_no_room()
-  lu.skipIf(not raw.linux, 'sendmmsg is of Linux')
+  can.need 'mmsg'
   survives('sendmmsg', 'sendmmsg:error=ENOBUFS:when=1..5', 5)
 end
 
 function T.test_a_call_is_interrupted()
-  lu.skipIf(not raw.linux, 'sendmmsg is of Linux')
+  can.need 'mmsg'
   survives('sendmmsg', 'sendmmsg:error=EINTR:when=1..3', 3)
 end
 
 -- Only the one it is about is lost, and it is told.
 function T.test_one_cannot_be_sent()
-  lu.skipIf(not raw.linux, 'sendmmsg is of Linux')
+  can.need 'mmsg'
   local out, text = traced(function()
     local lib = require 'asio'
     lib.run(function()
@@ -352,7 +353,7 @@ end
 
 -- A socket that cannot be read says so to its reader, each time, and the loop does not spin.
 function T.test_receiving_fails()
-  lu.skipIf(not raw.linux, 'recvmmsg is of Linux')
+  can.need 'mmsg'
   local out, text = traced(function()
     local lib = require 'asio'
     lib.run(function()

@@ -1,0 +1,81 @@
+-- What the system and this machine can do, for the tests that need it: a case is skipped by what it
+-- needs, not by the name of a system.
+--
+--     local can = require 'can'
+--     can.need 'fork'              -- skips the case where that is impossible; may name several
+--     if can.has 'ipv6' then
+--
+-- A capability is found out when it is asked for the first time. The runner counts the skipped cases by
+-- their reasons: few reasons, in fixed words.
+--
+-- SPDX-License-Identifier: MIT
+
+local ffi = require 'ffi'
+
+local unix, linux = ffi.os ~= 'Windows', ffi.os == 'Linux'
+
+local function works(command)
+  return unix and os.execute(command .. ' >/dev/null 2>&1') == 0
+end
+
+local function exists(path)
+  local file = io.open(path)
+  if file then file:close() end
+  return file ~= nil
+end
+
+-- name = { reason for a skip, function or boolean }
+local known = {
+  fork = { 'this system has no fork', unix },
+  shell = { 'this system has no Unix shell', unix },
+  descriptors = { 'descriptors are not small numbers here, which can be counted and limited', unix },
+  unix_sockets = { 'libuv has named pipes here, not Unix sockets', unix },
+  abstract_names = { 'this system has no abstract names', linux },
+  signals = { 'a process cannot send itself any signal here', unix },
+  numbers = { 'the numbers of options and addresses in this test are those of Linux', linux },
+  loopback_net = { 'only Linux owns all of 127.0.0.0/8', linux },
+  shared_ports = { 'how sockets share a port is tested for Linux', linux },
+  proc = { 'this system has no /proc', function() return exists '/proc/self/status' end },
+  splice = { 'splicing is of Linux', linux },
+  mmsg = { 'many datagrams in one call are of Linux', linux },
+  terminals = { 'this system has no pseudo-terminals', unix },
+  host = { 'the host was not built: it needs a linker with --wrap', function()
+    local path = os.getenv 'ASIO_BUILD' .. '/test/host'
+    return exists(path) or exists(path .. '.exe')
+  end },
+  ares = { 'the resolver over c-ares was not built', function() return require('ns').has_ares() end },
+  strace = { 'this machine does not allow strace', function() return works 'strace -o /dev/null true' end },
+  namespaces = { 'this machine does not allow network namespaces', function()
+    return linux and (works 'unshare -nm true' or works 'unshare -rnm true')
+  end },
+}
+
+local found = {}
+
+local M = { works = works }
+
+function M.has(name)
+  if found[name] == nil then
+    local answer = assert(known[name], name)[2]
+    if type(answer) == 'function' then answer = answer() end
+    found[name] = answer
+  end
+  return found[name]
+end
+
+--- Skips the case unless all of these are there.
+function M.need(...)
+  for _, name in ipairs { ... } do
+    require('luaunit').skipIf(not M.has(name), known[name][1])
+  end
+end
+
+--- Skips the case unless these programs are there.
+function M.run(...)
+  for _, program in ipairs { ... } do
+    M.need 'shell'
+    require('luaunit').skipIf(not works("command -v '" .. program .. "'"), program .. ' is not installed')
+  end
+end
+
+return M
