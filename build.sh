@@ -8,6 +8,8 @@ usage() {
 ./build.sh example            ... and run examples/ping_pong.lua
 ./build.sh test [-j N] [NAME] ... and run the tests, N files at a time, or the one file NAME_test.lua
 ./build.sh asan [-j N] [NAME] the same tests under AddressSanitizer and UBSan
+./build.sh cross TRIPLET [test [ARGS]]
+                              build for another processor, such as arm-linux-gnueabihf, and run the tests there
 ./build.sh bench [ARGS]       compare with other libraries (installs them); ARGS go to bench/run
 ./build.sh lint               check the style of the Lua and C files
 ./build.sh install [PREFIX]   install, below /usr/local if no prefix is given
@@ -20,10 +22,14 @@ END
 
 # Building -----------------------------------------------------------------------------------------
 
-# configure_and_build PRESET: the settings of CMakePresets.json, which CMake before 3.20 cannot read.
+# configure_and_build PRESET [DIRECTORY [OPTIONS...]]: the settings of CMakePresets.json, which CMake before 3.20
+# cannot read, and further ones.
 configure_and_build() {
+    chosen=$1
+    directory=${2:-build/$1}
+    shift $(($# < 2 ? $# : 2))
     type=Debug sanitize= tests=ON small= static=ON
-    case $1 in
+    case $chosen in
         release) type=Release ;;
         device) # everything for size, a tenth slower where no system call is; the test host and the static
             # library cannot be made so
@@ -32,14 +38,14 @@ configure_and_build() {
         debug) ;;
         asan) sanitize=address,undefined ;;
         tsan) sanitize=thread ;;
-        *) fail "no such preset: $1" ;;
+        *) fail "no such preset: $chosen" ;;
     esac
     need build
     # shellcheck disable=SC2086 # several options
-    cmake -S . -B "build/$1" -G Ninja -DCMAKE_BUILD_TYPE=$type -DASIO_SANITIZE=$sanitize -DASIO_TESTS=$tests $small \
-        -DASIO_WERROR="${ASIO_WERROR:-OFF}" -DASIO_BENCH="${bench:-OFF}" -DASIO_STATIC=$static
-    cmake --build "build/$1"
-    ASIO_BUILD=$PWD/build/$1
+    cmake -S . -B "$directory" -G Ninja -DCMAKE_BUILD_TYPE=$type -DASIO_SANITIZE=$sanitize -DASIO_TESTS=$tests $small \
+        -DASIO_WERROR="${ASIO_WERROR:-OFF}" -DASIO_BENCH="${bench:-OFF}" -DASIO_STATIC=$static "$@"
+    cmake --build "$directory"
+    ASIO_BUILD=$PWD/$directory
     export ASIO_BUILD
 }
 
@@ -91,6 +97,10 @@ case $command in
     asan)
         preset=asan
         run_tests "$@"
+        ;;
+    cross)
+        . ./platform/cross.sh
+        cross "$@"
         ;;
     bench)
         need build bench

@@ -3,7 +3,8 @@
 -- thread, a listener, a timer, a descriptor, an error report that nobody expected.
 --
 -- Environment: ASIO_GC=stress collects at every opportunity; ASIO_LONG=1 runs the full counts;
--- ASIO_SANITIZED=1 (set by the launcher) grants more time and skips what the sanitizers forbid.
+-- ASIO_SANITIZED=1 (set by the launcher) grants more time and skips what the sanitizers forbid;
+-- ASIO_PATIENCE=N grants N times as much, where the processor is emulated or busy.
 --
 -- SPDX-License-Identifier: MIT
 
@@ -22,8 +23,8 @@ M.sanitized = os.getenv 'ASIO_SANITIZED' == '1'
 M.root = debug.getinfo(1, 'S').source:match '^@(.*)support%.lua$' .. '../../'
 M.launcher = M.root .. 'test/luajit'
 
---- Limits in seconds are multiplied by this: sanitizers and a busy collector are slow.
-M.patience = (M.stress and 4 or 1) * (M.sanitized and 4 or 1)
+--- Limits in seconds are multiplied by this: sanitizers, a busy collector and an emulated processor are slow.
+M.patience = (M.stress and 4 or 1) * (M.sanitized and 4 or 1) * (tonumber(os.getenv 'ASIO_PATIENCE') or 1)
 
 local LIMIT = 20        -- seconds for a case that names no limit
 local DRAIN = 3         -- seconds in which a case's last handles have to go

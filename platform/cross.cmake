@@ -1,0 +1,18 @@
+# For CMAKE_TOOLCHAIN_FILE: Debian's cross compiler for ASIO_TRIPLET; libraries from ASIO_SYSROOT (platform/sysroot.sh).
+# The compiler brings the headers and the library of libc.
+
+set(CMAKE_TRY_COMPILE_PLATFORM_VARIABLES ASIO_TRIPLET ASIO_SYSROOT)
+set(CMAKE_SYSTEM_NAME Linux)
+string(REGEX REPLACE "-.*" "" CMAKE_SYSTEM_PROCESSOR ${ASIO_TRIPLET})
+set(CMAKE_C_COMPILER ${ASIO_TRIPLET}-gcc)
+set(ASIO_PROGRAM_SUFFIX .elf) # beside scripts that run them
+
+set(CMAKE_FIND_ROOT_PATH ${ASIO_SYSROOT})
+set(CMAKE_FIND_ROOT_PATH_MODE_PROGRAM NEVER)
+set(CMAKE_FIND_ROOT_PATH_MODE_LIBRARY ONLY)
+set(CMAKE_FIND_ROOT_PATH_MODE_INCLUDE ONLY)
+set(CMAKE_FIND_ROOT_PATH_MODE_PACKAGE ONLY)
+file(GLOB asio_pkgconfig ${ASIO_SYSROOT}/usr/lib/*/pkgconfig)
+set(ENV{PKG_CONFIG_SYSROOT_DIR} ${ASIO_SYSROOT})
+set(ENV{PKG_CONFIG_LIBDIR} ${asio_pkgconfig})
+set(ENV{PKG_CONFIG_PATH} "")
