@@ -48,7 +48,7 @@ local function try_seed(seed, options, words, here, base)
   local kind = (code == 124 or code == 137) and 'hang' or code > 128 and 'crash (signal ' .. code - 128 .. ')'
     or bad_output(text) and 'bad output' or 'failure'
   local at = result:find('FAULT', 1, true)
-  return kind, at and result:sub(at, at + 6000) or '', ('exit code %s; standard error ends:\n%s'):format(
+  return kind, at and result:sub(at, at + 12000) or '', ('exit code %s; standard error ends:\n%s'):format(
     code, text:sub(-3000))
 end
 

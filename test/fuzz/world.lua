@@ -58,8 +58,35 @@ end
 
 -- Faults ------------------------------------------------------------------------------------------
 
+-- The last operations of all light threads. Timing is no part of a seed: a report has to be enough by itself.
+local LAST = 60
+local last_names, last_threads = {}, {}
+
+local function note(name)
+  local at = M.ops % LAST + 1
+  last_names[at], last_threads[at] = name, asio.current() or 'main'
+end
+
+local function last_operations()
+  local list = {}
+  for i = M.ops - LAST + 1, M.ops do
+    local at = i % LAST + 1
+    if last_names[at] then
+      list[#list + 1] = tostring(last_threads[at]):gsub('^light thread ', '') .. ' ' .. last_names[at]
+    end
+  end
+  return '\nlast operations: ' .. table.concat(list, ', ')
+end
+
+local function what_waits()
+  local text = {}
+  pcall(asio.dump, { write = function(_, ...) text[#text + 1] = table.concat { ... } end })
+  return '\n' .. table.concat(text):sub(1, 4000)
+end
+
 function M.fault(fmt, ...)
   local text = debug.traceback(fmt:format(...), 2)
+  if #M.faults == 0 then text = text .. last_operations() .. what_waits() end
   if #M.faults < 5 then M.faults[#M.faults + 1] = text end
   M.trace('FAULT %s', text)
 end
@@ -233,6 +260,7 @@ end
 --- pcall for a public function: counted, traced, and what it raises is looked at.
 function M.try(name, fn, ...)
   M.ops = M.ops + 1
+  note(name)
   M.between()
   if trace_file then M.trace('%s', name) end
   return called(name, pcall(fn, ...))
