@@ -506,4 +506,17 @@ function T.test_select_in_a_frenzy()
   lu.assertEquals(got, sent)
 end
 
+-- LuaJIT's null pointer equals nil, and is none.
+function T.test_null_pointers()
+  local null, ch, got = require('ffi').cast('void *', 0), asio.channel(3), 0
+  for _ = 1, 3 do lu.assertTrue(ch:send(null)) end
+  lu.assertEquals(type((ch:recv(0))), 'cdata')
+  ch:close()
+  for item in ch:iter() do
+    lu.assertEquals(type(item), 'cdata')
+    got = got + 1
+  end
+  lu.assertEquals(got, 2)
+end
+
 return T
