@@ -250,7 +250,7 @@ static int ares_hosts_refresh(struct hosts *h)
     if (h->looked_at && now - h->looked_at < 1000000000)
         return 0;
     uint64_t stamp = h->core->names->file_stamp(h->path);
-    int status = stamp != h->stamp ? ares_hosts_load(h) : 0;
+    int status = stamp != h->stamp || !h->buckets ? ares_hosts_load(h) : 0; /* no file: the stamp is 0 */
     if (status == 0) {
         h->stamp = stamp;
         h->looked_at = now;
