@@ -64,7 +64,7 @@ lint() {
     else
         configure_and_build "$preset"
     fi
-    luacheck -q --no-color lua test examples tools
+    luacheck -q --no-color lua src test examples tools
     luajit tools/includes.lua
     version=$(clang-format --version 2>/dev/null | sed -n 's/.*version \([0-9]*\)\..*/\1/p')
     if [ "${version:-0}" -ge 14 ]; then

@@ -14,8 +14,14 @@ case $cache in /*) ;; *) fail "ASIO_CACHE has to be an absolute path" ;; esac
 
 key() { cksum | cut -d ' ' -f 1; }
 
-# As apt's lists have them; without lists, as they are installed.
-versions=$(apt-cache policy libluajit-5.1-common libuv1 libc-ares2 | sed -n 's/^ *Candidate: //p')
+# The source packages of a target, and of each a package whose version is that of the source: as apt's lists have it;
+# without lists, as it is installed.
+wanted='luajit libuv1 c-ares' packages='libluajit-5.1-common libuv1 libc-ares2'
+case $target in
+    musl-*) wanted="$wanted libedit" packages="$packages libedit2" ;;
+esac
+# shellcheck disable=SC2086 # one word a package
+versions=$(apt-cache policy $packages | sed -n 's/^ *Candidate: //p')
 
 # Sources ------------------------------------------------------------------------------------------
 
@@ -31,7 +37,7 @@ source_list() {
     done | grep ' \(main\|universe\)$'
 }
 
-# Unpacked, patched, in ./luajit, ./libuv1 and ./c-ares.
+# Unpacked, patched, in ./luajit, ./libuv1, ./c-ares, ...
 fetch_sources() {
     source_list >sources.list
     [ -s sources.list ] || fail "no sources of Debian or Ubuntu in apt's configuration"
@@ -39,14 +45,15 @@ fetch_sources() {
     set -- -q -o Dir::Etc::sourcelist="$PWD/sources.list" -o Dir::Etc::sourceparts=- \
         -o Dir::State::lists="$PWD/lists" -o Dir::Cache="$PWD" -o APT::Sandbox::User=root
     apt-get "$@" update >&2
-    apt-get "$@" source --download-only luajit libuv1 c-ares >&2
-    for name in luajit libuv1 c-ares; do
+    # shellcheck disable=SC2086 # one word a package
+    apt-get "$@" source --download-only $wanted >&2
+    for name in $wanted; do
         dpkg-source --no-check -x "$name"_*.dsc "$name" >&2
     done
     rm -rf lists
 }
 
-# Fetched once for all targets. Made in a directory of its own and moved in its place as a whole: two runs at once
+# Fetched once for all targets that want the same. Made in a directory of its own and moved in its place as a whole: two runs at once
 # disturb neither one another nor a reader.
 sources() {
     kept=$cache/sources-$(echo "$versions" | key)
@@ -129,6 +136,57 @@ END
     install_static_cares "$@"
 }
 
+# Static libraries alone, as small as they can be; libedit, and the main file of the program luajit as well.
+target_musl_x86_64() {
+    small='-Os -fno-pie -ffunction-sections -fdata-sections'
+    here=$root/platform/musl
+    mkdir -p "$stage$prefix/include/luajit-2.1" "$stage$prefix/lib/pkgconfig"
+    ln -s /usr/include/linux /usr/include/asm-generic "$stage$prefix/include" # the kernel's headers
+    ln -s "/usr/include/$(cc -print-multiarch)/asm" "$stage$prefix/include"
+    musl-gcc $small -Wall -c "$here/support.c" -o "$stage$prefix/lib/support.o"
+
+    make -C luajit/src -j "$jobs" CC=musl-gcc HOST_CC=cc BUILDMODE=static TARGET_CFLAGS=-fno-pie libluajit.a luajit.o
+    (
+        cd luajit/src
+        cp lua.h lauxlib.h lualib.h luaconf.h luajit.h "$stage$prefix/include/luajit-2.1"
+        cp luajit.o "$stage$prefix/lib"
+        cp libluajit.a "$stage$prefix/lib/libluajit-5.1.a"
+        mkdir -p "$stage$prefix/share/jit"
+        cp jit/*.lua "$stage$prefix/share/jit"
+    )
+    cat >"$stage$prefix/lib/pkgconfig/luajit.pc" <<END
+Name: LuaJIT
+Description: Just-in-time compiler for Lua
+Version: 2.1.0
+Libs: -L$prefix/lib -lluajit-5.1 -lm
+Cflags: -I$prefix/include/luajit-2.1
+END
+    set -- -DCMAKE_C_COMPILER=musl-gcc -DCMAKE_C_FLAGS="$small" -DCMAKE_BUILD_TYPE=MinSizeRel
+    install_static_libuv "$@" -DCMAKE_POSITION_INDEPENDENT_CODE=OFF
+    install_static_cares "$@" -DCARES_STATIC_PIC=OFF
+
+    # The compiler of a glibc system does not say of musl that wchar_t is Unicode.
+    ar rcs "$work/libtermcap.a" "$stage$prefix/lib/support.o"
+    (
+        cd libedit
+        LIBBSD_CFLAGS=" " LIBBSD_LIBS=" " ./configure --host=x86_64-linux-musl --disable-shared --disable-examples \
+            --prefix="$prefix" CC="musl-gcc -I$here" LDFLAGS="-static -L$work" \
+            CFLAGS="$small -D__STDC_ISO_10646__=201706L"
+        set -- -C src ACLOCAL=: AUTOCONF=: AUTOMAKE=: AUTOHEADER=:
+        make "$@" -j "$jobs" libedit.la
+    )
+    cp libedit/src/.libs/libedit.a "$stage$prefix/lib"
+    cp libedit/src/histedit.h "$stage$prefix/include"
+    cat >"$stage$prefix/lib/pkgconfig/libedit.pc" <<END
+Name: libedit
+Description: Editing of lines
+Version: 3.1
+Libs: -L$prefix/lib -ledit
+Cflags: -I$prefix/include
+END
+    rm -rf "$stage$prefix/bin" "$stage$prefix/share/man"
+}
+
 case $target in *[!a-z0-9_-]*) fail "no such target: $target" ;; esac
 function=target_$(echo "$target" | tr - _)
 command -v "$function" >/dev/null || fail "no such target: $target"
@@ -139,6 +197,7 @@ recipe() {
     sed '/^target_.*() {/,/^}/d' "$root/platform/deps.sh"
     sed -n "/^$function() {/,/^}/p" "$root/platform/deps.sh"
     [ ! -e "$root/platform/$target.cmake" ] || cat "$root/platform/$target.cmake"
+    [ ! -d "$root/platform/${target%%-*}" ] || cat "$root/platform/${target%%-*}"/*
 }
 
 prefix=$cache/$target-$(recipe | key)
@@ -150,9 +209,14 @@ if [ ! -d "$prefix" ]; then
     trap 'exit 1' HUP INT TERM
     stage=$work/stage
     from=$(sources)
-    say "building LuaJIT, libuv and c-ares for $target"
-    cp -R "$from/luajit" "$from/libuv1" "$from/c-ares" "$work"
-    if ! (set -e; cd "$work"; "$function") >"$work/log" 2>&1; then
+    say "building $wanted for $target"
+    for name in $wanted; do cp -R "$from/$name" "$work"; done
+    # Not in an `if`, in which the shell would go on after a command that failed.
+    set +e
+    (set -e; cd "$work"; "$function") >"$work/log" 2>&1
+    status=$?
+    set -e
+    if [ $status -ne 0 ]; then
         tail -n 40 "$work/log" >&2
         fail "building them has failed"
     fi

@@ -31,6 +31,7 @@ missing_for_test() {
     has curl || echo curl
     has dig || echo bind9-dnsutils
     has haproxy || echo haproxy
+    has_lib libedit || echo libedit-dev # for the prompt
     [ -e /etc/services ] || echo netbase
 }
 
@@ -60,6 +61,11 @@ missing_for_sources() {
 missing_for_windows() {
     has x86_64-w64-mingw32-gcc || echo gcc-mingw-w64-x86-64
     has wine64 || [ -x /usr/lib/wine/wine64 ] || echo wine64
+}
+
+missing_for_musl() {
+    has musl-gcc || echo musl-tools
+    [ -e /usr/include/linux/sockios.h ] || echo linux-libc-dev
 }
 
 as_root() {

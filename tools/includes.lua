@@ -16,6 +16,7 @@ local floors = {
   dns = 'core',
   os = 'stream task',
   worker = 'task',
+  cli = '',
   plugins = 'plugin base', -- and of those the own folder alone
   module = 'base plugin sys core task stream net udp dns os worker',
 }
