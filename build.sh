@@ -10,6 +10,8 @@ usage() {
 ./build.sh asan [-j N] [NAME] the same tests under AddressSanitizer and UBSan
 ./build.sh cross TRIPLET [test [ARGS]]
                               build for another processor, such as arm-linux-gnueabihf, and run the tests there
+./build.sh musl [test [ARGS]] link all statically with musl, and run the tests so
+./build.sh static [test]      build/static/asio, the program in one file; run its tests
 ./build.sh bench [ARGS]       compare with other libraries (installs them); ARGS go to bench/run
 ./build.sh lint               check the style of the Lua and C files
 ./build.sh install [PREFIX]   install, below /usr/local if no prefix is given
@@ -101,6 +103,10 @@ case $command in
     cross)
         . ./platform/cross.sh
         cross "$@"
+        ;;
+    musl | static)
+        . ./platform/musl.sh
+        "$command" "$@"
         ;;
     bench)
         need build bench

@@ -55,7 +55,6 @@ if(ASIO_STANDALONE)
     set(no_symbols ${CMAKE_BINARY_DIR}/no_symbols.c)
     asio_standalone_symbols(no_symbols.c /dev/null)
     asio_standalone_symbols(symbols.c ${CMAKE_BINARY_DIR}/first/asio)
-    asio_standalone_symbols(all_symbols.c)
 
     get_target_property(program_sources asio_program SOURCES)
     add_executable(asio_first ${program_sources})
@@ -68,6 +67,10 @@ if(ASIO_STANDALONE)
     asio_standalone(asio_program ${CMAKE_BINARY_DIR}/symbols.c)
     add_dependencies(asio_program asio_first)
 
+    if(NOT ASIO_TESTS)
+        return()
+    endif()
+    asio_standalone_symbols(all_symbols.c)
     add_executable(asio_luajit ${ASIO_STANDALONE_LUAJIT})
     set_target_properties(asio_luajit PROPERTIES OUTPUT_NAME luajit LINKER_LANGUAGE C
         RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR})

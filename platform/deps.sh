@@ -161,7 +161,8 @@ Version: 2.1.0
 Libs: -L$prefix/lib -lluajit-5.1 -lm
 Cflags: -I$prefix/include/luajit-2.1
 END
-    set -- -DCMAKE_C_COMPILER=musl-gcc -DCMAKE_C_FLAGS="$small" -DCMAKE_BUILD_TYPE=MinSizeRel
+    set -- -DCMAKE_C_COMPILER=musl-gcc -DCMAKE_C_FLAGS="$small" -DCMAKE_EXE_LINKER_FLAGS=-no-pie \
+        -DCMAKE_BUILD_TYPE=MinSizeRel
     install_static_libuv "$@" -DCMAKE_POSITION_INDEPENDENT_CODE=OFF
     install_static_cares "$@" -DCARES_STATIC_PIC=OFF
 
@@ -170,7 +171,7 @@ END
     (
         cd libedit
         LIBBSD_CFLAGS=" " LIBBSD_LIBS=" " ./configure --host=x86_64-linux-musl --disable-shared --disable-examples \
-            --prefix="$prefix" CC="musl-gcc -I$here" LDFLAGS="-static -L$work" \
+            --prefix="$prefix" CC="musl-gcc -I$here" LDFLAGS="-static -no-pie -L$work" \
             CFLAGS="$small -D__STDC_ISO_10646__=201706L"
         set -- -C src ACLOCAL=: AUTOCONF=: AUTOMAKE=: AUTOHEADER=:
         make "$@" -j "$jobs" libedit.la

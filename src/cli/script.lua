@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- Runs a script as a light thread, and the loop. The script may call asio.run by itself, as scripts for luajit
--- do: only the main chunk can run the loop, so the light thread waits while the main chunk does it for it.
+-- Runs a script as a light thread, and the loop. The script may call asio.run by itself, as one for luajit
+-- does: only the main chunk can run the loop, so the light thread waits while the main chunk does it for it.
 
 local cli, chunk = ...
 local asio = require 'asio'
@@ -14,7 +14,7 @@ local stopped  -- the script has, and not only a run of its own
 
 local function pack(...) return { n = select('#', ...), ... } end
 
--- A failed call as { error = , message = }: the message has the traceback down to the script.
+-- A failed call as { error = , message = }; the message has the traceback down to the script.
 local function describe(err)
     local text = err
     local meta = type(err) ~= 'string' and getmetatable(err)

@@ -38,8 +38,8 @@ local function code(text, words)
   return asio('-e ' .. t.quote(text) .. ' ' .. (words or ''))
 end
 
-if not io.open(program) then
-  return { test_program = function() lu.skip('the program was not built: ' .. program) end }
+if os.execute(t.quote(program) .. ' -v >/dev/null 2>&1') ~= 0 then
+  return { test_program = function() lu.skip('no program that runs here: ' .. program) end }
 end
 
 -- Scripts -----------------------------------------------------------------------------------------
