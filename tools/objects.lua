@@ -81,8 +81,8 @@ end
 
 -- What has no tables for unwinding calls only its like, and what is known to raise nothing: no Lua.
 local raises_nothing = {
-  '^asio_rt_sending_', '^asio_rt_deadline$', '^asio_rt_scratch$', '^asio_uvstream_', '^asio_stream_teardown$',
-  '^asio_stream_init$', '^asio_stream_free$',
+  '^asio_poll_sending_', '^asio_rt_deadline$', '^asio_rt_scratch$', '^asio_uvstream_',
+  '^asio_stream_teardown$', '^asio_stream_init$', '^asio_stream_free$',
   '^asio_stream_received$', '^asio_stream_ended$', '^asio_stream_sent$' -- from libuv's callbacks
 }
 local function is_known(symbol)

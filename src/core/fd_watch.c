@@ -2,6 +2,8 @@
  * Watches of descriptors that belong to other code; see fd_watch.h. */
 #include "core/fd_watch.h"
 
+#include "core/poll.h"
+
 #include <string.h>
 
 struct asio_fd_watch {
@@ -27,10 +29,10 @@ static void fd_watch_want(struct asio_fd_watch *w, int events)
     bool writes = events & UV_WRITABLE, wrote = w->wanted & UV_WRITABLE;
     w->wanted = events;
     if (writes && !wrote) {
-        asio_rt_sending_begins(rt);
-        asio_rt_sending_began(rt);
+        asio_poll_sending_begins(rt);
+        asio_poll_sending_began(rt);
     } else if (wrote && !writes) {
-        asio_rt_sending_ends(rt);
+        asio_poll_sending_ends(rt);
     }
 }
 

@@ -22,6 +22,7 @@ struct asio_part {
 
 /* Slots for the state of a part, which the part sets and frees itself; see asio_rt_part. */
 enum asio_part_id {
+    ASIO_PART_GROUP,
     ASIO_PART_QUICK,
     ASIO_PART_RESOLVE,
     ASIO_PART_SPLICE,

@@ -137,13 +137,12 @@ struct asio_rt {
     /* Called before a light thread runs and when it has parked or ended; NULL: not. It may change itself. */
     void (*on_resume)(struct asio_rt *rt, struct asio_thread *t, bool begins);
 
-    bool buffer_mt_known;
     struct asio_scope *spare_scopes; /* see scope.c */
     unsigned spare_scopes_count;
     uint64_t last_scope;
-    unsigned groups_dropped; /* to be reported at the end of the turn */
-    int reports;             /* texts to be reported then, in the table of ASIO_REF_REPORTS */
-    int sigint_watchers;     /* open asio.signal('SIGINT') */
+    int reports;         /* texts to be reported at the end of the turn, in the table of ASIO_REF_REPORTS */
+    bool report_due;     /* a part has something to report then that needs no text before */
+    int sigint_watchers; /* open asio.signal('SIGINT') */
     struct asio_stats stats;
 };
 
@@ -258,24 +257,11 @@ static inline void asio_rt_external(struct asio_rt *rt, size_t bytes)
 /* A full collection, for what it may close; not against a script that stopped the collector. */
 void asio_rt_collect(struct asio_rt *rt);
 
-/* Around starting a transport write that goes on by itself, and when it is over: it keeps run
- * going, and while there are any, SIGPIPE is blocked when libuv runs. */
-void asio_rt_sending_begins(struct asio_rt *rt);
-void asio_rt_sending_began(struct asio_rt *rt);
-void asio_rt_sending_ends(struct asio_rt *rt);
-
 /* Waiting for events is over, if it was not before. */
 static inline void asio_rt_woken(struct asio_rt *rt)
 {
     if (rt->wait_began && !rt->woken_at)
         rt->woken_at = uv_hrtime();
 }
-
-/* Runs libuv once: until something happens (wait) or only for what is there. */
-void asio_rt_poll(struct asio_rt *rt, bool wait);
-
-/* Around every stretch in which the loop runs. */
-void asio_rt_enter(struct asio_rt *rt);
-void asio_rt_leave(struct asio_rt *rt);
 
 #endif

@@ -98,7 +98,7 @@ static inline bool asio_sched_has_ready(const struct asio_rt *rt)
 /* Something is to be told at the end of the turn. */
 static inline bool asio_sched_has_reports(const struct asio_rt *rt)
 {
-    return rt->failed || rt->reports > 0 || rt->groups_dropped > 0;
+    return rt->failed || rt->reports > 0 || rt->report_due;
 }
 
 /* Something can still happen. */

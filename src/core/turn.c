@@ -5,6 +5,7 @@
 #include "core/turn.h"
 
 #include "base/error.h"
+#include "core/poll.h"
 
 /* Puts one list behind another. */
 static void list_join(struct asio_thread_list *list, struct asio_thread_list *added)
@@ -74,7 +75,7 @@ static void turn(struct asio_rt *rt, bool wait)
     run_ready(rt);
     asio_rt_flush(rt);
     if (!rt->stop)
-        asio_rt_poll(rt,
+        asio_poll(rt,
             wait && !rt->attention && !asio_sched_has_reports(rt) && !asio_sched_has_ready(rt) &&
                 rt->alive > 0);
     if (asio_sched_has_reports(rt))
@@ -87,13 +88,13 @@ void asio_turn_loop(struct asio_rt *rt, bool wait, bool (*over)(const void *arg)
 {
     asio_rt_notice_process(rt);
     asio_rt_flush(rt);
-    asio_rt_enter(rt);
+    asio_poll_enter(rt);
     rt->turn_began = uv_hrtime();
     if (!over)
         turn(rt, wait);
     while (over && !over(arg) && !rt->stop && !rt->interrupted && asio_sched_alive(rt))
         turn(rt, wait);
-    asio_rt_leave(rt);
+    asio_poll_leave(rt);
 }
 
 void asio_turn_raise_interrupted(lua_State *L, struct asio_rt *rt)

@@ -162,9 +162,12 @@ static int l_read_until(lua_State *L)
 
 enum { NESTING_MAX = 50 };
 
-/* Keeps the metatable of LuaJIT's string.buffer, once a script has loaded that. */
-static bool learn_buffer_metatable(lua_State *L, struct asio_rt *rt)
+/* Pushes the metatable of LuaJIT's string.buffer, kept once a script has loaded that. */
+static bool push_buffer_metatable(lua_State *L, struct asio_rt *rt)
 {
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_BUFFER_MT]);
+    if (lua_istable(L, -1))
+        return true;
     lua_getfield(L, LUA_REGISTRYINDEX, "_LOADED");
     lua_getfield(L, -1, "string.buffer");
     if (!lua_istable(L, -1))
@@ -173,8 +176,8 @@ static bool learn_buffer_metatable(lua_State *L, struct asio_rt *rt)
     lua_call(L, 0, 1);
     if (!lua_getmetatable(L, -1))
         return false;
+    lua_pushvalue(L, -1);
     lua_rawseti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_BUFFER_MT]);
-    rt->buffer_mt_known = true;
     return true;
 }
 
@@ -185,11 +188,9 @@ static bool is_string_buffer(lua_State *L, int index)
     bool same = false;
     if (lua_type(L, index) != LUA_TUSERDATA)
         return false;
-    luaL_checkstack(L, 6, "tables nested too deep");
-    if (lua_getmetatable(L, index) && (rt->buffer_mt_known || learn_buffer_metatable(L, rt))) {
-        lua_rawgeti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_BUFFER_MT]);
+    luaL_checkstack(L, 8, "tables nested too deep");
+    if (lua_getmetatable(L, index) && push_buffer_metatable(L, rt))
         same = lua_rawequal(L, -1, top + 1);
-    }
     lua_settop(L, top);
     return same;
 }

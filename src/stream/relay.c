@@ -12,6 +12,7 @@
  * Nothing is decided in the callbacks: each does what it can, and `settle` looks what has become of it. */
 #include "core/bind.h"
 #include "core/park.h"
+#include "core/poll.h"
 #include "core/options.h"
 #include "stream/conn.h"
 #include "stream/lifecycle.h"
@@ -81,9 +82,9 @@ static void set_manner(struct way *w, bool spliced)
         return;
     w->tap.bare = spliced;
     if (spliced)
-        asio_rt_sending_begins(w->relay->rt);
+        asio_poll_sending_begins(w->relay->rt);
     else
-        asio_rt_sending_ends(w->relay->rt);
+        asio_poll_sending_ends(w->relay->rt);
 }
 
 static void give_pipe(struct way *w)

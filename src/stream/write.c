@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "core/park.h"
+#include "core/poll.h"
 
 #include <assert.h>
 
@@ -70,11 +71,11 @@ static void stream_write_hand_over(struct asio_stream *s)
     uv_buf_t bufs[UV_WRITE_BUFS];
     size_t bytes;
     unsigned count = asio_outbuf_gather(&s->out, bufs, UV_WRITE_BUFS, &bytes);
-    asio_rt_sending_begins(s->rt);
+    asio_poll_sending_begins(s->rt);
     int status = s->transport->write(s, bufs, count, bytes);
-    asio_rt_sending_began(s->rt);
+    asio_poll_sending_began(s->rt);
     if (status < 0) {
-        asio_rt_sending_ends(s->rt);
+        asio_poll_sending_ends(s->rt);
         asio_stream_write_fail(s, status);
         return;
     }
@@ -132,7 +133,7 @@ void asio_stream_sent(struct asio_stream *s, size_t bytes, int status)
 {
     assert(s->sending && bytes <= s->out.length);
     s->sending = s->out.lent = false;
-    asio_rt_sending_ends(s->rt);
+    asio_poll_sending_ends(s->rt);
     if (status < 0) {
         asio_stream_write_fail(s, status);
         return;

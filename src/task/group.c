@@ -12,6 +12,7 @@
 #include "core/park.h"
 #include "base/error.h"
 #include "core/scope.h"
+#include "task/group.h"
 #include "task/thread.h"
 #include "task/timeout.h"
 
@@ -310,6 +311,28 @@ static int l_group_enter(lua_State *L)
 
 /* ---- the rest ----------------------------------------------------------------------------- */
 
+static void drop_loudly(struct asio_rt *rt)
+{
+    ++*(int *)asio_rt_part(rt, ASIO_PART_GROUP);
+    rt->report_due = true;
+}
+
+int asio_group_take_dropped(struct asio_rt *rt)
+{
+    int *dropped = asio_rt_part(rt, ASIO_PART_GROUP), n = dropped ? *dropped : 0;
+    if (dropped)
+        *dropped = 0;
+    return n;
+}
+
+/* Its slot is given back with the reports. It is told of unless the script has joined it since. */
+static void group_give_back(struct asio_thread *failed)
+{
+    bool joined = failed->joined;
+    asio_sched_report(failed);
+    failed->joined = joined;
+}
+
 /* No wait will come for what is left: it is cancelled, and what goes wrong in it is reported. */
 static int l_group_gc(lua_State *L)
 {
@@ -321,10 +344,10 @@ static int l_group_gc(lua_State *L)
     if (g->scope)
         g->scope->holder = NULL;
     if (g->failed && !rt->closed)
-        asio_sched_report(g->failed);
+        group_give_back(g->failed);
     g->failed = NULL;
     if (g->count > 0 && !rt->closed)
-        rt->groups_dropped++;
+        drop_loudly(rt);
     g->cancelled = true; /* with what is being started: a script has called this by hand */
     for (struct child *c = g->children, *following; c; c = following) {
         following = c->next;
@@ -357,16 +380,30 @@ static int l_group(lua_State *L)
     return 1;
 }
 
+/* The part's state is the number of groups that were dropped in this turn. */
 static void group_part_open(lua_State *L, struct asio_rt *rt)
 {
+    int *dropped = asio_rt_part(rt, ASIO_PART_GROUP);
     static const luaL_Reg core[] = { { "new_group", l_group }, { "group_wait", l_group_wait },
         { "group_end", l_end }, { "group_enter", l_group_enter }, { NULL, NULL } };
     static const luaL_Reg methods[] = { { "spawn", l_group_spawn }, { "cancel", l_group_cancel },
         { NULL, NULL } };
     static const luaL_Reg meta[] = { { "__gc", l_group_gc }, { "__tostring", l_group_tostring },
         { NULL, NULL } };
+    if (!dropped)
+        dropped = asio_mem.malloc(sizeof *dropped);
+    if (!dropped)
+        asio_error_no_memory(L);
+    *dropped = 0;
+    asio_rt_part_set(rt, ASIO_PART_GROUP, dropped);
     asio_bind_functions(L, rt, "core", core);
     asio_bind_class(L, rt, "group", methods, meta, rt->refs[ASIO_REF_GROUP_MT]);
 }
 
-const struct asio_part asio_part_group = { "group", group_part_open, NULL };
+static void group_part_close(struct asio_rt *rt)
+{
+    asio_mem.free(asio_rt_part(rt, ASIO_PART_GROUP));
+    asio_rt_part_set(rt, ASIO_PART_GROUP, NULL);
+}
+
+const struct asio_part asio_part_group = { "group", group_part_open, group_part_close };

@@ -4,6 +4,7 @@
  * standard error. */
 #include "core/bind.h"
 #include "base/error.h"
+#include "task/group.h"
 #include "task/thread.h"
 #include "task/traceback.h"
 
@@ -98,12 +99,12 @@ static const char report_doing[] = "reporting an error";
 
 static void report_texts(struct asio_rt *rt)
 {
-    int groups = (int)rt->groups_dropped;
+    int groups = asio_group_take_dropped(rt);
     for (int i = 1; i <= rt->reports; i++)
         asio_rt_protect(rt, report_text, &i, report_doing);
     rt->reports = 0;
-    rt->groups_dropped = 0;
-    if (groups > 0)
+    rt->report_due = false;
+    if (groups > 0 && !rt->closed) /* else the end itself has dropped them */
         asio_rt_protect(rt, report_groups, &groups, report_doing);
 }
 

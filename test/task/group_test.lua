@@ -65,6 +65,24 @@ function T.test_a_failure_in_a_group_that_is_dropped_later_is_not_silent()
   end
 end
 
+-- The group that is dropped told of it, although a join had.
+function T.test_a_failure_that_was_joined_is_not_told_of_when_the_group_is_dropped()
+  local order = { 'joined before it fails', 'joined afterwards' }
+  for i, when in ipairs(order) do
+    local child = asio.group():spawn(function()
+      asio.sleep(0.005)
+      error 'joined once'
+    end)
+    if i == 2 then asio.sleep(0.02) end
+    local joined, err = child:join()
+    lu.assertEquals({ joined, err:match 'joined once' }, { false, 'joined once' }, when)
+    t.next_turn()
+    t.collect()
+    t.next_turn()
+    lu.assertEquals(t.stderr(), '', when)
+  end
+end
+
 -- It was told only at what it waited for after its start.
 function T.test_what_is_spawned_while_cancelling_is_told_at_its_first_wait()
   local g, steps = asio.group(), {}
