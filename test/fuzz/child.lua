@@ -115,6 +115,7 @@ local ACTORS = 24
 
 local function crowd(target)
   local i = 0
+  w.driver = asio.current()
   while w.ops < target do
     i = i % ACTORS + 1
     local status = actors[i] and actors[i]:status()

@@ -12,6 +12,7 @@ local M = {
   faults = {},      -- what went wrong; the seed fails
   switches = {},    -- what this seed does, by word; see modes.lua
   level = 0,        -- operations inside operations
+  driver = nil,     -- the light thread that starts the others: no operation may touch it
 }
 
 -- Chance ------------------------------------------------------------------------------------------
@@ -133,7 +134,8 @@ local ends = {
 --- Puts an object in its pool; nil when it is none of ours. The newest takes a random place.
 function M.keep(object)
   local class = M.class(object)
-  if not class then return nil end
+  -- A finalizer that runs on the driver finds it by asio.current. Cancelled, it would not wait any more.
+  if not class or object == M.driver then return nil end
   local pool = pools[class]
   if #pool < LIMIT then
     pool[#pool + 1] = object
