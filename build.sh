@@ -10,6 +10,8 @@ usage() {
 ./build.sh asan [-j N] [NAME] the same tests under AddressSanitizer and UBSan
 ./build.sh cross TRIPLET [test [ARGS]]
                               build for another processor, such as arm-linux-gnueabihf, and run the tests there
+./build.sh windows [test [ARGS]]
+                              build for Windows with mingw-w64, and run the tests with Wine
 ./build.sh musl [test [ARGS]] link all statically with musl, and run the tests so
 ./build.sh static [test]      build/static/asio, the program in one file; run its tests
 ./build.sh bench [ARGS]       compare with other libraries (installs them); ARGS go to bench/run
@@ -103,6 +105,10 @@ case $command in
     cross)
         . ./platform/cross.sh
         cross "$@"
+        ;;
+    windows)
+        . ./platform/windows.sh
+        windows "$@"
         ;;
     musl | static)
         . ./platform/musl.sh

@@ -2,8 +2,7 @@
 # Builds LuaJIT, libuv and c-ares for another system, from Debian's source packages, and prints where they are:
 #     platform/deps.sh TARGET
 # TARGET is one of the functions target_* below. What is built is kept outside the checkout, in
-# ${ASIO_CACHE:-${XDG_CACHE_HOME:-~/.cache}/lua-asio}/TARGET-KEY. KEY stands for the versions, this script, and
-# platform/TARGET.cmake.
+# ${ASIO_CACHE:-${XDG_CACHE_HOME:-~/.cache}/lua-asio}/TARGET-KEY. KEY stands for the versions and for this script.
 set -eu
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
@@ -113,6 +112,7 @@ install_static_cares() {
     cmake_install c-ares -DCARES_STATIC=ON -DCARES_SHARED=OFF -DCARES_STATIC_PIC=ON -DCARES_BUILD_TOOLS=OFF "$@"
 }
 
+# Without c-ares: names are looked up by getaddrinfo.
 target_windows() {
     set -- -DCMAKE_TOOLCHAIN_FILE="$root/platform/windows.cmake"
     make_luajit CROSS=x86_64-w64-mingw32- TARGET_SYS=Windows HOST_CC=cc
@@ -133,7 +133,6 @@ Libs: $prefix/bin/lua51.dll
 Cflags: -I$prefix/include/luajit-2.1
 END
     install_static_libuv "$@"
-    install_static_cares "$@"
 }
 
 # Static libraries alone, as small as they can be; libedit, and the main file of the program luajit as well.
@@ -197,7 +196,6 @@ recipe() {
     echo "$versions"
     sed '/^target_.*() {/,/^}/d' "$root/platform/deps.sh"
     sed -n "/^$function() {/,/^}/p" "$root/platform/deps.sh"
-    [ ! -e "$root/platform/$target.cmake" ] || cat "$root/platform/$target.cmake"
     [ ! -d "$root/platform/${target%%-*}" ] || cat "$root/platform/${target%%-*}"/*
 }
 

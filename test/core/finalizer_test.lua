@@ -47,25 +47,23 @@ end
 -- them is cancelled meanwhile.
 function T.test_one_who_waits_for_a_descriptor_is_cancelled_while_another_is_served()
   t.child(function()
-    local asio, ffi = require 'asio', require 'ffi'
-    require 'raw'
+    local asio = require 'asio'
     collectgarbage('setpause', 0)
     collectgarbage('setstepmul', 10000)
-    local ends, byte = ffi.new 'int[2]', ffi.new 'char[1]'
-    assert(ffi.C.pipe(ends) == 0)
+    local near, far = require('raw').pair()
     for i = 1, 2000 do
       local thread
       asio.spawn(function()
         asio.yield()
-        thread = asio.spawn(asio.wait_fd, ends[0], 'r')
+        thread = asio.spawn(asio.wait_fd, near.fd, 'r')
         local garbage
         for _ = 1, i % 23 do garbage = {} end
         local dying = newproxy(true)
         getmetatable(dying).__gc = function() return garbage and thread:cancel() end
-        ffi.C.write(ends[1], byte, 1)
+        far:send 'x'
       end)
-      assert(asio.wait_fd(ends[0], 'r'))
-      ffi.C.read(ends[0], byte, 1)
+      assert(asio.wait_fd(near.fd, 'r'))
+      near:recv(1)
       thread:join()
     end
   end, { seconds = 60 })
@@ -245,7 +243,7 @@ function T.test_what_waits_not_works_in_a_finalizer()
     assert(asio.coroutine.wrap(function() return 'coroutine' end)() == 'coroutine')
     assert(#asio.threads() > 0 and asio.stats().threads > 0)
     asio.after(60, print):stop()
-    asio.signal('SIGUSR1'):close()
+    asio.signal('SIGINT'):close()
     local e = asio.event()
     e:set()
     assert(asio.select { e } == 1)
@@ -267,7 +265,7 @@ function T.test_what_waits_is_refused_in_a_finalizer()
     nested = function() asio.coroutine.wrap(asio.sleep)(0.001) end,
     group = function() asio.group(function(g) g:spawn(asio.sleep, 0.001) end) end,
     wait_fd = function() asio.wait_fd(0, 'r') end,
-    signal = function() asio.signal('SIGUSR1'):wait() end,
+    signal = function() asio.signal('SIGINT'):wait() end,
     accept = function() asio.server('127.0.0.1', 0):accept() end,
     run = function() asio.run() end,
   } do
@@ -297,14 +295,12 @@ end
 -- Light threads and the main chunk do things to a few shared objects, and finalizers do, too, whenever
 -- the collector comes, which it does all the time and a little at a time.
 local function frenzy(seed, main)
-  local asio, ffi = require 'asio', require 'ffi'
-  require 'raw'
+  local asio, raw = require 'asio', require 'raw'
   math.randomseed(tonumber(seed))
   local random = math.random
   local ch, narrow, e, s, m = asio.channel(3), asio.channel(), asio.event(), asio.semaphore(1), asio.mutex()
-  local ends, byte = ffi.new 'int[2]', ffi.new 'char[1]'
-  assert(ffi.C.pipe(ends) == 0)
-  local signal, threads, group = assert(asio.signal 'SIGUSR1'), {}, asio.group()
+  local near, far = raw.pair()
+  local signal, threads, group = assert(asio.signal(raw.signal_name)), {}, asio.group()
   asio.on_error(function() end)
   collectgarbage('setpause', random(50, 120))
   collectgarbage('setstepmul', random(100, 400))
@@ -319,7 +315,7 @@ local function frenzy(seed, main)
     function() s:release() end,
     function() s:acquire(0) end,
     function() if random(30) == 1 then narrow:close() narrow = asio.channel() end end,
-    function() ffi.C.write(ends[1], byte, 1) end,
+    function() far:send 'x' end,
     function() some_thread():cancel() end,
     function() if m:lock(0) and random(2) == 1 then m:unlock() end end,
     function() group:spawn(asio.sleep, 0.001) end,
@@ -333,7 +329,7 @@ local function frenzy(seed, main)
     function() asio.after(0.001, function() e:set() end) end,
     function() asio.threads() end,
     function() some_thread():status() end,
-    function() if random(10) == 1 then signal:close() signal = asio.signal 'SIGUSR1' end end,
+    function() if random(10) == 1 then signal:close() signal = asio.signal(raw.signal_name) end end,
     function() if random(20) == 1 then collectgarbage() end end,
   }
   local slow = {
@@ -346,9 +342,8 @@ local function frenzy(seed, main)
     function() e:wait(0.001) end,
     function() s:acquire(0.001) end,
     function() m:lock(0.001) if random(3) > 1 then pcall(m.unlock, m) end end,
-    function() if ffi.C.write(ends[1], byte, 1) == 1 and asio.wait_fd(ends[0], 'r', 0.001) then
-      ffi.C.read(ends[0], byte, 1) end end,
-    function() asio.wait_fd(ends[0], random(2) == 1 and 'r' or 'rw', 0.0005) end,
+    function() if far:send 'x' == 1 and asio.wait_fd(near.fd, 'r', 0.001) then near:recv(1) end end,
+    function() asio.wait_fd(near.fd, random(2) == 1 and 'r' or 'rw', 0.0005) end,
     function() signal:wait(0.0005) end,
     function() some_thread():join(0.0005) end,
     function() asio.timeout(0.001, group.wait, group) group = asio.group() end,

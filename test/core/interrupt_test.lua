@@ -6,11 +6,9 @@
 
 local lu = require 'luaunit'
 local asio = require 'asio'
-local ffi = require 'ffi'
 local raw = require 'raw'
 local t = require 'support'
 
-local C = ffi.C
 local T = {}
 
 -- thread:cancel ---------------------------------------------------------------------------------
@@ -119,11 +117,6 @@ end
 
 -- Parked ----------------------------------------------------------------------------------------
 
-local function blocked_pipe()
-  local ends = ffi.new 'int[2]'
-  assert(C.pipe(ends) == 0)
-  return ends[0], ends[1]
-end
 
 -- Each is begun by wait(); finish() sees to it that who left has left all as it was.
 local parked = {}
@@ -261,12 +254,12 @@ function parked.group()
 end
 
 function parked.wait_fd()
-  local r, w = blocked_pipe()
+  local near, far = raw.pair()
   return {
-    wait = function() return asio.wait_fd(r, 'r') end,
+    wait = function() return asio.wait_fd(near.fd, 'r') end,
     finish = function()
-      raw.close(r)
-      raw.close(w)
+      near:close()
+      far:close()
     end,
   }
 end
@@ -415,7 +408,7 @@ end
 function T.test_what_never_raises()
   local a, b = t.pair()
   local server = assert(asio.server('127.0.0.1', 0, function() end))
-  local signal = assert(asio.signal 'SIGUSR2')
+  local signal = assert(asio.signal(raw.signal_name))
   local handed
   local thread = asio.spawn(function()
     local e, s, m, ch = asio.event(), asio.semaphore(1), asio.mutex(), asio.channel(1)
@@ -519,19 +512,19 @@ function T.test_a_completed_wait_wins_over_a_deadline_that_has_passed()
 end
 
 function T.test_of_two_waiters_one_cancels_the_other_that_is_served_already()
-  local r, w = blocked_pipe()
+  local near, far = raw.pair()
   local second
   local first = asio.spawn(function()
-    local ready = asio.wait_fd(r, 'r')
+    local ready = asio.wait_fd(near.fd, 'r')
     second:cancel()
     return ready
   end)
-  second = asio.spawn(function() return (asio.wait_fd(r, 'r')) end)
-  C.write(w, 'x', 1)
+  second = asio.spawn(function() return (asio.wait_fd(near.fd, 'r')) end)
+  far:send 'x'
   lu.assertEquals({ first:join(5) }, { true, 'r' })
   lu.assertEquals({ second:join(5) }, { true, 'r' })
-  raw.close(r)
-  raw.close(w)
+  near:close()
+  far:close()
 end
 
 -- Being cancelled is no error -------------------------------------------------------------------

@@ -15,6 +15,7 @@ local M = {}
 
 --- Runs fn in a fork, which then ends; with `close` it closes its Lua state. fn has to succeed.
 function M.fork(fn, close)
+  require('can').need 'fork'
   io.stdout:flush()
   local pid = ffi.C.fork()
   if pid == 0 then
@@ -44,6 +45,7 @@ World.__index = World
 
 --- Connections, servers and a datagram socket; to be made and checked by a light thread.
 function M.world()
+  require('can').need 'fork'
   local self = setmetatable({}, World)
   self.path = os.tmpname()
   os.remove(self.path)

@@ -4,6 +4,10 @@
 -- SPDX-License-Identifier: MIT
 
 local ffi = require 'ffi'
+if ffi.os == 'Windows' then
+  local function missing() require('can').need 'fork' end
+  return setmetatable({ linux = false }, { __index = function() return missing end })
+end
 local raw = require 'raw'
 local t = require 'support'
 local C = ffi.C

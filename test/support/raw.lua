@@ -6,6 +6,7 @@
 -- SPDX-License-Identifier: MIT
 
 local ffi = require 'ffi'
+if ffi.os == 'Windows' then return require 'raw_windows' end
 local C = ffi.C
 
 ffi.cdef [[
@@ -55,6 +56,8 @@ int setns(int, int);
 local M = { linux = ffi.os == 'Linux' }
 
 M.SIGINT, M.SIGUSR2, M.SIGPIPE = 2, 12, 13
+--- A signal that ends a process, unless it is watched: its number and its name.
+M.signal, M.signal_name = M.SIGUSR2, 'SIGUSR2'
 
 -- Linux, every architecture that LuaJIT runs on except MIPS, which nobody tests on.
 local AF_UNIX, AF_INET, SOCK_STREAM, SOCK_DGRAM = 1, 2, 1, 2

@@ -5,6 +5,10 @@
 -- SPDX-License-Identifier: MIT
 
 local ffi = require 'ffi'
+if ffi.os == 'Windows' then
+  local function missing() require('can').need 'unix_sockets' end
+  return setmetatable({ linux = false }, { __index = function() return missing end })
+end
 local raw = require 'raw' -- declares most of libc
 local C = ffi.C
 

@@ -556,12 +556,12 @@ operation('signal', {
   ends = set('done', 'closed'),
   limited = true,
   prepare = function()
-    local signal = assert(asio.signal 'SIGUSR2')
+    local signal = assert(asio.signal(raw.signal_name))
     local limit
     return {
       wait = function() return signal:wait(limit) end,
       -- Everybody who watches gets it.
-      done = function() raw.kill(raw.SIGUSR2) end,
+      done = function() raw.kill(raw.signal) end,
       closed = function() signal:close() end,
       limit = function(seconds) limit = seconds end,
       agree = function(ended) agreed(ended or signal:wait(5)) end,

@@ -1,0 +1,165 @@
+-- Starting processes on Windows: with the streams of a child as files or pipes, variables for it, and a
+-- time limit.
+-- For support.lua and programs.lua, where other systems have a shell.
+--
+-- SPDX-License-Identifier: MIT
+
+local ffi = require 'ffi'
+local C = ffi.C
+
+ffi.cdef [[
+struct asio_start_info {
+  unsigned long size; char *reserved, *desktop, *title;
+  unsigned long x, y, width, height, columns, rows, fill, flags;
+  uint16_t show, reserved_size; void *reserved_bytes; void *streams[3];
+};
+struct asio_start_process { void *process, *thread; unsigned long pid, tid; };
+struct asio_start_security { unsigned long size; void *descriptor; int inherit; };
+int CreateProcessA(const char *, char *, void *, void *, int, unsigned long, void *, const char *,
+  struct asio_start_info *, struct asio_start_process *);
+void *CreateFileA(const char *, unsigned long, unsigned long, struct asio_start_security *, unsigned long,
+  unsigned long, void *);
+int CreatePipe(void **, void **, struct asio_start_security *, unsigned long);
+int ReadFile(void *, void *, unsigned long, unsigned long *, void *);
+int CloseHandle(void *);
+int SetEnvironmentVariableA(const char *, const char *);
+unsigned long GetEnvironmentVariableA(const char *, char *, unsigned long);
+unsigned long GetModuleFileNameA(void *, char *, unsigned long);
+unsigned long WaitForSingleObject(void *, unsigned long);
+int GetExitCodeProcess(void *, unsigned long *);
+unsigned long GetLastError(void);
+]]
+
+local M = {}
+
+local GENERIC_READ, GENERIC_WRITE = 0x80000000, 0x40000000
+local NEW_GROUP = 0x200
+
+-- As the C runtime of the child takes a command line apart.
+local function quote(word)
+  word = tostring(word)
+  if word ~= '' and not word:find '[%s"]' then return word end
+  return '"' .. word:gsub('(\\*)"', '%1%1\\"'):gsub('(\\+)$', '%1%1') .. '"'
+end
+
+--- The file of the interpreter that runs this.
+function M.interpreter()
+  local path = ffi.new 'char[1000]'
+  C.GetModuleFileNameA(nil, path, 1000)
+  return ffi.string(path)
+end
+
+local inherited = ffi.new('struct asio_start_security', { size = 24, inherit = 1 })
+
+local function open(path, write)
+  local handle = C.CreateFileA(path, write and GENERIC_WRITE or GENERIC_READ, 3, inherited,
+    write and 2 or 3, 0x80, nil)
+  assert(ffi.cast('intptr_t', handle) ~= -1, path)
+  return handle
+end
+
+-- Assignments as for a shell: A=1 B='two words' C="$A".
+local function assignments(text)
+  local list = {}
+  for name, value in (text or ''):gmatch '([%w_]+)=(%S*)' do
+    list[#list + 1] = { name, (value:gsub('[\'"]', '')) }
+  end
+  return list
+end
+
+-- Sets the variables for as long as fn runs.
+local function with_variables(list, fn)
+  local before, buffer = {}, ffi.new 'char[32000]'
+  for i, pair in ipairs(list) do
+    before[i] = C.GetEnvironmentVariableA(pair[1], buffer, 32000) > 0 and ffi.string(buffer) or nil
+    C.SetEnvironmentVariableA(pair[1], pair[2])
+  end
+  local result = fn()
+  for i = #list, 1, -1 do C.SetEnvironmentVariableA(list[i][1], before[i]) end
+  return result
+end
+
+local process = {}
+process.__index = process
+
+--- Starts words[1] with the arguments behind it. Options: env, assignments; out, err: paths of files; without
+--- `out` its standard output and error are a pipe, from which line() and all() read.
+function M.start(words, options)
+  local line = {}
+  for i, word in ipairs(words) do line[i] = quote(word) end
+  line = table.concat(line, ' ')
+  local command = ffi.new('char[?]', #line + 1, line)
+  local self = setmetatable({ text = '' }, process)
+  local info, made = ffi.new 'struct asio_start_info', ffi.new 'struct asio_start_process'
+  local streams = { open('NUL', false) }
+  if options.out then
+    streams[2], streams[3] = open(options.out, true), open(options.err, true)
+  else
+    local from, to = ffi.new 'void *[1]', ffi.new 'void *[1]'
+    assert(C.CreatePipe(from, to, inherited, 65536) ~= 0, 'CreatePipe')
+    C.SetHandleInformation(from[0], 1, 0)
+    self.from, streams[2], streams[3] = from[0], to[0], to[0]
+  end
+  info.size, info.flags = ffi.sizeof(info), 0x100 -- the streams are given
+  for i = 0, 2 do info.streams[i] = streams[i + 1] end
+  local ok = with_variables(assignments(options.env), function()
+    return C.CreateProcessA(nil, command, nil, nil, 1, NEW_GROUP, nil, nil, info, made)
+  end)
+  local code = C.GetLastError()
+  for i = 1, streams[3] == streams[2] and 2 or 3 do C.CloseHandle(streams[i]) end
+  assert(ok ~= 0, ('CreateProcess: error %d: %s'):format(tonumber(code), line))
+  C.CloseHandle(made.thread)
+  self.process, self.pid = made.process, tonumber(made.pid)
+  return self
+end
+
+--- Its exit code; nil: it runs after so many seconds.
+function process:wait(seconds)
+  if self.code then return self.code end
+  if C.WaitForSingleObject(self.process, seconds * 1000) ~= 0 then return nil end
+  local code = ffi.new 'unsigned long[1]'
+  C.GetExitCodeProcess(self.process, code)
+  C.CloseHandle(self.process)
+  self.code = tonumber(code[0])
+  return self.code
+end
+
+function process:kill()
+  if not self.code then C.TerminateProcess(self.process, 137) end
+end
+
+-- More of what it has printed; false: that was all.
+local function read_more(self)
+  local buffer, n = ffi.new 'char[4096]', ffi.new 'unsigned long[1]'
+  if C.ReadFile(self.from, buffer, 4096, n, nil) == 0 or n[0] == 0 then return false end
+  self.text = self.text .. ffi.string(buffer, n[0]):gsub('\r\n', '\n')
+  return true
+end
+
+--- The next line of its output; waits for it.
+function process:line()
+  while not self.text:find('\n', 1, true) and read_more(self) do end -- luacheck: ignore 542
+  local line, rest = self.text:match '^([^\n]*)\n?(.*)$'
+  if line == '' and rest == '' and self.text == '' then return nil end
+  self.text = rest
+  return line
+end
+
+--- What else it prints until its end.
+function process:all()
+  while read_more(self) do end -- luacheck: ignore 542
+  C.CloseHandle(self.from)
+  return self.text
+end
+
+--- Runs words[1] with the arguments behind it, for at most so many seconds (then 124); returns its exit code.
+function M.run(words, options)
+  local self = M.start(words, options)
+  local code = self:wait(options.seconds)
+  if code then return code end
+  self:kill()
+  self:wait(5)
+  return 124
+end
+
+return M
