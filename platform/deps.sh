@@ -137,7 +137,7 @@ END
 
 # Static libraries alone, as small as they can be; libedit, and the main file of the program luajit as well.
 target_musl_x86_64() {
-    small='-Os -fno-pie -ffunction-sections -fdata-sections'
+    small='-Os -fno-pie -no-pie -ffunction-sections -fdata-sections'
     here=$root/platform/musl
     mkdir -p "$stage$prefix/include/luajit-2.1" "$stage$prefix/lib/pkgconfig"
     ln -s /usr/include/linux /usr/include/asm-generic "$stage$prefix/include" # the kernel's headers
@@ -160,8 +160,7 @@ Version: 2.1.0
 Libs: -L$prefix/lib -lluajit-5.1 -lm
 Cflags: -I$prefix/include/luajit-2.1
 END
-    set -- -DCMAKE_C_COMPILER=musl-gcc -DCMAKE_C_FLAGS="$small" -DCMAKE_EXE_LINKER_FLAGS=-no-pie \
-        -DCMAKE_BUILD_TYPE=MinSizeRel
+    set -- -DCMAKE_C_COMPILER=musl-gcc -DCMAKE_C_FLAGS="$small" -DCMAKE_BUILD_TYPE=MinSizeRel
     install_static_libuv "$@" -DCMAKE_POSITION_INDEPENDENT_CODE=OFF
     install_static_cares "$@" -DCARES_STATIC_PIC=OFF
 

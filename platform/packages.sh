@@ -49,6 +49,7 @@ missing_for_bench() {
 
 missing_for_lint() {
     has luacheck || echo lua-check
+    has make || echo make
 }
 
 missing_for_sources() {

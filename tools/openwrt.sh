@@ -1,0 +1,67 @@
+#!/bin/sh
+# Checks packaging/openwrt/Makefile without OpenWrt: that make understands it, that the package builds with its
+# settings, loads, and is as small as a device wants it. The files of OpenWrt's build system that it includes are
+# replaced by small ones, which do with its variables what the real ones do. All in build/openwrt.
+set -eu
+cd "$(dirname -- "$0")/.."
+root=$PWD
+top=$root/build/openwrt
+LIMIT=204800 # bytes of asio.so, stripped
+
+mkdir -p "$top/include"
+cat >"$top/rules.mk" <<'END'
+INCLUDE_DIR:=$(TOPDIR)/include
+BUILD_DIR:=$(TOPDIR)/build_dir
+PKG_INSTALL_DIR=$(PKG_BUILD_DIR)/ipkg-install
+CP:=cp -fpR
+INSTALL_DIR:=install -d -m0755
+INSTALL_BIN:=install -m0755
+TARGET_CC:=cc
+TARGET_CFLAGS:=-Os -pipe
+TARGET_LDFLAGS:=
+END
+cat >"$top/include/package.mk" <<'END'
+define BuildPackage
+$(foreach field,SECTION CATEGORY TITLE DEPENDS,$(eval $(field):=))
+$(eval $(Package/$(1)))
+$(foreach field,SECTION CATEGORY TITLE DEPENDS,$(if $($(field)),,$(error Package/$(1) has no $(field))))
+$(if $(PKG_VERSION),,$(error no PKG_VERSION))
+$(if $(Package/$(1)/description),,$(error no description))
+
+all:
+	@echo "depends: $(DEPENDS)"
+	$(Build/Prepare)
+	$(Build/Configure/Default)
+	$(Build/Compile/Default)
+	$(Build/Install/Default)
+	$(call Package/$(1)/install,$(TOPDIR)/package)
+endef
+END
+cat >"$top/include/cmake.mk" <<'END'
+define Build/Configure/Default
+	cmake -S $(PKG_BUILD_DIR) -B $(PKG_BUILD_DIR) -G Ninja -DCMAKE_BUILD_TYPE=Release \
+		-DCMAKE_C_FLAGS_RELEASE="-DNDEBUG" -DCMAKE_C_COMPILER=$(TARGET_CC) -DCMAKE_C_FLAGS="$(TARGET_CFLAGS)" \
+		-DCMAKE_MODULE_LINKER_FLAGS="$(TARGET_LDFLAGS) -Wl,-Bsymbolic-functions" -DCMAKE_INSTALL_PREFIX=/usr \
+		-DCMAKE_STRIP=: $(CMAKE_OPTIONS)
+endef
+define Build/Compile/Default
+	ninja -C $(PKG_BUILD_DIR)
+endef
+define Build/Install/Default
+	DESTDIR=$(PKG_INSTALL_DIR) ninja -C $(PKG_BUILD_DIR) install
+endef
+END
+
+run() { make -C "$top" -f "$root/packaging/openwrt/Makefile" --warn-undefined-variables TOPDIR="$top" "$@"; }
+
+rm -rf "$top/package"
+if run -n all 2>&1 | grep -E 'warning: undefined|\*\*\*'; then exit 1; fi
+run all >"$top/log" 2>&1 || { tail -n 30 "$top/log" >&2; exit 1; }
+grep -qx 'depends: +libuv +luajit' "$top/log" || { echo 'openwrt: other packages than libuv and luajit' >&2; exit 1; }
+
+module=$top/package/usr/lib/lua/asio.so
+strip -o "$top/asio.so" "$module"
+size=$(wc -c <"$top/asio.so")
+echo "openwrt: asio.so of the package, stripped: $size bytes"
+[ "$size" -le $LIMIT ] || { echo "openwrt: that is more than $LIMIT" >&2; exit 1; }
+LUA_CPATH="$top/package/usr/lib/lua/?.so" luajit -e "assert(require 'asio'.run)"
