@@ -70,7 +70,6 @@ lint() {
     fi
     luacheck -q --no-color lua src test examples tools
     luajit tools/includes.lua
-    tools/openwrt.sh
     version=$(clang-format --version 2>/dev/null | sed -n 's/.*version \([0-9]*\)\..*/\1/p')
     if [ "${version:-0}" -ge 14 ]; then
         find include src test bench examples -name '*.[ch]' -exec clang-format --dry-run -Werror {} +
