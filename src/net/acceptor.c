@@ -24,7 +24,7 @@ static void acceptor_on_poll(uv_poll_t *handle, int status, int events)
 static void acceptor_on_connection(uv_stream_t *handle, int status)
 {
     struct asio_acceptor *a = handle->data;
-    a->offered = a->offered || status == 0;
+    a->offered += status == 0;
     if (a->watched)
         a->ready(a, status);
 }
@@ -171,7 +171,7 @@ struct asio_uvstream *asio_acceptor_adopt(
     if (*status < 0 && acceptor_polls(a))
         asio_sys_close(a->taken);
     a->taken = ASIO_NO_SOCKET;
-    a->offered = false;
+    a->offered -= a->offered > 0;
     if (*status == 0)
         *status = a->family->connected(u, options);
     if (*status == 0)

@@ -39,7 +39,7 @@ struct asio_acceptor {
     struct asio_sys_file file; /* that the socket made */
     bool has_handle;           /* libuv knows it */
     bool watched;              /* `ready` is called */
-    bool offered;              /* libuv holds a connection */
+    unsigned offered;          /* so many connections libuv holds: one at most, on Windows more */
     bool inherits_known;       /* whether connections have the listening socket's TCP_NODELAY */
 };
 

@@ -62,6 +62,18 @@ void asio_stream_write_fail(struct asio_stream *s, int status)
     asio_stream_continue_close(s);
 }
 
+/* Cuts buffers that hold more to a piece; returns its size. */
+static size_t stream_write_piece(uv_buf_t *bufs, unsigned *count, size_t piece)
+{
+    size_t n = 0;
+    for (*count = 0; n < piece; ++*count) {
+        if (bufs[*count].len > piece - n)
+            bufs[*count].len = (unsigned)(piece - n);
+        n += bufs[*count].len;
+    }
+    return n;
+}
+
 /* At most four buffers: uv_write allocates for more, and if that fails libuv 1.44 counts a request
  * for ever that was never made. */
 static void stream_write_hand_over(struct asio_stream *s)
@@ -71,6 +83,8 @@ static void stream_write_hand_over(struct asio_stream *s)
     uv_buf_t bufs[UV_WRITE_BUFS];
     size_t bytes;
     unsigned count = asio_outbuf_gather(&s->out, bufs, UV_WRITE_BUFS, &bytes);
+    if (ASIO_SYS_PIECE && bytes > ASIO_SYS_PIECE)
+        bytes = stream_write_piece(bufs, &count, ASIO_SYS_PIECE);
     asio_poll_sending_begins(s->rt);
     int status = s->transport->write(s, bufs, count, bytes);
     asio_poll_sending_began(s->rt);

@@ -12,6 +12,14 @@
  * UV_ENOTSUP where only libuv can write to the handle. */
 ssize_t asio_sys_send(uv_os_fd_t fd, const uv_buf_t *bufs, unsigned count);
 
+/* Of a longer queue libuv gets so many bytes at a time; 0: all of it. On Windows nothing tells how far a write has
+ * come, and one that makes progress must not look like one that stands still. */
+#ifdef _WIN32
+enum { ASIO_SYS_PIECE = 65536 };
+#else
+enum { ASIO_SYS_PIECE = 0 };
+#endif
+
 /* Half-closes (sends FIN); UV_ENOTSUP: use uv_shutdown. */
 int asio_sys_shutdown(uv_os_fd_t fd);
 

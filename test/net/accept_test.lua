@@ -7,6 +7,7 @@ local lu = require 'luaunit'
 local asio = require 'asio'
 local raw = require 'raw'
 local t = require 'support'
+local can = require 'can'
 
 local T = {}
 
@@ -130,6 +131,7 @@ function T.test_no_connection_is_lost_between_deadlines()
 end
 
 function T.test_the_one_it_wakes_closes_the_server()
+  can.need 'resets'
   local server, port = listen()
   local accepter = asio.spawn(function()
     local conn = assert(server:accept())

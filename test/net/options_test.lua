@@ -172,6 +172,7 @@ end
 
 -- Options of TCP do not trouble a Unix socket.
 function T.test_over_unix_sockets()
+  can.need 'unix_sockets'
   local opts = { nodelay = true, keepalive = 5, reuseport = true, ipv6only = true }
   local server = assert(asio.server('unix:@asio.options', function(conn) conn:write 'x' end, opts))
   local conn = assert(asio.connect('unix:@asio.options', opts))

@@ -4,6 +4,7 @@
 local lu = require 'luaunit'
 local asio = require 'asio'
 local t = require 'support'
+local can = require 'can'
 
 local T = {}
 
@@ -25,6 +26,7 @@ local function end_of(peer)
 end
 
 local function expect_reset(peer)
+  can.need 'resets'
   local how, size = end_of(peer)
   peer:close()
   lu.assertTrue(size < #TOO_MUCH)

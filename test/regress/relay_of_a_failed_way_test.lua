@@ -5,6 +5,7 @@
 local lu = require 'luaunit'
 local asio = require 'asio'
 local t = require 'support'
+local can = require 'can'
 
 local T = {}
 
@@ -32,6 +33,7 @@ end
 -- A server that has answered before it has read everything, and closes: the system resets the connection,
 -- since bytes of the client are unread. The client sends on before it reads, and gets all of the answer.
 function T.test_an_answer_before_the_end_of_the_question()
+  can.need 'unsent'
   local relay, client, server = relayed()
   local question, answer = ('q'):rep(100000), ('a'):rep(1000000)
   local before = asio.stats().bytes_in
@@ -72,6 +74,7 @@ function T.test_a_whole_answer_ends_in_order()
 end
 
 function T.test_a_reset_of_the_source_while_the_other_side_does_not_read()
+  can.need 'resets'
   local relay, client, server = relayed()
   local chunk, quiet = ('x'):rep(65536), 0
   t.wait_until(function() -- until nothing more is taken

@@ -3,10 +3,12 @@
 
 local lu = require 'luaunit'
 local asio = require 'asio'
+local can = require 'can'
 
 local T = {}
 
 function T.test_it_is_a_unix_socket_in_every_respect()
+  can.need 'unix_sockets'
   local a, b = asio.socketpair()
   for _, conn in ipairs { a, b } do
     lu.assertEquals({ conn:address() }, { 'unix:' })

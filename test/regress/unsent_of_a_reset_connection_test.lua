@@ -6,6 +6,7 @@
 local lu = require 'luaunit'
 local asio = require 'asio'
 local t = require 'support'
+local can = require 'can'
 
 local T = {}
 
@@ -29,6 +30,7 @@ local function open()
 end
 
 function T.test_a_reset_ends_it()
+  can.need 'unsent'
   local before = open()
   local client = broken()
   asio.sleep(0.1)

@@ -6,6 +6,7 @@ local lu = require 'luaunit'
 local asio = require 'asio'
 local raw = require 'raw'
 local t = require 'support'
+local can = require 'can'
 
 local T = {}
 
@@ -109,6 +110,7 @@ function T.test_methods_on_what_is_no_connection()
 end
 
 function T.test_a_huge_size_allocates_nothing_ahead()
+  can.need 'proc'
   local a, b = t.pair()
   local before = raw.status 'VmSize'
   local reader = asio.spawn(function() return a:read(2 ^ 40) end)

@@ -6,6 +6,7 @@ local lu = require 'luaunit'
 local asio = require 'asio'
 local raw = require 'raw'
 local t = require 'support'
+local can = require 'can'
 
 local T = {}
 
@@ -316,6 +317,7 @@ end
 
 -- libuv says end of file for a reset that came together with data.
 function T.test_a_reset_is_not_the_end()
+  can.need 'resets'
   for _, operation in ipairs { 'read_all', 'read_line', 'read_some' } do
     local conn, peer = t.raw_peer()
     peer:send('part of it', 1)
@@ -380,6 +382,7 @@ local function raises_in_loop(code, a, ...)
 end
 
 function T.test_anything_but_the_end_is_raised()
+  can.need 'resets'
   local a, b = t.pair()
   b:write '1\n22\n333\n'
   raises_in_loop('message too long (EMSGSIZE)', a, 2)

@@ -6,6 +6,7 @@ local lu = require 'luaunit'
 local asio = require 'asio'
 local raw = require 'raw'
 local t = require 'support'
+local can = require 'can'
 
 local T = {}
 
@@ -99,6 +100,7 @@ function T.test_a_connection_that_has_failed_says_so()
 end
 
 function T.test_a_peer_that_has_gone()
+  can.need 'resets'
   local conn, peer = t.raw_peer()
   peer:reset()
   t.failure('ECONNRESET', conn:read(1))
@@ -320,6 +322,7 @@ function T.test_while_a_shutdown_is_on_its_way()
 end
 
 function T.test_in_a_finalizer_of_the_user()
+  can.need 'resets'
   local a, b = t.tcp()
   local proxy = newproxy(true)
   getmetatable(proxy).__gc = function()
@@ -332,6 +335,7 @@ function T.test_in_a_finalizer_of_the_user()
 end
 
 T.test_abort_in_the_main_chunk = t.main(function()
+  can.need 'resets'
   local a, b = t.tcp()
   a:abort()
   t.failure('ECONNRESET', b:read(1))

@@ -43,6 +43,18 @@ local known = {
     local path = os.getenv 'ASIO_BUILD' .. '/test/host'
     return exists(path) or exists(path .. '.exe')
   end },
+  unsent = { 'this system does not tell what a peer has not yet received', linux },
+  resets = { 'a connection that is reset looks like one that has ended (Wine)', function()
+    local raw = require 'raw'
+    local listener = raw.listen()
+    local a = raw.connect(listener:port())
+    local b = assert(listener:accept(5))
+    a:reset()
+    local data = b:recv(1, 5)
+    b:close()
+    listener:close()
+    return data == false
+  end },
   ares = { 'the resolver over c-ares was not built', function() return require('ns').has_ares() end },
   strace = { 'this machine does not allow strace', function() return works 'strace -o /dev/null true' end },
   namespaces = { 'this machine does not allow network namespaces', function()

@@ -64,6 +64,7 @@ local capture = {}
 --- What has been printed on standard error since the last call (or since the case began).
 --- A case whose output nobody asks for fails.
 function M.stderr()
+  io.stderr:flush()
   local file = assert(io.open(capture.path))
   file:seek('set', capture.read)
   local text = file:read '*a'
