@@ -82,7 +82,7 @@ end
 local function what_waits()
   local text = {}
   pcall(asio.dump, { write = function(_, ...) text[#text + 1] = table.concat { ... } end })
-  return '\n' .. table.concat(text):sub(1, 4000)
+  return ('\nlongest turn: %.2f s\n%s'):format(asio.stats().longest_turn, table.concat(text):sub(1, 4000))
 end
 
 function M.fault(fmt, ...)
