@@ -114,9 +114,11 @@ local actors, done = {}, false
 local ACTORS = 24
 
 local function crowd(target)
-  local i = 0
+  local i, before = 0, asio.now()
   w.driver = asio.current()
   while w.ops < target do
+    local now = asio.now()
+    w.longest_gap, before = math.max(w.longest_gap, now - before), now
     i = i % ACTORS + 1
     local status = actors[i] and actors[i]:status()
     if not status or status == 'done' or status == 'failed' then

@@ -13,6 +13,7 @@ local M = {
   switches = {},    -- what this seed does, by word; see modes.lua
   level = 0,        -- operations inside operations
   driver = nil,     -- the light thread that starts the others: no operation may touch it
+  longest_gap = 0,  -- seconds between two steps of the driver: the machine was busy, or stood still
 }
 
 -- Chance ------------------------------------------------------------------------------------------
@@ -82,7 +83,8 @@ end
 local function what_waits()
   local text = {}
   pcall(asio.dump, { write = function(_, ...) text[#text + 1] = table.concat { ... } end })
-  return ('\nlongest turn: %.2f s\n%s'):format(asio.stats().longest_turn, table.concat(text):sub(1, 4000))
+  return ('\nlongest turn: %.2f s, longest gap: %.2f s\n%s'):format(
+    asio.stats().longest_turn, M.longest_gap, table.concat(text):sub(1, 4000))
 end
 
 function M.fault(fmt, ...)
