@@ -122,12 +122,14 @@ function T.test_a_later_join_still_gets_it()
 end
 
 function T.test_a_joiner_that_gave_up_does_not_count()
+  local event = asio.event()
   local thread = asio.spawn(function()
-    asio.sleep(0.01)
+    event:wait()
     error 'nobody listens'
   end)
   t.failure('ETIMEDOUT', thread:join(0.001))
-  asio.sleep(0.02)
+  event:set()
+  t.next_turn()
   lu.assertEquals(t.occurrences(t.stderr(), 'nobody listens'), 1)
 end
 

@@ -26,7 +26,7 @@ end
 
 -- A resume that the stack was too full for left its record behind: the light thread was told at every
 -- later wait that it was inside a coroutine.
-function T.test_the_stack_overflowing_around_resume()
+T.test_the_stack_overflowing_around_resume = t.slow(90, function()
   for name, call in pairs {
     resume = function() co.resume(co.create(function() end)) end,
     wrap = function() co.wrap(function() end)() end,
@@ -48,10 +48,10 @@ function T.test_the_stack_overflowing_around_resume()
       lu.assertEquals({ thread:join() }, { true, 'fine' }, name)
     end
   end
-end
+end)
 
 -- The record was collected with its coroutine, and still referred to.
-function T.test_the_stack_overflowing_in_a_scope_and_then_collected()
+T.test_the_stack_overflowing_in_a_scope_and_then_collected = t.slow(90, function()
   local function deep()
     co.wrap(function() return asio.timeout(60, co.yield) end)()
     return 1 + deep()
@@ -66,7 +66,7 @@ function T.test_the_stack_overflowing_in_a_scope_and_then_collected()
     end)
     lu.assertEquals({ thread:join() }, { true, 'ETIMEDOUT' })
   end
-end
+end)
 
 -- Passing through -------------------------------------------------------------------------------
 
