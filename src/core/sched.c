@@ -66,7 +66,7 @@ static void retire(struct asio_thread *t, int status)
             return;
     }
     asio_coroutine_drop(rt, t->wait.slot);
-    if (!failed || t->joined)
+    if (!failed || (t->joined && !t->held))
         asio_slot_give_back(rt, t->wait.slot);
 }
 
@@ -258,6 +258,7 @@ static void spawn(
     asio_slot_set(L, rt, c.slot, ASIO_SLOT_HANDLE);
     t->reports = how == ASIO_SPAWN_REPORTER;
     t->wait.cancelled = how == ASIO_SPAWN_CANCELLED;
+    t->held = how == ASIO_SPAWN_CHILD || how == ASIO_SPAWN_CANCELLED;
     if (how == ASIO_SPAWN_OWNER) {
         t->owns = true;
         lua_pushvalue(L, base - 1);

@@ -33,6 +33,7 @@ struct asio_thread {
     bool kept;                /* has an environment table of its own: name, results, error */
     bool owns;                /* a server's handler: the connection to abort on error is in the slot */
     bool escaped;             /* the script knows its coroutine: it is not used again */
+    bool held;                /* its slot is not given back by its end if it fails */
     bool reports;             /* runs the script's on_error: its own error goes to stderr */
     uint32_t born;            /* uv_now() when it was spawned */
     struct asio_thread *next; /* ready list or failed list */
@@ -44,7 +45,8 @@ enum asio_spawn {
     ASIO_SPAWN_PLAIN,
     ASIO_SPAWN_OWNER,     /* the value below the function (popped too) is aborted if the thread fails */
     ASIO_SPAWN_REPORTER,  /* runs the script's on_error */
-    ASIO_SPAWN_CANCELLED, /* from the start */
+    ASIO_SPAWN_CHILD,     /* of a group: the caller gives the slot back if it fails within its start */
+    ASIO_SPAWN_CANCELLED, /* the same, cancelled from the start */
 };
 
 /* Makes a light thread of the function and its nargs arguments at the top of L (popped), pushes

@@ -131,25 +131,38 @@ static int spawn_body(lua_State *L)
 {
     bool cancelled = lua_toboolean(L, lua_upvalueindex(2));
     asio_sched_spawn(
-        asio_rt_of(L), L, lua_gettop(L) - 1, cancelled ? ASIO_SPAWN_CANCELLED : ASIO_SPAWN_PLAIN);
+        asio_rt_of(L), L, lua_gettop(L) - 1, cancelled ? ASIO_SPAWN_CANCELLED : ASIO_SPAWN_CHILD);
     return 1;
 }
 
-/* It may have ended within its start: then its failure is on the list of those to be reported,
- * unless it is ours. */
+/* Ended within its start: it is on the list of those to be reported, unless something has joined it by then. Its slot
+ * goes with the report, or is the group's. */
+static void ended_at_start(struct child *c, struct asio_thread *t)
+{
+    if (t->state != ASIO_THREAD_FAILED)
+        return;
+    asio_sched_withdraw(t);
+    if (group_failed(t) && takes_failure(c->group, c))
+        return;
+    if (t->joined)
+        asio_sched_forget(t);
+    else
+        asio_sched_report(t);
+}
+
 static void started(struct child *c, struct asio_thread *t)
 {
     struct group *g = c->group;
     c->thread = t;
     if (t->co) {
+        t->held = false;
         t->joined = true;
         asio_wait_list_add(&t->joiners, &c->end);
         if (g->cancelled) /* meanwhile */
             asio_thread_cancel(t);
         return;
     }
-    if (group_failed(t) && takes_failure(g, c))
-        asio_sched_withdraw(t);
+    ended_at_start(c, t);
     unlink_child(c);
     wake_waiters(g);
 }
