@@ -46,7 +46,7 @@ cross_scripts() {
     fi
     script "$1/run" <<SCRIPT
 #!/bin/sh
-export ASIO_PATIENCE="\${ASIO_PATIENCE:-$patience}"
+export ASIO_PATIENCE="\${ASIO_PATIENCE:-$patience}"${emulated:+ ASIO_EMULATED=1}
 exec $command "\$@"
 SCRIPT
     script "$1/luajit" <<SCRIPT

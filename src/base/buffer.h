@@ -51,6 +51,10 @@ void asio_inbuf_skip(struct asio_inbuf *b, struct asio_blocks *blocks, size_t n)
 
 void asio_inbuf_free(struct asio_inbuf *b, struct asio_blocks *blocks);
 
+/* What is queued at most: fewer bytes than one call of the system takes. A string of 100 MB that is written 100 times
+ * in one call takes no memory, and would be more than 32 bits can count. */
+#define ASIO_OUTBUF_MAX (SIZE_MAX / 2 - (1u << 20))
+
 struct asio_segment {
     struct asio_segment *next;
     const char *bytes; /* own[] or inside a Lua string */

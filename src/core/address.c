@@ -48,7 +48,8 @@ static int read_scope(const char *scope, int error, struct sockaddr_in6 *addr)
     char *end;
     if (addr->sin6_scope_id == 0 && *scope >= '0' && *scope <= '9') {
         unsigned long number = strtoul(scope, &end, 10);
-        addr->sin6_scope_id = *end == '\0' && number <= UINT32_MAX ? (uint32_t)number : 0;
+        /* UINT32_MAX may be a number that was too long for a long. */
+        addr->sin6_scope_id = *end == '\0' && number <= INT32_MAX ? (uint32_t)number : 0;
     }
     return addr->sin6_scope_id ? 0 : no_scope(error);
 }

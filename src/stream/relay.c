@@ -384,7 +384,7 @@ static void relay_settle(struct relay *r)
 
 static void on_received(struct asio_tap *t, const char *bytes, size_t n)
 {
-    struct way *w = (struct way *)t;
+    struct way *w = (struct way *)(void *)t;
     struct relay *r = w->relay;
     bool outermost = relay_enter(r);
     if (w->failed) {
@@ -405,7 +405,7 @@ static void on_received(struct asio_tap *t, const char *bytes, size_t n)
 
 static void on_changed(struct asio_tap *t)
 {
-    struct relay *r = ((struct way *)t)->relay;
+    struct relay *r = ((struct way *)(void *)t)->relay;
     if (relay_enter(r))
         relay_settle(r);
 }
@@ -414,7 +414,7 @@ static void on_changed(struct asio_tap *t)
  * gone. */
 static void on_closed(struct asio_tap *t)
 {
-    struct relay *r = ((struct way *)t)->relay;
+    struct relay *r = ((struct way *)(void *)t)->relay;
     if (r->rt->closed)
         r->wait = NULL;
     r->canceled = r->again = true;

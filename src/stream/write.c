@@ -203,9 +203,10 @@ int asio_stream_queue(lua_State *L, struct asio_stream *s, int index, const char
         return UV_ECANCELED; /* a finalizer did it, run by the making of a string */
     if (s->shut || s->tap)
         return s->tap ? UV_EBUSY : UV_EPIPE;
-    if (n >= ASIO_LARGE)
+    bool fits = (uint64_t)s->out.length + n <= ASIO_OUTBUF_MAX;
+    if (fits && n >= ASIO_LARGE)
         return queue_large(L, s, index, bytes, n);
-    int status = asio_outbuf_copy(&s->out, &s->rt->out_env, bytes, n);
+    int status = fits ? asio_outbuf_copy(&s->out, &s->rt->out_env, bytes, n) : UV_ENOBUFS;
     if (status < 0)
         asio_stream_write_fail(s, status); /* other parts of the same write may be out: nothing can follow */
     else

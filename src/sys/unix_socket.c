@@ -14,6 +14,9 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+/* Inode numbers of 64 bits, which stat refuses otherwise. */
+_Static_assert(sizeof(off_t) >= 8, "compiled with _FILE_OFFSET_BITS=64");
+
 #ifndef MSG_NOSIGNAL
 #define MSG_NOSIGNAL 0
 #endif

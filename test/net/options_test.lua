@@ -18,7 +18,9 @@ local function port_of(server)
 end
 
 -- Linux's numbers.
-local SOL_SOCKET, SO_KEEPALIVE, IPPROTO_TCP, TCP_NODELAY, TCP_KEEPIDLE = 1, 9, 6, 1, 4
+local numbers = require 'numbers'
+local SOL_SOCKET, SO_KEEPALIVE = numbers.SOL_SOCKET, numbers.SO_KEEPALIVE
+local IPPROTO_TCP, TCP_NODELAY, TCP_KEEPIDLE = 6, 1, 4
 
 local function option(conn, level, name)
   can.need 'numbers'

@@ -9,7 +9,8 @@ local asio = require 'asio'
 local raw = require 'raw'
 local t = require 'support'
 
-local SIGUSR1, SIGUSR2 = 10, 12
+local numbers = require 'numbers'
+local SIGUSR1, SIGUSR2 = numbers.SIGUSR1, numbers.SIGUSR2
 local T = {}
 
 function T.test_wait()

@@ -12,7 +12,8 @@ local t = require 'support'
 ffi.cdef 'int socketpair(int, int, int, int *);'
 
 local C = ffi.C
-local AF_UNIX, SOCK_STREAM, F_GETFL, O_NONBLOCK = 1, 1, 3, 0x800
+local numbers = require 'numbers'
+local AF_UNIX, SOCK_STREAM, F_GETFL, O_NONBLOCK = 1, numbers.SOCK_STREAM, 3, numbers.O_NONBLOCK
 local T = {}
 
 local function pipe()

@@ -26,6 +26,7 @@
 
 local ffi = require 'ffi'
 local bit = require 'bit'
+local numbers = require 'numbers'
 local C = ffi.C
 
 ffi.cdef [[
@@ -201,7 +202,7 @@ end
 
 -- Sockets ----------------------------------------------------------------------------------------
 
-local AF_INET, AF_INET6, STREAM, DGRAM, DONTWAIT = 2, 10, 1, 2, 0x40
+local AF_INET, AF_INET6, STREAM, DGRAM, DONTWAIT = 2, 10, numbers.SOCK_STREAM, numbers.SOCK_DGRAM, 0x40
 local size = ffi.new('unsigned[1]')
 local buffer = ffi.new 'char[65536]'
 
@@ -212,7 +213,7 @@ end
 
 local function bound(kind, port)
   local fd = check(C.socket(AF_INET, kind, 0), 'socket')
-  C.setsockopt(fd, 1, 8, ffi.new('int[1]', 4194304), 4) -- SO_RCVBUF
+  C.setsockopt(fd, numbers.SOL_SOCKET, numbers.SO_RCVBUF, ffi.new('int[1]', 4194304), 4)
   local address = ffi.new('struct ns_in',
     { AF_INET, { math.floor(port / 256), port % 256 }, { 127, 0, 0, 1 } })
   return fd, C.bind(fd, address, 16) == 0

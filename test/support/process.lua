@@ -8,6 +8,7 @@ if ffi.os == 'Windows' then
   local function missing() require('can').need 'fork' end
   return setmetatable({ linux = false }, { __index = function() return missing end })
 end
+local numbers = require 'numbers'
 local raw = require 'raw'
 local t = require 'support'
 local C = ffi.C
@@ -23,7 +24,7 @@ int execv(const char *, const char *const *);
 
 local M = {}
 
-local O_RDWR, O_NOCTTY, O_CLOEXEC, O_NONBLOCK, F_GETFL = 2, 256, 0x80000, 2048, 3
+local O_RDWR, O_NOCTTY, O_CLOEXEC, O_NONBLOCK, F_GETFL = 2, numbers.O_NOCTTY, 0x80000, numbers.O_NONBLOCK, 3
 local POLLIN, WNOHANG = 1, 1
 
 local function check(result)

@@ -7,6 +7,7 @@
 
 local ffi = require 'ffi'
 if ffi.os == 'Windows' then return require 'raw_windows' end
+local numbers = require 'numbers'
 local C = ffi.C
 
 ffi.cdef [[
@@ -55,17 +56,17 @@ int setns(int, int);
 
 local M = { linux = ffi.os == 'Linux' }
 
-M.SIGINT, M.SIGUSR2, M.SIGPIPE = 2, 12, 13
+M.SIGINT, M.SIGUSR2, M.SIGPIPE = 2, numbers.SIGUSR2, 13
 --- A signal that ends a process, unless it is watched: its number and its name.
 M.signal, M.signal_name = M.SIGUSR2, 'SIGUSR2'
 
--- Linux, every architecture that LuaJIT runs on except MIPS, which nobody tests on.
-local AF_UNIX, AF_INET, SOCK_STREAM, SOCK_DGRAM = 1, 2, 1, 2
-local SOL_SOCKET, SO_REUSEADDR, SO_SNDBUF, SO_RCVBUF, SO_LINGER = 1, 2, 7, 8, 13
+local AF_UNIX, AF_INET, SOCK_STREAM, SOCK_DGRAM = 1, 2, numbers.SOCK_STREAM, numbers.SOCK_DGRAM
+local SOL_SOCKET, SO_REUSEADDR, SO_LINGER = numbers.SOL_SOCKET, numbers.SO_REUSEADDR, numbers.SO_LINGER
+local SO_SNDBUF, SO_RCVBUF = numbers.SO_SNDBUF, numbers.SO_RCVBUF
 local SOCK_CLOEXEC, MSG_NOSIGNAL, MSG_DONTWAIT = 0x80000, 0x4000, 0x40
 local EAGAIN = 11
 local CLONE_NEWNET, O_CLOEXEC = 0x40000000, 0x80000
-local POLLIN, POLLOUT, RLIMIT_NOFILE, F_GETFD = 1, 4, 7, 1
+local POLLIN, POLLOUT, RLIMIT_NOFILE, F_GETFD = 1, 4, numbers.RLIMIT_NOFILE, 1
 
 local function check(result, what)
   if result < 0 then
@@ -246,7 +247,7 @@ function M.full_listener()
   local port, fillers = listener:port(), {}
   for i = 1, 3 do
     local filler = open_socket(SOCK_STREAM)
-    check(C.fcntl(filler.fd, 4, ffi.cast('int', 0x800)), 'fcntl') -- F_SETFL, O_NONBLOCK
+    check(C.fcntl(filler.fd, 4, ffi.cast('int', numbers.O_NONBLOCK)), 'fcntl') -- F_SETFL
     C.connect(filler.fd, sockaddr('127.0.0.1', port), 16)
     fillers[i] = filler
   end
@@ -254,8 +255,8 @@ function M.full_listener()
 end
 
 function M.file(path)
-  local O_RDWR, O_CREAT, O_TRUNC, O_APPEND = 2, 0x40, 0x200, 0x400
-  return check(C.open(path, O_RDWR + O_CREAT + O_TRUNC + O_APPEND, ffi.cast('int', 384)), 'open')
+  local flags = 2 + numbers.O_CREAT + numbers.O_TRUNC + numbers.O_APPEND -- O_RDWR
+  return check(C.open(path, flags, ffi.cast('int', 384)), 'open')
 end
 
 --- Makes descriptor `to` a copy of `from`; returns a copy of what `to` was.

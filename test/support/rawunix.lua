@@ -9,6 +9,7 @@ if ffi.os == 'Windows' then
   local function missing() require('can').need 'unix_sockets' end
   return setmetatable({ linux = false }, { __index = function() return missing end })
 end
+local numbers = require 'numbers'
 local raw = require 'raw' -- declares most of libc
 local C = ffi.C
 
@@ -34,8 +35,9 @@ int setenv(const char *, const char *, int);
 
 local M = { linux = raw.linux }
 
-local AF_UNIX, SOCK_STREAM, SOCK_CLOEXEC, SOCK_NONBLOCK = 1, 1, 0x80000, 0x800
-local SOL_SOCKET, SCM_RIGHTS, MSG_NOSIGNAL, MSG_DONTWAIT = 1, 1, 0x4000, 0x40
+local AF_UNIX, SOCK_STREAM, SOCK_CLOEXEC = 1, numbers.SOCK_STREAM, 0x80000
+local SOCK_NONBLOCK, SOL_SOCKET, SO_SNDBUF = numbers.SOCK_NONBLOCK, numbers.SOL_SOCKET, numbers.SO_SNDBUF
+local SCM_RIGHTS, MSG_NOSIGNAL, MSG_DONTWAIT = 1, 0x4000, 0x40
 local EAGAIN = 11
 
 local function check(result, what)
@@ -117,7 +119,7 @@ end
 --- Sends until a socket, which has small buffers from then on, takes no more.
 function M.fill(fd)
   local size, bytes = ffi.new('int[1]', 4096), ('f'):rep(512)
-  check(C.setsockopt(fd, SOL_SOCKET, 7, size, 4), 'setsockopt') -- SO_SNDBUF
+  check(C.setsockopt(fd, SOL_SOCKET, SO_SNDBUF, size, 4), 'setsockopt')
   while C.send(fd, bytes, #bytes, MSG_NOSIGNAL + MSG_DONTWAIT) > 0 do end -- luacheck: ignore 542
 end
 

@@ -8,6 +8,7 @@ local lu = require 'luaunit'
 local ffi = require 'ffi'
 local asio = require 'asio'
 local datagrams = require 'datagrams'
+local numbers = require 'numbers'
 local raw = require 'raw'
 local t = require 'support'
 local can = require 'can'
@@ -261,16 +262,16 @@ function T.test_bad_arguments_of_udp()
   t.bad_argument(1, 'udp', function() asio.udp { reuseport = true } end)
 end
 
--- The kernel's option as a number (Linux: SOL_SOCKET 1).
+-- The kernel's option as a number (of SOL_SOCKET).
 local function option_of(s, number)
   local value, size = ffi.new 'int[1]', ffi.new('unsigned[1]', 4)
-  lu.assertEquals(ffi.C.getsockopt(s:fd(), 1, number, value, size), 0)
+  lu.assertEquals(ffi.C.getsockopt(s:fd(), numbers.SOL_SOCKET, number, value, size), 0)
   return value[0]
 end
 
 function T.test_buffers_of_the_kernel()
   can.need 'numbers'
-  local SO_BROADCAST, SO_SNDBUF, SO_RCVBUF = 6, 7, 8
+  local SO_BROADCAST, SO_SNDBUF, SO_RCVBUF = numbers.SO_BROADCAST, numbers.SO_SNDBUF, numbers.SO_RCVBUF
   local s = socket { recv_buffer = 30000, send_buffer = 20000, broadcast = true }
   lu.assertEquals(option_of(s, SO_RCVBUF), 60000) -- it doubles them
   lu.assertEquals(option_of(s, SO_SNDBUF), 40000)
