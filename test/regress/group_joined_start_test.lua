@@ -1,6 +1,6 @@
--- A child of a group that failed within its start, and that something had begun to join by then, gave its place
--- among the living light threads back twice: two later ones shared it, and the coroutine of the first was collected
--- while it waited.
+-- A child of a group that failed within its start, and that something had begun to join by then, gave its
+-- place among the living light threads back twice: two later ones shared it, and the coroutine of the first
+-- was collected while it waited.
 -- SPDX-License-Identifier: MIT
 
 local lu = require 'luaunit'
