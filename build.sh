@@ -17,6 +17,8 @@ usage() {
 ./build.sh bench [ARGS]       compare with other libraries (installs them); ARGS go to bench/run
 ./build.sh lint               check the style of the Lua and C files
 ./build.sh install [PREFIX]   install, below /usr/local if no prefix is given
+./build.sh deb                the Debian packages, in build/deb; tried in a clean root
+./build.sh rock [TREE]        the rock, by LuaRocks; tried in a tree of its own if none is given
 ./build.sh clean              remove build/
 ./build.sh help               this text
 
@@ -134,8 +136,16 @@ case $command in
         if [ -w "$parent" ]; then run=; else run=as_root; fi
         $run cmake --install "build/$preset" --prefix "$prefix" --strip
         ;;
+    deb)
+        exec ./packaging/deb.sh
+        ;;
+    rock)
+        here=$PWD
+        cd "$start" # what TREE is relative to
+        exec "$here/packaging/rock.sh" "$@"
+        ;;
     clean)
-        rm -rf build
+        rm -rf build build.luarocks
         ;;
     help | -h | --help)
         usage

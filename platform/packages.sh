@@ -69,6 +69,19 @@ missing_for_musl() {
     [ -e /usr/include/linux/sockios.h ] || echo linux-libc-dev
 }
 
+missing_for_deb() {
+    has dpkg-buildpackage || echo dpkg-dev
+    has dh || echo debhelper
+    has_lib libcares || echo libc-ares-dev
+    has lintian || echo lintian
+    has debootstrap || echo debootstrap
+}
+
+missing_for_rock() {
+    has luarocks || echo luarocks
+    has make || echo make
+}
+
 as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; return; fi
     has sudo || fail "neither root nor sudo, needed for: $*"

@@ -1,0 +1,20 @@
+-- Whether an installed module works: an echo over loopback, a name, and a deadline; says what it is.
+local asio = require 'asio'
+
+local server = assert(asio.server('127.0.0.1', 0, function(conn)
+    conn:write(conn:read_all())
+    conn:close()
+end))
+local _, port = server:address()
+
+asio.run(function()
+    local conn = assert(asio.connect('127.0.0.1', port))
+    conn:write(('0123456789'):rep(20000))
+    assert(conn:shutdown())
+    assert(#assert(conn:read_all()) == 200000, 'not everything has come back')
+    conn:close()
+    server:close()
+    assert(asio.resolve 'localhost', 'localhost has no address')
+    assert(select(3, asio.timeout(0.01, asio.sleep, 60)) == 'ETIMEDOUT', 'no deadline')
+end)
+print('asio works', asio.version or '', asio.stats().resolver or '')
