@@ -396,7 +396,7 @@ function M.drain(way, link)
   end
   if code == 'EOF' then
     check(way.got == way.sent or way.cut, '%s: closed after %d, read %d', link.kind, way.sent, way.got)
-  elseif code and (code ~= 'ETIMEDOUT' or w.longest_gap < 2) then
+  elseif code and w.longest_gap < 2 then -- the closing end waits for 2 seconds, and resets what comes then
     check(way.cut or w.exhausted > 0, '%s: closed, but %s after %d of %d (%s), %d read, %d write, %s, %s',
       link.kind, code, way.got, way.sent, tostring(message), way.readers, way.writers, tostring(way.from),
       tostring(way.to))
