@@ -11,11 +11,11 @@ local cancel = group.cancel
 local error, pcall, type, xpcall = error, pcall, type, xpcall
 
 -- Until no child is left: true, or a failure of the wait itself. Raises when the group waits for this light
--- thread, unless that is the one that has to wait (must).
-local function until_empty(self, owned, must)
+-- thread, unless that is the one that has to wait (owned, cleaning). Interrupts do not end it when cleaning.
+local function until_empty(self, owned, cleaning)
     local done, message, code
     repeat
-        done, message, code = finish(self, c_wait(self, owned, must))
+        done, message, code = finish(self, c_wait(self, owned, cleaning))
     until done ~= false
     return done, message, code
 end
@@ -45,10 +45,10 @@ local function report(child)
         child:name(), tostring(err), child:traceback() or ''))
 end
 
--- Cancels the rest and waits for it; interrupts from outside do not end this wait.
+-- Cancels the rest and waits for it. Not asio.shield, which may run out of memory.
 local function clean_up(self, owned)
     cancel(self)
-    asio.shield(nil, until_empty, self, owned, owned)
+    until_empty(self, owned, true)
 end
 
 -- A circle that this wait closes is looked for even when it is owned: the others are then cancelled.

@@ -81,6 +81,7 @@ struct asio_wait {
     bool main;           /* the main chunk's: its results are put on its own stack at once */
     bool counted;        /* in rt->alive */
     bool cancelled;      /* interrupted for good: every wait raises from now on */
+    bool deaf;           /* interrupts wait until this wait is over; set and cleared by what waits */
 };
 
 /* A record with nothing on it; with `callback` one that no light thread parks on, and that can be ended at once. */

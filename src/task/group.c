@@ -200,6 +200,7 @@ static void group_abort_wait(struct asio_wait *w)
 /* Token, false: wait again, since a child has begun meanwhile, or to look for a circle (give_way). */
 static int push_empty(lua_State *L, struct asio_wait *w)
 {
+    w->deaf = false;
     if (w->status < 0)
         return asio_push_fail(L, w->status);
     asio_push_ok(L, w->rt);
@@ -260,24 +261,25 @@ static bool waits_for(struct group *g, const struct asio_thread *t, bool must)
     return found;
 }
 
-/* core.group_wait(group, owned, must) -> true: no child is left; false: to be called again. A wait that would close a
+/* core.group_wait(group, owned, cleaning) -> true: no child is left; false: to be called again. A wait that would close a
  * circle raises: neither could end, not even by cancelling, since a group that is cancelled is waited for too.
  * `owned`: of the function form, which has to wait when it cleans up (`must`): then the others in the circle raise. Of
- * every circle one wait is not owned. */
+ * every circle one wait is not owned. `cleaning`: interrupts come after it, without a shield, which takes memory. */
 static int l_group_wait(lua_State *L)
 {
     struct group *g = group_check(L, "wait");
     struct asio_rt *rt = asio_rt_of(L);
-    bool owned = lua_toboolean(L, 2), must = lua_toboolean(L, 3);
+    bool owned = lua_toboolean(L, 2), cleaning = lua_toboolean(L, 3), must = owned && cleaning;
     if (rt->current && waits_for(g, rt->current, must) && !must)
         asio_error_misuse(
             L, "wait: a light thread cannot wait for its own group, or for one that waits for it");
-    if (asio_sched_interrupted(rt))
+    if (!cleaning && asio_sched_interrupted(rt))
         return asio_push_interrupt(L, rt);
     if (g->count == 0)
         return asio_push_true(L);
     struct asio_wait *w = asio_park_claim(L, rt);
     w->source = g;
+    w->deaf = cleaning;
     asio_wait_list_add(&g->waiters, w);
     return asio_park(L, w, owned ? &owned_op : &wait_op, -1);
 }
