@@ -46,8 +46,8 @@ function(asio_standalone_symbols output)
         COMMAND ${CMAKE_COMMAND} -E rename ${output}.tmp ${output}
         DEPENDS ${CMAKE_SOURCE_DIR}/platform/symbols.sh ${ARGN}
         WORKING_DIRECTORY ${CMAKE_BINARY_DIR} VERBATIM)
-    # Declares functions as bytes.
-    set_source_files_properties(${CMAKE_BINARY_DIR}/${output} PROPERTIES COMPILE_FLAGS -w)
+    # Declares functions as bytes, which link-time optimization would notice.
+    set_source_files_properties(${CMAKE_BINARY_DIR}/${output} PROPERTIES COMPILE_FLAGS "-w -fno-lto")
 endfunction()
 
 if(ASIO_STANDALONE)

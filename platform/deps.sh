@@ -144,7 +144,9 @@ target_musl_x86_64() {
     ln -s "/usr/include/$(cc -print-multiarch)/asm" "$stage$prefix/include"
     musl-gcc $small -Wall -c "$here/support.c" -o "$stage$prefix/lib/support.o"
 
-    make -C luajit/src -j "$jobs" CC=musl-gcc HOST_CC=cc BUILDMODE=static TARGET_CFLAGS=-fno-pie libluajit.a luajit.o
+    # PREFIX: where modules in Lua are.
+    make -C luajit/src -j "$jobs" CC=musl-gcc HOST_CC=cc BUILDMODE=static PREFIX=/usr TARGET_CFLAGS="$small" \
+        libluajit.a luajit.o
     (
         cd luajit/src
         cp lua.h lauxlib.h lualib.h luaconf.h luajit.h "$stage$prefix/include/luajit-2.1"
@@ -172,6 +174,7 @@ END
             --prefix="$prefix" CC="musl-gcc -I$here" LDFLAGS="-static -no-pie -L$work" \
             CFLAGS="$small -D__STDC_ISO_10646__=201706L"
         set -- -C src ACLOCAL=: AUTOCONF=: AUTOMAKE=: AUTOHEADER=:
+        make "$@" vi.h emacs.h common.h fcns.h func.h help.h
         make "$@" -j "$jobs" libedit.la
     )
     cp libedit/src/.libs/libedit.a "$stage$prefix/lib"
