@@ -32,20 +32,25 @@ local function add_up(result)
   for name in result:gmatch '\npublic (%S+)' do sum.public[name] = true end
 end
 
+-- The limit is one of processor time, since a loaded machine lets a seed wait; it may take so often as long.
+local PATIENCE = 5
+local HANG = { [124] = true, [137] = true, [152] = true } -- timeout's, SIGKILL, SIGXCPU
+
 -- One run of a seed: what went wrong (nil: nothing), the fault it names, its last words.
 local function try_seed(seed, options, words, here, base)
   local out, err = base .. '.result', base .. '.err'
   os.remove(out)
-  local command = 'timeout -k 5 %d %s %s --seed %d --ops %d --result %s %s </dev/null >/dev/null 2>%s; '
-  command = (command .. 'echo $?'):format(options.limit or 60, quote(here .. '../luajit'),
-    quote(here .. 'api.lua'), seed, options.ops, out, words, err)
+  local limit = options.limit or 60
+  local command = 'ulimit -S -t %d; timeout -k 5 %d %s %s --seed %d --ops %d --result %s %s '
+  command = (command .. '</dev/null >/dev/null 2>%s; echo $?'):format(
+    limit, PATIENCE * limit, quote(here .. '../luajit'), quote(here .. 'api.lua'), seed, options.ops, out, words, err)
   local pipe = io.popen(command)
   local code = tonumber(pipe:read '*a')
   pipe:close()
   local result, text = read_file(out), read_file(err)
   add_up(result)
   if code == 0 and result ~= '' and not bad_output(text) then return nil end
-  local kind = (code == 124 or code == 137) and 'hang' or code > 128 and 'crash (signal ' .. code - 128 .. ')'
+  local kind = HANG[code] and 'hang' or code > 128 and 'crash (signal ' .. code - 128 .. ')'
     or bad_output(text) and 'bad output' or 'failure'
   local at = result:find('FAULT', 1, true)
   return kind, at and result:sub(at, at + 12000) or '', ('exit code %s; standard error ends:\n%s'):format(
@@ -86,7 +91,7 @@ local function not_covered()
   return list
 end
 
---- Options: seconds, first, seeds, ops, limit (seconds a seed), stop (after so many failures),
+--- Options: seconds, first, seeds, ops, limit (seconds of a processor a seed), stop (after so many failures),
 --- confirm (further runs of a seed that failed, see there).
 function M.run(options, forced, here)
   local words = {}
