@@ -43,7 +43,8 @@ local function try_seed(seed, options, words, here, base)
   local limit = options.limit or 60
   local command = 'ulimit -S -t %d; timeout -k 5 %d %s %s --seed %d --ops %d --result %s %s '
   command = (command .. '</dev/null >/dev/null 2>%s; echo $?'):format(
-    limit, PATIENCE * limit, quote(here .. '../luajit'), quote(here .. 'api.lua'), seed, options.ops, out, words, err)
+    limit, PATIENCE * limit, quote(here .. '../luajit'), quote(here .. 'api.lua'), seed, options.ops, out,
+    words, err)
   local pipe = io.popen(command)
   local code = tonumber(pipe:read '*a')
   pipe:close()
