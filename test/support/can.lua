@@ -44,6 +44,7 @@ local known = {
     local path = os.getenv 'ASIO_BUILD' .. '/test/host'
     return exists(path) or exists(path .. '.exe')
   end },
+  accept_order = { 'libuv takes connections in no order here', unix },
   unsent = { 'this system does not tell what a peer has not yet received', linux },
   resets = { 'a connection that is reset looks like one that has ended (Wine)', function()
     local raw = require 'raw'
@@ -55,6 +56,10 @@ local known = {
     b:close()
     listener:close()
     return data == false
+  end },
+  oom = { 'the program that runs short of memory was not built', function()
+    local path = os.getenv 'ASIO_BUILD' .. '/test/oom'
+    return exists(path) or exists(path .. '.exe')
   end },
   ares = { 'the resolver over c-ares was not built', function() return require('ns').has_ares() end },
   strace = { 'this machine does not allow strace', function()

@@ -5,6 +5,8 @@
 
 local lu = require 'luaunit'
 local t = require 'support'
+local raw = require 'raw'
+local can = require 'can'
 
 local M = {}
 
@@ -29,6 +31,7 @@ program.__index = program
 
 --- Starts an example; options: env, assignments for the shell.
 function M.start(name, options, ...)
+  can.need('shell', 'signals')
   local self = setmetatable({}, program)
   self.output = io.popen(command(name, options, ...) .. ' & echo pid $!; wait $!; echo status $?')
   self.pid = assert(self.output:read '*l':match '^pid (%d+)$')
@@ -109,11 +112,19 @@ end
 
 --- Runs a shell command beside: this process' light threads go on. Returns its output and its exit code.
 function M.run(line)
+  can.need 'shell'
   return beside(('timeout -k 2 %d %s'):format(LIMIT * t.patience, line))
 end
 
 --- The same for an example that ends by itself.
 function M.run_example(name, ...)
+  if raw.windows then
+    local start, path = require 'start_windows', os.tmpname()
+    local process = start.start({ start.interpreter(), M.example(name), ... },
+      { out = path .. '.out', err = path .. '.err' })
+    t.wait_until(function() return process:wait(0) end, name, LIMIT)
+    return slurp(path .. '.out') .. slurp(path .. '.err'), process:wait(0)
+  end
   return beside(command(name, {}, ...))
 end
 
