@@ -36,7 +36,8 @@ local choices, special_choices = {}, {}
 local SPECIAL = { coroutine = true, wrapped = true, left_coroutine = true, foreign_coroutine = true,
   forged_resume = true, inside_c = true,
   -- A finalizer that comes between what a matched endpoint does and its book-keeping would confuse that.
-  write = true, read = true, second_reader = true, close = true, pass = true, tcp = true, unix = true }
+  write = true, read = true, second_reader = true, close = true, pass = true, tcp = true, unix = true,
+  socketpair = true, relayed = true }
 
 -- Each seed has its own likings: some operations are left out, some come often.
 local function draw_operations()
