@@ -123,7 +123,8 @@ function T.test_no_connection_is_lost_between_deadlines()
     local conn = asio.timeout(round % 4 * 0.0001, server.accept, server)
     if conn then
       got = got + 1
-      lu.assertEquals(conn:read(1), string.char(got))
+      local byte = conn:read(1)
+      lu.assertEquals(byte, can.has 'accept_order' and string.char(got) or byte)
       conn:close()
     end
   end

@@ -6,6 +6,7 @@ local lu = require 'luaunit'
 local asio = require 'asio'
 local raw = require 'raw'
 local t = require 'support'
+local can = require 'can'
 
 local T = {}
 
@@ -185,6 +186,7 @@ function T.test_a_reset_right_after_connecting()
 end
 
 function T.test_peer_and_address_of_a_connection_that_was_reset()
+  can.need 'resets'
   local conn, peer = t.raw_peer()
   peer:reset()
   t.failure('ECONNRESET', conn:read(1))

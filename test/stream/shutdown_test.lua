@@ -207,6 +207,7 @@ end
 -- abort ---------------------------------------------------------------------------------------
 
 function T.test_the_peer_is_reset()
+  can.need 'resets'
   local conn, peer = t.raw_peer()
   local fd = conn:fd()
   conn:write(('x'):rep(100))

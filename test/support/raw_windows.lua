@@ -214,6 +214,9 @@ end
 function M.connect(port, options)
   local self = dial(port, options or {})
   assert(wait(self, POLLOUT, 5), 'connect: in vain')
+  local failed, size = ffi.new 'int[1]', ffi.new('int[1]', 4)
+  ws.getsockopt(self.fd, SOL_SOCKET, 0x1007, failed, size)
+  assert(failed[0] == 0, 'connect: refused')
   return self
 end
 

@@ -8,6 +8,7 @@ local lu = require 'luaunit'
 local asio = require 'asio'
 local raw = require 'raw'
 local t = require 'support'
+local can = require 'can'
 
 local T = {}
 
@@ -412,6 +413,7 @@ T.test_dump_with_nobody_there = t.main(function()
 end)
 
 function T.test_dump_on_a_signal()
+  can.need 'signals'
   local result = t.child(function()
     local asio, raw = require 'asio', require 'raw'
     assert(asio.dump_on 'SIGUSR2' == true)
@@ -435,6 +437,7 @@ function T.test_dump_on_a_signal()
 end
 
 function T.test_dump_on_does_not_keep_run_going()
+  can.need 'signals'
   t.quiet_child(function()
     local asio = require 'asio'
     asio.dump_on 'SIGUSR1'
