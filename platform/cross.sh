@@ -34,7 +34,7 @@ script() {
     mv "$1.new" "$1"
 }
 
-# What runs the programs: `run PROGRAM ARGS` for any, `luajit` for test/luajit, and one of its name for each of test/.
+# What runs the programs: `run PROGRAM ARGS` for any, `luajit` for test/luajit, and one of its name for each other.
 cross_scripts() {
     if [ -n "$emulated" ]; then
         command="qemu-$processor -L '$sysroot'"
@@ -53,7 +53,7 @@ SCRIPT
 #!/bin/sh
 exec "\${0%/*}/run" '$sysroot/usr/bin/luajit' "\$@"
 SCRIPT
-    for program in "$1"/test/*.elf; do
+    for program in "$1"/test/*.elf "$1"/bin/*.elf; do
         [ -e "$program" ] || continue
         script "${program%.elf}" <<SCRIPT
 #!/bin/sh

@@ -9,6 +9,7 @@ local lu = require 'luaunit'
 local asio = require 'asio'
 local ns = require 'ns'
 local raw = require 'raw'
+local can = require 'can'
 local t = require 'support'
 
 if not ns.has_ares() then
@@ -625,6 +626,7 @@ end
 
 -- asio.so must do without what only names need.
 function T.test_what_each_needs()
+  can.need 'native'
   t.need 'ldd'
   local function needs(file)
     local list = io.popen(('ldd %s/%s'):format(os.getenv 'ASIO_BUILD', file))

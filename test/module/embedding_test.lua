@@ -6,6 +6,7 @@
 -- SPDX-License-Identifier: MIT
 
 local lu = require 'luaunit'
+local can = require 'can'
 local t = require 'support'
 
 local T = {}
@@ -29,6 +30,7 @@ end
 -- Calls fn with a directory below which all is installed, at PREFIX.
 local function installed(fn)
   lu.skipIf(os.getenv 'ASIO_SANITIZED', 'a sanitizer has to be linked as well')
+  can.need 'native'
   t.need('cmake', 'pkg-config', 'make', 'cc')
   lu.skipIf(not exists(os.getenv 'ASIO_BUILD' .. '/liblua-asio.a'), 'the build has no static library')
   local dir = sh('mktemp -d'):gsub('\n', '')

@@ -4,6 +4,7 @@
 -- SPDX-License-Identifier: MIT
 
 local lu = require 'luaunit'
+local can = require 'can'
 local t = require 'support'
 
 local T = {}
@@ -17,6 +18,7 @@ local function run(command)
 end
 
 function T.test_linked_into_one_object()
+  can.need 'native'
   t.need('ld', 'nm')
   local dir = os.getenv 'ASIO_BUILD' .. '/CMakeFiles'
   local objects = ('find %s -path "*/asio*_core.dir/*" -name "*.o"'):format(t.quote(dir))

@@ -61,6 +61,9 @@ local known = {
     local path = os.getenv 'ASIO_BUILD' .. '/test/oom'
     return exists(path) or exists(path .. '.exe')
   end },
+  native = { 'this build is for another machine: what is here cannot link or run it', function()
+    return not exists(os.getenv 'ASIO_BUILD' .. '/luajit')
+  end },
   ares = { 'the resolver over c-ares was not built', function() return require('ns').has_ares() end },
   strace = { 'this machine does not allow strace', function()
     return not emulated and works 'strace -o /dev/null true'
