@@ -13,7 +13,7 @@ musl_build() {
     PKG_CONFIG_LIBDIR=$prefix/lib/pkgconfig
     export PKG_CONFIG_LIBDIR
     configure_and_build "$@" -DCMAKE_C_COMPILER=musl-gcc -DCMAKE_C_FLAGS="-fno-pie -isystem $prefix/include" \
-        -DCMAKE_EXE_LINKER_FLAGS="-static -no-pie -Wl,--eh-frame-hdr,--gc-sections $prefix/lib/support.o" \
+        -DCMAKE_EXE_LINKER_FLAGS="-static -no-pie -Wl,--eh-frame-hdr,--gc-sections,-z,noseparate-code $prefix/lib/support.o" \
         -DASIO_STATIC=OFF -DASIO_STANDALONE=ON -DASIO_STANDALONE_LUAJIT="$prefix/lib/luajit.o" \
         -DASIO_STANDALONE_LIBC="$(musl_libc)"
     unset PKG_CONFIG_LIBDIR

@@ -204,8 +204,9 @@ function T.test_command_lines_without_sense()
 end
 
 function T.test_what_cannot_be_printed_shows()
-  lu.assertEquals({ asio("-e 'print(1)' >/dev/full") },
-    { 'asio: standard output: No space left on device\n', 1 })
+  local out, status = asio("-e 'print(1)' >/dev/full")
+  lu.assertStrMatches(out, 'asio: standard output: [^\n]+\n') -- with musl without the reason
+  lu.assertEquals(status, 1)
 end
 
 -- As any filter: by the signal, which a shell shows as 141. Where that is ignored, the error shows.

@@ -580,6 +580,7 @@ end
 
 -- asio.so alone, without its neighbour.
 function T.test_c_ares_is_not_there()
+  can.need 'module_file'
   local dir = os.tmpname()
   os.remove(dir)
   os.execute(('mkdir %s && cp %s/asio.so %s'):format(dir, os.getenv 'ASIO_BUILD', dir))
@@ -602,6 +603,7 @@ end
 
 -- Found beside asio.so wherever that is, and if not on package.cpath.
 function T.test_where_it_is_looked_for()
+  can.need 'module_file'
   local dir = os.tmpname()
   os.remove(dir)
   local build = os.getenv 'ASIO_BUILD'
@@ -627,6 +629,7 @@ end
 -- asio.so must do without what only names need.
 function T.test_what_each_needs()
   can.need 'native'
+  can.need 'module_file'
   t.need 'ldd'
   local function needs(file)
     local list = io.popen(('ldd %s/%s'):format(os.getenv 'ASIO_BUILD', file))

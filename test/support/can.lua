@@ -65,6 +65,9 @@ local known = {
     return not exists(os.getenv 'ASIO_BUILD' .. '/luajit')
   end },
   ares = { 'the resolver over c-ares was not built', function() return require('ns').has_ares() end },
+  module_file = { 'the module is a part of the program', function()
+    return not package.preload['asio']
+  end },
   strace = { 'this machine does not allow strace', function()
     return not emulated and works 'strace -o /dev/null true'
   end },

@@ -11,7 +11,7 @@ if here == '' then here = './' end
 function M.has_ares()
   local file = io.open(os.getenv 'ASIO_BUILD' .. '/asio/ares.so')
   if file then file:close() end
-  return file ~= nil and os.getenv 'ASIO_RESOLVER' ~= 'getaddrinfo'
+  return (file or package.preload['asio.ares']) ~= nil and os.getenv 'ASIO_RESOLVER' ~= 'getaddrinfo'
 end
 
 local server = {}
