@@ -91,11 +91,12 @@ function M.send_fds(fd, data, fds)
   local part = ffi.new('struct asio_test_part[1]', { { bytes, #data } })
   local control = ffi.new('struct asio_test_control[1]')
   local head = ffi.offsetof('struct asio_test_control', 'fds')
+  local word = ffi.sizeof 'size_t' -- what the parts of a control message are aligned to
   control[0].size, control[0].level, control[0].type = head + 4 * #fds, SOL_SOCKET, SCM_RIGHTS
   for i, n in ipairs(fds) do control[0].fds[i - 1] = n end
   local msg = ffi.new 'struct asio_test_msg'
   msg.parts, msg.count = part, 1
-  if #fds > 0 then msg.control, msg.control_size = control, head + 8 * math.ceil(#fds / 2) end
+  if #fds > 0 then msg.control, msg.control_size = control, head + word * math.ceil(4 * #fds / word) end
   return C.sendmsg(fd, msg, MSG_NOSIGNAL + MSG_DONTWAIT) == #data
 end
 
