@@ -27,6 +27,7 @@ end
 
 -- One end of such a socket, and the other as a raw socket.
 local function carrier_and_raw()
+  can.need 'unix_sockets'
   counter = counter + 1
   local name = ('@asio.pass.%d.%d'):format(raw.pid(), counter)
   local server = assert(asio.server('unix:' .. name, nil, { handles = true }))

@@ -306,6 +306,10 @@ function M.namespace()
   return nil
 end
 
+-- Commands in the tests are those of a Unix shell.
+function io.popen() can.need 'shell' end -- luacheck: ignore 122
+function os.execute() can.need 'shell' end -- luacheck: ignore 122
+
 -- The others are not possible: a case that calls one is skipped.
 local missing = {
   limit_fds = 'descriptors', unlimit_fds = 'descriptors', companion = 'fork', disposition = 'signals',
