@@ -54,7 +54,11 @@ static int run(lua_State *L)
     lua_getfield(L, -1, "preload");
     lua_pushcfunction(L, luaopen_asio);
     lua_setfield(L, -2, "asio");
-    task->budget->begun = true; /* LuaJIT's own start would not survive it */
+    /* LuaJIT's own start would not survive it, nor lua_close a start of the FFI that was cut short. */
+    lua_getglobal(L, "require");
+    lua_pushliteral(L, "ffi");
+    lua_call(L, 1, 0);
+    task->budget->begun = true;
     if (luaL_loadfile(L, task->script) != 0)
         lua_error(L);
     lua_call(L, 0, 0);
