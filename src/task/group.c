@@ -66,14 +66,16 @@ static void cancel_all(struct group *g)
             asio_thread_cancel(c->thread);
 }
 
-/* The first failure is the group's, and ends the others. Later ones are reported. */
-static bool takes_failure(struct group *g, struct child *c)
+/* The first failure is the group's, and ends the others. Later ones are reported. `joined`: the script waits for the
+ * child itself, and is told. */
+static bool takes_failure(struct group *g, struct child *c, bool joined)
 {
     if (g->has_failed)
         return false;
     g->has_failed = true;
     g->failed = c->thread;
-    g->failed->joined = false; /* its slot is ours */
+    g->failed->held = true; /* its slot is ours */
+    g->failed->joined = joined;
     cancel_all(g);
     if (g->scope) {
         g->scope->tripped = true;
@@ -97,12 +99,21 @@ static void wake_waiters(struct group *g)
     }
 }
 
+/* Its slot is given back with the reports. It is told of unless the script has joined it by then. */
+static void group_report_child(struct asio_thread *failed, bool joined)
+{
+    failed->held = true;
+    asio_sched_report(failed);
+    failed->joined = joined;
+}
+
 static void on_child_end(struct asio_wait *end)
 {
     struct child *c = (struct child *)(void *)end;
     struct group *g = c->group;
-    if (group_failed(c->thread) && !takes_failure(g, c))
-        asio_sched_report(c->thread);
+    bool joined = asio_thread_is_awaited(c->thread);
+    if (group_failed(c->thread) && !takes_failure(g, c, joined))
+        group_report_child(c->thread, joined);
     unlink_child(c);
     wake_waiters(g);
 }
@@ -142,7 +153,7 @@ static void ended_at_start(struct child *c, struct asio_thread *t)
     if (t->state != ASIO_THREAD_FAILED)
         return;
     asio_sched_withdraw(t);
-    if (group_failed(t) && takes_failure(c->group, c))
+    if (group_failed(t) && takes_failure(c->group, c, t->joined))
         return;
     if (t->joined)
         asio_sched_forget(t);
@@ -340,14 +351,6 @@ int asio_group_take_dropped(struct asio_rt *rt)
     return n;
 }
 
-/* Its slot is given back with the reports. It is told of unless the script has joined it since. */
-static void group_give_back(struct asio_thread *failed)
-{
-    bool joined = failed->joined;
-    asio_sched_report(failed);
-    failed->joined = joined;
-}
-
 /* No wait will come for what is left: it is cancelled, and what goes wrong in it is reported. */
 static int l_group_gc(lua_State *L)
 {
@@ -359,7 +362,7 @@ static int l_group_gc(lua_State *L)
     if (g->scope)
         g->scope->holder = NULL;
     if (g->failed && !rt->closed)
-        group_give_back(g->failed);
+        group_report_child(g->failed, g->failed->joined);
     g->failed = NULL;
     if (g->count > 0 && !rt->closed)
         drop_loudly(rt);

@@ -100,17 +100,24 @@ static void fail(struct asio_thread *t, int status, int kept)
         kept = asio_rt_protect(rt, status == LUA_YIELD ? keep_stray_yield : keep_error, t, thread_doing);
     if (kept != 0)
         asio_rt_protect(rt, thread_keep_no_memory, t, thread_doing);
-    if (t->by_cancel)
+    if (t->by_cancel || asio_thread_is_awaited(t)) /* again: a finalizer may have dropped its group meanwhile */
         t->joined = true;
     if (!t->joined)
         asio_sched_report(t);
 }
 
+bool asio_thread_is_awaited(const struct asio_thread *t)
+{
+    const struct asio_wait *w = t->joiners.first;
+    while (w && w->op != &asio_join_op)
+        w = w->next;
+    return w;
+}
+
 static void thread_ended(struct asio_thread *t, int status)
 {
     int kept = 0;
-    for (struct asio_wait *w = t->joiners.first; w && !t->joined; w = w->next)
-        t->joined = w->op == &asio_join_op;
+    t->joined = t->joined || asio_thread_is_awaited(t);
     if (status == 0) {
         t->state = ASIO_THREAD_DONE;
         t->nresults = lua_gettop(t->co);

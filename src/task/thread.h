@@ -23,6 +23,9 @@ const char *asio_thread_status(const struct asio_thread *t);
 /* Pushes the name ("#7" by default) of one that is alive, or not yet reported, and returns it. */
 const char *asio_thread_push_name(lua_State *L, struct asio_thread *t);
 
+/* The script waits for its end, and is told of it. */
+bool asio_thread_is_awaited(const struct asio_thread *t);
+
 /* Of the records in t->joiners (relays among them): only these stand for a join. All are
  * ended with status 0, once. */
 extern const struct asio_wait_op asio_join_op;

@@ -125,13 +125,14 @@ function T.test_run_again_and_again()
 end
 
 function T.test_stop_ends_the_run_and_not_the_program()
-  lu.assertEquals(code [[
+  local out, status = asio('-e ' .. t.quote [[
     asio.spawn(function() asio.sleep(0.01) asio.stop() end)
     asio.spawn(function() asio.sleep(60) end)
     asio.run()
     print 'stopped'
     os.exit(3)
-  ]], 'stopped\n')
+  ]], t.ignore_leaks)
+  lu.assertEquals({ out, status }, { 'stopped\n', 3 })
   lu.assertEquals({ code 'asio.spawn(asio.sleep, 60) asio.sleep(0.01) asio.stop()' }, { '', 0 })
 end
 

@@ -39,7 +39,7 @@ static bool run_script(lua_State *L, struct run *r)
     host_limit(SECONDS);
     bool ok = state_call(L, r->scenario, 0, 0);
     r->reached = memory_refused() > 0;
-    if (!host_check(!host_late(), "hangs"))
+    if (!host_check(!host_late(), "hangs: %s", state_error()))
         return false;
     return r->reached || host_check(ok, "%s", state_error());
 }

@@ -69,18 +69,33 @@ end
 function T.test_a_failure_that_was_joined_is_not_told_of_when_the_group_is_dropped()
   local order = { 'joined before it fails', 'joined afterwards' }
   for i, when in ipairs(order) do
-    local child = asio.group():spawn(function()
+    local kept = { asio.group() }
+    local child = kept[1]:spawn(function()
       asio.sleep(0.005)
       error 'joined once'
     end)
     if i == 2 then asio.sleep(0.02) end
     local joined, err = child:join()
     lu.assertEquals({ joined, err:match 'joined once' }, { false, 'joined once' }, when)
+    kept[1] = nil
     t.next_turn()
     t.collect()
     t.next_turn()
     lu.assertEquals(t.stderr(), '', when)
   end
+end
+
+-- The end of a turn came before the light thread that waited for the child.
+function T.test_a_later_failure_that_is_being_joined_is_not_told_of()
+  local g = asio.group()
+  for _ = 1, 2 do
+    local child = g:spawn(function() asio.shield(1, asio.sleep, 0.005) error 'joined once' end)
+    asio.spawn(function() lu.assertFalse((child:join())) end)
+  end
+  asio.sleep(0.02)
+  t.next_turn()
+  t.raises('joined once', g.wait, g)
+  lu.assertEquals(t.stderr(), '')
 end
 
 -- It was told only at what it waited for after its start.
