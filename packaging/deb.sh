@@ -71,9 +71,12 @@ install_in_root() { in_root apt-get -q -y --no-install-recommends install "$@" >
 
 say "installing in a clean root"
 as_root cp -a --reflink=auto "$clean" "$work/root"
-as_root cp "$out/lua-asio_$version"_*.deb "$out/lua-asio-dev_$version"_*.deb "$root"/packaging/debian/tests/* "$work/root/tmp"
+as_root cp "$out/lua-asio_$version"_*.deb "$out/lua-asio-dev_$version"_*.deb \
+    "$out/lua-asio-bin_$version"_*.deb "$root"/packaging/debian/tests/* "$work/root/tmp"
 install_in_root "/tmp/lua-asio_${version}_$arch.deb" luajit
 in_root env ASIO_RESOLVER=ares luajit /tmp/smoke.lua
+install_in_root "/tmp/lua-asio-bin_${version}_$arch.deb"
+[ "$(in_root asio -e 'asio.sleep(0) io.write "asio runs"')" = "asio runs" ] || fail "the program asio does not run"
 install_in_root "/tmp/lua-asio-dev_${version}_$arch.deb" gcc libc6-dev libc-ares-dev make pkg-config
 in_root env AUTOPKGTEST_TMP=/tmp /tmp/embed
 say "all is well; the packages are in $out"
