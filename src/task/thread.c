@@ -100,9 +100,8 @@ static void fail(struct asio_thread *t, int status, int kept)
         kept = asio_rt_protect(rt, status == LUA_YIELD ? keep_stray_yield : keep_error, t, thread_doing);
     if (kept != 0)
         asio_rt_protect(rt, thread_keep_no_memory, t, thread_doing);
-    if (t->by_cancel ||
-        asio_thread_is_awaited(t)) /* again: a finalizer may have dropped its group meanwhile */
-        t->joined = true;
+    /* Looked at again: a finalizer may have dropped its group meanwhile. */
+    t->joined = t->joined || t->by_cancel || asio_thread_is_awaited(t);
     if (!t->joined)
         asio_sched_report(t);
 }
