@@ -43,7 +43,7 @@ function T.test_one_after_the_other()
 end
 
 function T.test_always_some_under_way()
-  for at_once, least in pairs { [2] = 240, [50] = 240, [500] = 100 } do
+  for at_once, least in pairs { [2] = 240, [50] = 240, [500] = 50 } do
     local rest = ('load%d.a.test'):format(at_once)
     ask(4000, at_once, rest)
     local ports = ports_of(rest)

@@ -411,8 +411,9 @@ function M.child(fn, child_options)
   os.remove(base)
   result.out, result.err = slurp(base .. '.out'), slurp(base .. '.err')
   if result.code == 77 then can.need(result.err:match '^skip ([%w_]+)' or error(result.err, 0)) end
-  local told = ('exit code %d\n%s%s'):format(
-    result.code, result.out:sub(1, 2000), result.err:sub(1, 8000))
+  local err = result.err
+  if #err > 8000 then err = err:sub(1, 4000) .. '\n...\n' .. err:sub(-4000) end
+  local told = ('exit code %d\n%s%s'):format(result.code, result.out:sub(1, 2000), err)
   lu.assertNotStrContains(result.err, 'Sanitizer', false, told)
   lu.assertNotStrContains(result.err, 'runtime error: ', false, told)
   if child_options.code ~= false then
