@@ -340,7 +340,7 @@ local function drop_many(what, count)
       -- From ever other addresses, and reset: nothing lingers and no ports run out.
       local from = ('127.0.%d.%d'):format(i % 50 + 1, i % 200 + 1)
       clients[i] = raw.connect(port, { from = from })
-      local got = clients[i]:recv(1, 10)
+      local got = clients[i]:recv(1, 60)
       assert(got == 'x' or what == 'raise' and got == false, 'not taken in') -- false: reset
       if i > 20 then
         clients[i - 20]:reset()
