@@ -28,28 +28,25 @@ END
 
 # Building -----------------------------------------------------------------------------------------
 
-# configure_and_build PRESET [DIRECTORY [OPTIONS...]]: the settings of CMakePresets.json, which CMake before 3.20
-# cannot read, and further ones.
+# The settings of a preset, as options for cmake: CMake before 3.20 cannot read the file itself.
+preset_options() {
+    entry=$(sed -n "/\"name\": \"$1\",\$/,/^        }/p" CMakePresets.json)
+    [ -n "$entry" ] || fail "no such preset: $1"
+    parent=$(echo "$entry" | sed -n 's/.*"inherits": "\(.*\)".*/\1/p')
+    [ -z "$parent" ] || (preset_options "$parent")
+    echo "$entry" | grep -o '"[A-Z_]*": "[^"]*"' |
+        # shellcheck disable=SC2016 # not the shell's
+        sed 's/"\(.*\)": "\(.*\)"/-D\1=\2/; s/${sourceDir}\///' # cmake looks for relative paths in the source
+}
+
+# configure_and_build PRESET [DIRECTORY [OPTIONS...]]: the settings of CMakePresets.json, and further ones.
 configure_and_build() {
-    chosen=$1
+    settings=$(preset_options "$1")
     directory=${2:-build/$1}
     shift $(($# < 2 ? $# : 2))
-    type=Debug sanitize= tests=ON small= static=ON
-    case $chosen in
-        release) type=Release ;;
-        device) # everything for size, a tenth slower where no system call is; the test host and the static
-            # library cannot be made so
-            type=MinSizeRel tests=OFF static=OFF
-            small='-DCMAKE_INTERPROCEDURAL_OPTIMIZATION=ON -DCMAKE_MODULE_LINKER_FLAGS=-Wl,-z,noseparate-code' ;;
-        debug) ;;
-        asan) sanitize=address,undefined ;;
-        tsan) sanitize=thread ;;
-        *) fail "no such preset: $chosen" ;;
-    esac
     need build
     # shellcheck disable=SC2086 # several options
-    cmake -S . -B "$directory" -G Ninja -DCMAKE_BUILD_TYPE=$type -DASIO_SANITIZE=$sanitize -DASIO_TESTS=$tests $small \
-        -DASIO_WERROR="${ASIO_WERROR:-OFF}" -DASIO_BENCH="${bench:-OFF}" -DASIO_STATIC=$static "$@"
+    cmake -S . -B "$directory" -G Ninja $settings -DASIO_WERROR="${ASIO_WERROR:-OFF}" -DASIO_BENCH="${bench:-OFF}" "$@"
     cmake --build "$directory"
     ASIO_BUILD=$PWD/$directory
     export ASIO_BUILD

@@ -7,7 +7,7 @@ windows() {
     prefix=$(sh platform/deps.sh windows)
     PKG_CONFIG_LIBDIR=$prefix/lib/pkgconfig
     export PKG_CONFIG_LIBDIR
-    configure_and_build "$preset" build/windows -DCMAKE_TOOLCHAIN_FILE="$PWD/platform/windows.cmake" -DASIO_ARES=OFF
+    configure_and_build windows-mingw build/windows
     unset PKG_CONFIG_LIBDIR
     [ ! -d "$ASIO_BUILD/test" ] || cp "$prefix/bin/lua51.dll" "$ASIO_BUILD/test" # for the programs of the tests
     windows_luajit
