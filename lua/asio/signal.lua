@@ -11,7 +11,7 @@ local finish, c_wait = core.finish, core.wait_signal
 ---@param name string `SIGTERM`, `SIGINT`, `SIGHUP`, `SIGUSR1`, ...
 ---@return table? signal
 ---@return string? message
----@return string? code
+---@return string? code `ENOTSUP`: this system does not have it
 function asio.signal(name)
     return core.new_signal(name, 'signal')
 end

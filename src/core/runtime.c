@@ -277,8 +277,17 @@ static void shut_down(struct asio_rt *rt)
         uv_walk(&rt->loop, teardown_handle, NULL);
 }
 
-/* The finalizer; its argument is not looked at, since a script can call it with anything. Everything that libuv
- * still holds is waited for, but in a fork, where helper threads are not there. */
+/* Everything that libuv still holds is waited for. Not in a fork, where helper threads are not there; and not where
+ * libuv cannot end within one of its callbacks: then os.exit has closed the state, and the process ends. */
+static void end_loop(struct asio_rt *rt)
+{
+    bool forever = rt->forked || (rt->polling && !ASIO_SYS_ENDS_WITHIN);
+    uv_run(&rt->loop, forever ? UV_RUN_NOWAIT : UV_RUN_DEFAULT);
+    uv_loop_close(&rt->loop);
+    rt->loop_open = false;
+}
+
+/* The finalizer; its argument is not looked at, since a script can call it with anything. */
 static int l_rt_gc(lua_State *L)
 {
     struct asio_rt *rt = asio_rt_of(L);
@@ -290,11 +299,8 @@ static int l_rt_gc(lua_State *L)
         rt->self = rt->main_wait;
         shut_down(rt);
     }
-    if (rt->loop_open) {
-        uv_run(&rt->loop, rt->forked ? UV_RUN_NOWAIT : UV_RUN_DEFAULT);
-        uv_loop_close(&rt->loop);
-        rt->loop_open = false;
-    }
+    if (rt->loop_open)
+        end_loop(rt);
     asio_timer_heap_free(&rt->timers);
     asio_blocks_free(&rt->blocks);
     asio_mem.free(rt->scratch);

@@ -5,6 +5,7 @@
 #include "module/parts.h"
 #include "module/plugin_table.h"
 #include "base/error.h"
+#include "sys/sys.h"
 
 static void set_tokens(lua_State *L, struct asio_rt *rt)
 {
@@ -72,6 +73,7 @@ static void push_core(lua_State *L, struct asio_rt *rt)
 
 static int open_module(lua_State *L)
 {
+    asio_sys_pin(&asio_plugin); /* lua_close unloads modules before it has called all finalizers */
     struct asio_rt *rt = asio_rt_open(L);
     rt->plugin = &asio_plugin;
     lua_settop(L, 0);

@@ -90,7 +90,8 @@ static int acceptor_listen_by_libuv(struct asio_acceptor *a, struct asio_rt *rt,
                              : asio_tcp_init(&rt->loop, &a->handle.tcp, where->address.ss_family, options);
     a->has_handle = status == 0;
     if (status == 0 && where->path)
-        status = options->handles ? UV_ENOTSUP : uv_pipe_bind(&a->handle.pipe, where->path);
+        status =
+            options->handles || *where->path == '@' ? UV_ENOTSUP : uv_pipe_bind(&a->handle.pipe, where->path);
     else if (status == 0)
         status = asio_tcp_bind(&a->handle.tcp, &where->address, options);
     a->handle.any.data = a;

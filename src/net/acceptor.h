@@ -56,6 +56,12 @@ void asio_acceptor_unwatch(struct asio_acceptor *a);
  * error. */
 int asio_acceptor_fetch(struct asio_acceptor *a);
 
+/* libuv holds a connection, of which no event will tell. */
+static inline bool asio_acceptor_holds(const struct asio_acceptor *a)
+{
+    return a->offered > 0;
+}
+
 /* Makes a stream of the connection in hand. NULL: *status; with UV_ENOMEM the connection stays in hand, else it is
  * lost. *options is changed: what connections get from the listening socket is not set again. */
 struct asio_uvstream *asio_acceptor_adopt(

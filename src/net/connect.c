@@ -190,7 +190,7 @@ static int l_check_port(lua_State *L)
 static int connect_pipe_by_libuv(lua_State *L, struct asio_rt *rt, const char *name,
     const struct asio_socket_options *options, double timeout)
 {
-    if (options->handles)
+    if (options->handles || *name == '@')
         return asio_push_fail(L, UV_ENOTSUP);
     struct asio_wait *w = asio_park_claim(L, rt);
     struct asio_uvstream *u = asio_unix_family.make(rt, options);

@@ -403,6 +403,18 @@ static void listener_fit_batch(struct asio_listener *l)
     l->turn = l->rt->turns;
 }
 
+/* Waits for connections. No event tells of those that are held: they are taken soon. */
+static void listener_watch(struct asio_listener *l)
+{
+    if (!asio_acceptor_holds(&l->acceptor)) {
+        asio_acceptor_watch(&l->acceptor);
+        return;
+    }
+    asio_acceptor_unwatch(&l->acceptor);
+    if (!l->paused && listener_wants(l))
+        listener_retry_later(l, 0);
+}
+
 static void listener_accept_batch(struct asio_listener *l)
 {
     unsigned n = 0;
@@ -421,7 +433,7 @@ static void listener_accept_batch(struct asio_listener *l)
     if (!l->server)
         return;
     if (n > 0 || status == UV_EAGAIN) {
-        asio_acceptor_watch(&l->acceptor);
+        listener_watch(l);
         return;
     }
     asio_acceptor_unwatch(&l->acceptor); /* what is there waits for the timer, or for a light thread */
@@ -496,7 +508,7 @@ void asio_listener_await(struct asio_listener *l, struct asio_wait *w)
 {
     asio_wait_list_add(&l->accepters, w);
     if (!l->paused)
-        asio_acceptor_watch(&l->acceptor);
+        listener_watch(l);
 }
 
 /* A connection has gone: there may be room for one that waits. */

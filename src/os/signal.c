@@ -8,9 +8,25 @@
 #include "core/bind.h"
 #include "base/error.h"
 #include "core/park.h"
+#include "sys/sys.h"
 
 #include <signal.h>
 #include <string.h>
+
+/* 0: this system has no such signal. */
+#ifdef _WIN32
+enum { SIGUSR1 = 0, SIGUSR2 = 0, SIGALRM = 0, SIGCHLD = 0, SIGCONT = 0, SIGTSTP = 0, SIGTTIN = 0 };
+enum { SIGTTOU = 0, SIGPIPE = 0 };
+#endif
+#ifndef SIGBREAK
+#define SIGBREAK 0
+#endif
+#ifndef SIGQUIT
+#define SIGQUIT 0
+#endif
+#ifndef SIGWINCH
+#define SIGWINCH 0
+#endif
 
 static const struct {
     const char *name;
@@ -18,16 +34,9 @@ static const struct {
 } names[] = {
     { "SIGINT", SIGINT },
     { "SIGTERM", SIGTERM },
-#ifdef SIGHUP
     { "SIGHUP", SIGHUP },
-#endif
-#ifdef SIGBREAK
     { "SIGBREAK", SIGBREAK },
-#endif
-#ifdef SIGQUIT
     { "SIGQUIT", SIGQUIT },
-#endif
-#ifdef SIGUSR1
     { "SIGUSR1", SIGUSR1 },
     { "SIGUSR2", SIGUSR2 },
     { "SIGALRM", SIGALRM },
@@ -37,10 +46,7 @@ static const struct {
     { "SIGTTIN", SIGTTIN },
     { "SIGTTOU", SIGTTOU },
     { "SIGPIPE", SIGPIPE },
-#endif
-#ifdef SIGWINCH
     { "SIGWINCH", SIGWINCH },
-#endif
 };
 
 struct signal {          /* the userdata; its environment table holds the function of dump_on */
@@ -122,6 +128,8 @@ static int check_name(lua_State *L, const char *fname)
 
 static int open_watch(struct asio_rt *rt, struct signal *holder, int number)
 {
+    if (!asio_sys_signal_comes(number))
+        return UV_ENOTSUP;
     struct watch *w = asio_mem.malloc(sizeof *w);
     if (!w)
         return UV_ENOMEM;

@@ -20,6 +20,14 @@ enum { ASIO_SYS_PIECE = 65536 };
 enum { ASIO_SYS_PIECE = 0 };
 #endif
 
+/* Whether a loop can end while one of its callbacks runs. On Windows the request that the callback is about ends after
+ * it, and its handle with that. */
+#ifdef _WIN32
+enum { ASIO_SYS_ENDS_WITHIN = 0 };
+#else
+enum { ASIO_SYS_ENDS_WITHIN = 1 };
+#endif
+
 /* Half-closes (sends FIN); UV_ENOTSUP: use uv_shutdown. */
 int asio_sys_shutdown(uv_os_fd_t fd);
 
@@ -59,6 +67,9 @@ int asio_sys_thread(void (*fn)(void *arg), void *arg);
 enum asio_sigpipe { ASIO_SIGPIPE_LEFT, ASIO_SIGPIPE_TAKE_OUT, ASIO_SIGPIPE_UNBLOCK };
 enum asio_sigpipe asio_sys_sigpipe_block(void);
 void asio_sys_sigpipe_end(enum asio_sigpipe how);
+
+/* Whether a process can get this signal here; 0 is none. */
+bool asio_sys_signal_comes(int number);
 
 /* A watcher of a signal calls enter before and leave after: the first one to enter remembers what
  * the process does with it, the last one to leave puts that back (libuv sets the default).

@@ -224,6 +224,11 @@ static bool ignored(const struct sigaction *action)
     return !(action->sa_flags & SA_SIGINFO) && action->sa_handler == SIG_IGN;
 }
 
+bool asio_sys_signal_comes(int number)
+{
+    return number > 0;
+}
+
 bool asio_sys_signal_enter(int number)
 {
     pthread_mutex_lock(&signals.lock);

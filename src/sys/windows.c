@@ -4,6 +4,7 @@
 #include "sys/sys.h"
 
 #include <process.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -90,6 +91,12 @@ enum asio_sigpipe asio_sys_sigpipe_block(void)
 void asio_sys_sigpipe_end(enum asio_sigpipe how)
 {
     (void)how;
+}
+
+/* What libuv makes of the events of a console. */
+bool asio_sys_signal_comes(int number)
+{
+    return number == SIGINT || number == SIGBREAK || number == SIGHUP || number == SIGWINCH;
 }
 
 bool asio_sys_signal_enter(int number)

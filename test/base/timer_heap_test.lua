@@ -138,7 +138,7 @@ function T.test_now_moves_forward()
   end
   -- Also while the loop does not turn: a busy script still sees time pass.
   local cpu = raw.cpu()
-  while raw.cpu() - cpu < 0.01 do last = last + 0 end
+  while raw.cpu() - cpu < (can.has 'cpu_clock' and 0.01 or 0.05) do last = last + 0 end
   lu.assertTrue(asio.now() - last > 0.005, 'the clock stood still')
 end
 

@@ -7,6 +7,7 @@
 local lu = require 'luaunit'
 local asio = require 'asio'
 local t = require 'support'
+local can = require 'can'
 
 local T = {}
 
@@ -125,6 +126,7 @@ function T.test_what_is_being_read_is_read_by_a_finalizer()
 end
 
 function T.test_a_connection_is_closed_while_it_tells_its_name()
+  can.need 'unix_sockets'
   t.child(function()
     local asio = require 'asio'
     collectgarbage('setpause', 0)
@@ -148,6 +150,7 @@ function T.test_a_connection_is_closed_while_it_tells_its_name()
 end
 
 function T.test_a_connection_is_closed_while_another_is_received_over_it()
+  can.need 'unix_sockets'
   t.child(function()
     local asio = require 'asio'
     collectgarbage('setpause', 0)

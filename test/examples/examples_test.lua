@@ -4,6 +4,7 @@
 
 local lu = require 'luaunit'
 local t = require 'support'
+local can = require 'can'
 
 local T = {}
 
@@ -29,6 +30,7 @@ end
 -- Starts the server on a free port with so many seconds of grace, and has a client talk to it before
 -- and after SIGTERM. Returns what the server and the client have to tell.
 local function stop_gracefully(grace, client_closes)
+  can.need 'shell'
   return t.quiet_child(function(command, path, seconds, closes)
     local asio = require 'asio'
     -- `timeout` passes SIGTERM on, in the foreground once only, and exits with the status of what it ran.

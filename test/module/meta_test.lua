@@ -36,7 +36,7 @@ local function names(set)
 end
 
 function T.test_meta_names_what_there_is()
-  local timer, signal = asio.after(60, function() end), asio.signal 'SIGUSR1'
+  local timer, signal = asio.after(60, function() end), asio.signal 'SIGINT'
   local server, conn = asio.server('127.0.0.1', 0), asio.socketpair()
   local existing = {
     ['asio'] = asio,

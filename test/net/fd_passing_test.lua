@@ -495,6 +495,7 @@ function T.test_none_left_over()
 end
 
 function T.test_none_left_over_with_the_state()
+  can.need 'unix_sockets'
   t.quiet_child(function()
     local lib, sys, sysunix = require 'asio', require 'raw', require 'rawunix'
     local server = assert(lib.server('unix:@', nil, { handles = true }))
@@ -509,6 +510,7 @@ end
 
 -- No descriptor left: said so, and no byte of the passing shows among the others.
 function T.test_running_out_of_descriptors()
+  can.need 'unix_sockets'
   local out = t.quiet_child(function()
     local lib, sys, sysunix = require 'asio', require 'raw', require 'rawunix'
     lib.run(function()

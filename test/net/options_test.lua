@@ -275,10 +275,18 @@ local function clients(address, n)
   return list
 end
 
+-- libuv accepts in no order on Windows.
+local function client_of(list, conn)
+  local _, port = conn:peer()
+  for i = 1, #list do
+    if select(2, list[i]:address()) == port then return table.remove(list, i) end
+  end
+end
+
 local function both_kinds(fn)
   return function()
     fn { '127.0.0.1', 0 }
-    fn { 'unix:@asio.max' }
+    if can.has 'abstract_names' then fn { 'unix:@asio.max' } end
   end
 end
 
@@ -299,17 +307,15 @@ T.test_max_connections = both_kinds(function(where)
   asio.sleep(0.02)
   lu.assertEquals(#open, 3)
   for n = 4, 10 do
-    list[n - 3]:close()
+    client_of(list, open[n - 3]):close()
     open[n - 3]:close()
     t.wait_until(function() return list.served == n end, 'room for one')
     asio.sleep(0.002)
     lu.assertEquals(#open, n)
   end
   server:close()
-  for i = 1, 10 do
-    open[i]:close()
-    list[i]:close()
-  end
+  for i = 1, 10 do open[i]:close() end
+  for i = 1, #list do list[i]:close() end
 end)
 
 T.test_max_connections_with_many_in_a_row = both_kinds(function(where)

@@ -43,6 +43,7 @@ end
 -- Descriptors ---------------------------------------------------------------------------------
 
 function T.test_a_descriptor()
+  can.need 'descriptors'
   local listener = raw.listen()
   local port, before = listener:port(), raw.count_fds()
   local server = assert(asio.server(give_up(listener), hello))
@@ -68,6 +69,7 @@ function T.test_a_descriptor_of_a_unix_socket()
 end
 
 function T.test_a_descriptor_with_options_and_without_a_handler()
+  can.need 'descriptors'
   local listener = raw.listen()
   local port = listener:port()
   local server = assert(asio.server(give_up(listener), nil, { max_connections = 5, linger = 1 }))
@@ -78,6 +80,7 @@ function T.test_a_descriptor_with_options_and_without_a_handler()
 end
 
 function T.test_clients_that_were_there_before()
+  can.need 'descriptors'
   local listener = raw.listen()
   local peer = raw.connect(listener:port())
   local server = assert(asio.server(give_up(listener), hello))
@@ -88,6 +91,7 @@ end
 
 -- It stays whoever's it is.
 function T.test_descriptors_that_do_not_serve()
+  can.need 'descriptors'
   local datagrams, listener = raw.udp(), raw.listen()
   local connected = raw.connect(listener:port())
   local file = raw.file(os.tmpname())

@@ -9,28 +9,27 @@ local asio = require 'asio'
 local raw = require 'raw'
 local t = require 'support'
 
-local numbers = require 'numbers'
-local SIGUSR1, SIGUSR2 = numbers.SIGUSR1, numbers.SIGUSR2
+local SIGNAL, NAME, OTHER, OTHER_NAME = raw.signal, raw.signal_name, raw.other_signal, raw.other_signal_name
 local T = {}
 
 function T.test_wait()
-  local s = assert(asio.signal 'SIGUSR1')
-  lu.assertStrContains(tostring(s), 'SIGUSR1')
+  local s = assert(asio.signal(NAME))
+  lu.assertStrContains(tostring(s), NAME)
   t.failure('ETIMEDOUT', s:wait(0))
   t.failure('ETIMEDOUT', s:wait(0.002))
   local waiter = asio.spawn(function() return select('#', s:wait()) end)
   lu.assertEquals(waiter:status(), 'waiting')
-  raw.kill(SIGUSR1)
+  raw.kill(SIGNAL)
   lu.assertEquals({ waiter:join(5) }, { true, 1 })
   s:close()
   lu.assertStrContains(tostring(s), 'closed')
 end
 
 function T.test_one_that_came_while_nobody_waited_is_kept()
-  local s = assert(asio.signal 'SIGUSR1')
-  raw.kill(SIGUSR1)
+  local s = assert(asio.signal(NAME))
+  raw.kill(SIGNAL)
   asio.sleep(0.005)
-  raw.kill(SIGUSR1)
+  raw.kill(SIGNAL)
   asio.sleep(0.005)
   lu.assertTrue(s:wait(0))
   lu.assertTrue(s:wait(0))
@@ -39,16 +38,16 @@ function T.test_one_that_came_while_nobody_waited_is_kept()
 end
 
 function T.test_a_time_out_of_nothing_sees_what_the_loop_has_not_yet_seen()
-  local s = assert(asio.signal 'SIGUSR1')
-  raw.kill(SIGUSR1)
+  local s = assert(asio.signal(NAME))
+  raw.kill(SIGNAL)
   lu.assertTrue(s:wait(0))
-  raw.kill(SIGUSR1)
+  raw.kill(SIGNAL)
   lu.assertTrue(asio.timeout(0, s.wait, s))
   s:close()
 end
 
 function T.test_first_come_first_served_and_one_for_each()
-  local s, order, waiters = assert(asio.signal 'SIGUSR2'), {}, {}
+  local s, order, waiters = assert(asio.signal(OTHER_NAME)), {}, {}
   for i = 1, 3 do
     waiters[i] = asio.spawn(function()
       s:wait()
@@ -56,7 +55,7 @@ function T.test_first_come_first_served_and_one_for_each()
     end)
   end
   for i = 1, 3 do
-    raw.kill(SIGUSR2)
+    raw.kill(OTHER)
     waiters[i]:join(5)
     lu.assertEquals(#order, i)
   end
@@ -67,15 +66,15 @@ end
 function T.test_several_watch_the_same_and_each_gets_it()
   local all, waiters = {}, {}
   for i = 1, 3 do
-    all[i] = assert(asio.signal 'SIGUSR1')
+    all[i] = assert(asio.signal(NAME))
     waiters[i] = asio.spawn(all[i].wait, all[i])
   end
-  local other = assert(asio.signal 'SIGUSR2')
-  raw.kill(SIGUSR1)
+  local other = assert(asio.signal(OTHER_NAME))
+  raw.kill(SIGNAL)
   for i = 1, 3 do lu.assertEquals({ waiters[i]:join(5) }, { true, true }) end
   t.failure('ETIMEDOUT', other:wait(0))
   all[1]:close()
-  raw.kill(SIGUSR1)
+  raw.kill(SIGNAL)
   lu.assertTrue(all[2]:wait(5))
   lu.assertTrue(all[3]:wait(5))
   t.failure('EBADF', all[1]:wait())
@@ -84,7 +83,7 @@ function T.test_several_watch_the_same_and_each_gets_it()
 end
 
 function T.test_close_while_somebody_waits()
-  local s, waiters = assert(asio.signal 'SIGUSR1'), {}
+  local s, waiters = assert(asio.signal(NAME)), {}
   for i = 1, 3 do waiters[i] = asio.spawn(s.wait, s, i == 2 and 60 or nil) end
   s:close()
   for i = 1, 3 do t.failure('ECANCELED', select(2, waiters[i]:join(5))) end
@@ -94,7 +93,7 @@ function T.test_close_while_somebody_waits()
 end
 
 function T.test_closed_by_the_one_it_wakes()
-  local s = assert(asio.signal 'SIGUSR1')
+  local s = assert(asio.signal(NAME))
   local waiter = asio.spawn(function()
     s:wait()
     s:close()
@@ -102,49 +101,56 @@ function T.test_closed_by_the_one_it_wakes()
     t.collect()
     return 'closed'
   end)
-  raw.kill(SIGUSR1)
+  raw.kill(SIGNAL)
   lu.assertEquals({ waiter:join(5) }, { true, 'closed' })
 end
 
 function T.test_iter()
-  local s, n = assert(asio.signal 'SIGUSR1'), 0
+  local s, n = assert(asio.signal(NAME)), 0
   local loop = asio.spawn(function()
     for ok in s:iter() do
       lu.assertTrue(ok)
       n = n + 1
-      if n < 3 then raw.kill(SIGUSR1) else s:close() end
+      if n < 3 then raw.kill(SIGNAL) else s:close() end
     end
     return 'left the loop'
   end)
-  raw.kill(SIGUSR1)
+  raw.kill(SIGNAL)
   lu.assertEquals({ loop:join(5) }, { true, 'left the loop' })
   lu.assertEquals(n, 3)
 end
 
 function T.test_what_it_did_before_is_restored()
   for _, disposition in ipairs { 'ignore', 'own' } do
-    raw.disposition(SIGUSR1, disposition)
-    local first, second = assert(asio.signal 'SIGUSR1'), assert(asio.signal 'SIGUSR1')
-    raw.kill(SIGUSR1)
+    raw.disposition(SIGNAL, disposition)
+    local first, second = assert(asio.signal(NAME)), assert(asio.signal(NAME))
+    raw.kill(SIGNAL)
     lu.assertTrue(first:wait(5))
     first:close()
-    raw.kill(SIGUSR1)
+    raw.kill(SIGNAL)
     lu.assertTrue(second:wait(5)) -- watched still
     second:close()
-    lu.assertEquals(raw.disposition(SIGUSR1, disposition), disposition)
-    assert(asio.signal 'SIGUSR1')
+    lu.assertEquals(raw.disposition(SIGNAL, disposition), disposition)
+    assert(asio.signal(NAME))
     t.collect() -- closes it
-    lu.assertEquals(raw.disposition(SIGUSR1, 'default'), disposition)
+    lu.assertEquals(raw.disposition(SIGNAL, 'default'), disposition)
   end
-  asio.signal('SIGUSR1'):close()
-  lu.assertEquals(raw.disposition(SIGUSR1, 'default'), 'default')
+  asio.signal(NAME):close()
+  lu.assertEquals(raw.disposition(SIGNAL, 'default'), 'default')
 end
 
 function T.test_one_that_is_waited_for_is_not_collected()
-  local waiter = asio.spawn(function() return assert(asio.signal 'SIGUSR1'):wait(5) end)
+  local waiter = asio.spawn(function() return assert(asio.signal(NAME)):wait(5) end)
   t.collect()
-  raw.kill(SIGUSR1)
+  raw.kill(SIGNAL)
   lu.assertEquals({ waiter:join(5) }, { true, true })
+end
+
+-- Known everywhere, so that a script can ask for it everywhere.
+function T.test_a_signal_that_this_system_does_not_have()
+  for _, name in ipairs(raw.windows and { 'SIGTERM', 'SIGUSR1', 'SIGCHLD', 'SIGPIPE' } or { 'SIGBREAK' }) do
+    t.failure('ENOTSUP', asio.signal(name))
+  end
 end
 
 function T.test_bad_arguments()
@@ -162,14 +168,14 @@ function T.test_bad_arguments()
 end
 
 T.test_in_the_main_chunk = t.main(function()
-  local s = assert(asio.signal 'SIGUSR1')
-  asio.after(0.002, function() raw.kill(SIGUSR1) end)
+  local s = assert(asio.signal(NAME))
+  asio.after(0.002, function() raw.kill(SIGNAL) end)
   lu.assertTrue(s:wait())
   t.failure('ETIMEDOUT', s:wait(0.001))
   t.failure('ETIMEDOUT', asio.timeout(0.001, s.wait, s))
   asio.run() -- an open one alone does not keep it going
   asio.spawn(s.wait, s) -- somebody who waits does
-  asio.after(0.002, function() raw.kill(SIGUSR1) end)
+  asio.after(0.002, function() raw.kill(SIGNAL) end)
   asio.run()
   s:close()
 end)
@@ -258,7 +264,7 @@ function T.test_the_state_closes_while_they_are_open()
   t.quiet_child(function()
     local asio, raw = require 'asio', require 'raw'
     local held = {}
-    for _, name in ipairs { 'SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR1', 'SIGUSR2', 'SIGCHLD', 'SIGWINCH' } do
+    for _, name in ipairs { 'SIGINT', 'SIGHUP', 'SIGWINCH', raw.signal_name, raw.other_signal_name } do
       local s = assert(asio.signal(name))
       asio.spawn(s.wait, s)
       asio.spawn(s.wait, s, 60)
@@ -266,7 +272,7 @@ function T.test_the_state_closes_while_they_are_open()
       held[#held + 1] = assert(asio.signal(name))
     end
     asio.run_once(0)
-    raw.kill(10)
+    raw.kill(raw.signal)
     package.loaded.held = held
   end)
 end

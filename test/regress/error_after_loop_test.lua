@@ -3,7 +3,7 @@
 -- garbage, took another coroutine for its own: the process crashed after a Ctrl-C that a pcall had caught.
 --
 -- SPDX-License-Identifier: MIT
--- luacheck: ignore 431/asio (child processes require their own)
+-- luacheck: ignore 431/asio 431/raw (child processes require their own)
 
 local t = require 'support'
 
@@ -11,8 +11,7 @@ local T = {}
 
 function T.test_interrupted()
   t.child(function()
-    local asio, ffi = require 'asio', require 'ffi'
-    ffi.cdef 'int kill(int, int); int getpid(void);'
+    local asio, raw = require 'asio', require 'raw'
     -- Compiled, with exits that are taken.
     local function hot(k)
       local s = 0
@@ -22,7 +21,7 @@ function T.test_interrupted()
     for n = 1, 60 do
       asio.spawn(function()
         for _ = 1, 3 do asio.sleep(0.0002) end
-        ffi.C.kill(ffi.C.getpid(), 2)
+        raw.kill(raw.SIGINT)
         asio.sleep(0.001)
       end)
       local ok, err = pcall(asio.sleep, 1)

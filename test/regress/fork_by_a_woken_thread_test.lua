@@ -6,11 +6,13 @@
 
 local lu = require 'luaunit'
 local t = require 'support'
+local can = require 'can'
 local ns = require 'ns'
 
 local T = {}
 
 function T.test_by_a_deadline()
+  can.need 'fork'
   t.child(function()
     local asio, forks = require 'asio', require 'forks'
     local ffi = require 'ffi'

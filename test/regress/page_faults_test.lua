@@ -4,10 +4,12 @@
 -- SPDX-License-Identifier: MIT
 
 local t = require 'support'
+local can = require 'can'
 
 local T = {}
 
 function T.test_writes_of_a_turn_cost_no_page_faults()
+  can.need 'proc'
   if t.sanitized then return end -- the sanitizer keeps freed memory apart
   t.child(function()
     local asio = require 'asio'

@@ -91,6 +91,7 @@ function T.test_a_reset_of_the_source_while_the_other_side_does_not_read()
 end
 
 function T.test_standard_input_that_ends_in_order()
+  can.need 'shell'
   local out = t.quiet_child(function()
     local asio = require 'asio' -- luacheck: ignore
     local server = assert(asio.server('127.0.0.1', 0, function(conn)

@@ -5,10 +5,12 @@
 
 local lu = require 'luaunit'
 local t = require 'support'
+local can = require 'can'
 
 local T = {}
 
 function T.test_close_takes_no_other_descriptor()
+  can.need 'descriptors'
   local out = t.quiet_child(function()
     local lib, bare = require 'asio', require 'raw'
     local stdin = lib.stdin -- over /dev/null

@@ -32,7 +32,8 @@ local known = {
   descriptors = { 'descriptors are not small numbers here, which can be counted and limited', unix },
   unix_sockets = { 'libuv has named pipes here, not Unix sockets', unix },
   abstract_names = { 'this system has no abstract names', linux },
-  signals = { 'a process without a console cannot send itself signals here', unix },
+  dispositions = { 'this system keeps no dispositions of signals', unix },
+  cpu_clock = { 'this system tells the time of a processor in steps of 10 ms', unix },
   numbers = { 'the numbers of options and addresses in this test are those of Linux', linux },
   loopback_net = { 'only Linux owns all of 127.0.0.0/8', linux },
   shared_ports = { 'how sockets share a port is tested for Linux', linux },
@@ -79,6 +80,12 @@ local known = {
 local found = {}
 
 local M = { works = works }
+
+--- What a server can listen on beside TCP: an abstract name, a named pipe; nil: there is no such thing.
+function M.local_name(name)
+  if linux then return 'unix:@' .. name end
+  if not unix then return [[unix:\\.\pipe\]] .. name end
+end
 
 function M.has(name)
   if found[name] == nil then

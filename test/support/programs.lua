@@ -31,7 +31,7 @@ program.__index = program
 
 --- Starts an example; options: env, assignments for the shell.
 function M.start(name, options, ...)
-  can.need('shell', 'signals')
+  can.need 'shell'
   local self = setmetatable({}, program)
   self.output = io.popen(command(name, options, ...) .. ' & echo pid $!; wait $!; echo status $?')
   self.pid = assert(self.output:read '*l':match '^pid (%d+)$')

@@ -47,7 +47,11 @@ int SetHandleInformation(void *, unsigned long, unsigned long);
 int CreateTimerQueueTimer(void **, void *, void *, void *, unsigned long, unsigned long, unsigned long);
 int DeleteTimerQueueTimer(void *, void *, void *);
 int TerminateProcess(void *, unsigned);
-int GenerateConsoleCtrlEvent(unsigned long, unsigned long);
+void *GetModuleHandleA(const char *);
+void *GetProcAddress(void *, const char *);
+void *CreateThread(void *, size_t, void *, void *, unsigned long, unsigned long *);
+int CloseHandle(void *);
+unsigned long WaitForSingleObject(void *, unsigned long);
 unsigned long GetTempPathA(unsigned long, char *);
 ]]
 
@@ -56,9 +60,11 @@ ws.WSAStartup(0x202, ffi.new 'char[512]')
 
 local M = { linux = false, windows = true }
 
-M.SIGINT, M.SIGBREAK = 2, 21
+M.SIGHUP, M.SIGINT, M.SIGBREAK = 1, 2, 21
+M.events = { [M.SIGINT] = 0, [M.SIGBREAK] = 1, [M.SIGHUP] = 2 } -- the console's numbers
 --- A signal that ends a process, unless it is watched: its number and its name.
 M.signal, M.signal_name = M.SIGBREAK, 'SIGBREAK'
+M.other_signal, M.other_signal_name = M.SIGINT, 'SIGINT'
 
 local AF_INET, SOCK_STREAM, SOCK_DGRAM = 2, 1, 2
 local SOL_SOCKET, SO_SNDBUF, SO_RCVBUF, SO_LINGER = 0xffff, 0x1001, 0x1002, 0x80
@@ -268,9 +274,16 @@ function M.pid()
   return C._getpid()
 end
 
---- Ctrl-C or Ctrl-Break, for all processes at this console: this one alone, since the tests have their own.
+local deliver
+
+--- A signal for this process alone. The system calls this function in a thread of its own for Ctrl-C,
+--- Ctrl-Break and the console's end; that way also a process without a console gets them. After SIGHUP none
+--- comes any more: libuv holds its thread up, and the system waits for that.
 function M.kill(signal)
-  if C.GenerateConsoleCtrlEvent(signal == M.SIGINT and 0 or 1, 0) == 0 then can.need 'signals' end
+  deliver = deliver or C.GetProcAddress(C.GetModuleHandleA 'kernel32', 'CtrlRoutine')
+  local thread = C.CreateThread(nil, 0, deliver, ffi.cast('void *', M.events[signal]), 0, nil)
+  C.WaitForSingleObject(thread, 50)
+  C.CloseHandle(thread)
 end
 
 local timer
@@ -312,7 +325,7 @@ function os.execute() can.need 'shell' end -- luacheck: ignore 122
 
 -- The others are not possible: a case that calls one is skipped.
 local missing = {
-  limit_fds = 'descriptors', unlimit_fds = 'descriptors', companion = 'fork', disposition = 'signals',
+  limit_fds = 'descriptors', unlimit_fds = 'descriptors', companion = 'fork', disposition = 'dispositions',
 }
 
 return setmetatable(M, {

@@ -33,7 +33,6 @@ unsigned long GetLastError(void);
 local M = {}
 
 local GENERIC_READ, GENERIC_WRITE = 0x80000000, 0x40000000
-local NEW_GROUP = 0x200
 
 -- As the C runtime of the child takes a command line apart.
 local function quote(word)
@@ -103,7 +102,7 @@ function M.start(words, options)
   info.size, info.flags = ffi.sizeof(info), 0x100 -- the streams are given
   for i = 0, 2 do info.streams[i] = streams[i + 1] end
   local ok = with_variables(assignments(options.env), function()
-    return C.CreateProcessA(nil, command, nil, nil, 1, NEW_GROUP, nil, nil, info, made)
+    return C.CreateProcessA(nil, command, nil, nil, 1, 0, nil, nil, info, made)
   end)
   local code = C.GetLastError()
   for i = 1, streams[3] == streams[2] and 2 or 3 do C.CloseHandle(streams[i]) end

@@ -672,7 +672,9 @@ local function unix_name()
   return ('@asio.waits.%d.%d'):format(raw.pid(), unix_names)
 end
 
-operation('connect_unix', {
+local has_unix_sockets = require('can').has 'unix_sockets' -- else there are no such operations
+
+if has_unix_sockets then operation('connect_unix', {
   ends = set('done', 'the_end'),
   limited = true,
   prepare = function()
@@ -700,7 +702,7 @@ operation('connect_unix', {
       held = { listener, fillers },
     }
   end,
-})
+}) end
 
 -- Two ends, or one and a raw socket.
 local function carriers(other_is_raw)
@@ -713,7 +715,7 @@ local function carriers(other_is_raw)
   return conn, other
 end
 
-operation('recv_handle', {
+if has_unix_sockets then operation('recv_handle', {
   ends = set('done', 'the_end', 'closed'),
   limited = true,
   prepare = function()
@@ -743,7 +745,7 @@ operation('recv_handle', {
       held = { conn, other, passed, rest },
     }
   end,
-})
+}) end
 
 -- While the socket takes no more; while there are bytes to be sent first.
 local function sending_handle(fill)
@@ -774,24 +776,28 @@ local function sending_handle(fill)
   }
 end
 
-operation('send_handle', sending_handle(function(conn) rawunix.fill(conn:fd()) end))
+if has_unix_sockets then
+  operation('send_handle', sending_handle(function(conn) rawunix.fill(conn:fd()) end))
+end
 
-operation('send_handle_after_bytes', sending_handle(function(conn)
+if has_unix_sockets then operation('send_handle_after_bytes', sending_handle(function(conn)
   conn:set_timeout(nil, 0)
   conn:write(TOO_MUCH)
   conn:set_timeout(nil, nil)
-end))
+end)) end
 
 operation('shutdown', {
   ends = set('done', 'closed'),
   limited = true,
   prepare = function()
     local started, limit
-    local server = assert(asio.server('unix:' .. unix_name(), function(conn)
+    local function handler(conn)
       started = true
       conn:read(1)
       conn:close()
-    end))
+    end
+    local server = has_unix_sockets and assert(asio.server('unix:' .. unix_name(), handler))
+      or assert(asio.server('127.0.0.1', 0, handler))
     local client = assert(asio.connect(server:address()))
     while not started do asio.sleep(0) end
     local what
