@@ -9,11 +9,13 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 enum {
@@ -65,6 +67,21 @@ int asio_sys_credentials(uv_os_fd_t fd, struct asio_sys_credentials *found)
     return 0;
 }
 
+/* musl's function calls sendmsg for each, since its lengths have 32 bits where the kernel's have 64. With the padding
+ * beside them zero they are the same. */
+static int linux_sendmmsg(int fd, struct mmsghdr *messages, unsigned count)
+{
+#ifdef SYS_sendmmsg
+    _Static_assert(offsetof(struct msghdr, msg_iov) == 2 * sizeof(size_t) &&
+            offsetof(struct msghdr, msg_control) == 4 * sizeof(size_t) &&
+            offsetof(struct msghdr, msg_flags) == 6 * sizeof(size_t),
+        "the kernel's struct msghdr");
+    return (int)syscall(SYS_sendmmsg, fd, messages, count, MSG_NOSIGNAL);
+#else
+    return sendmmsg(fd, messages, count, MSG_NOSIGNAL);
+#endif
+}
+
 /* One call for all. A kernel or a sandbox without the call gets them one by one. */
 int asio_sys_send_datagrams(uv_os_fd_t fd, struct asio_datagram *const *list, unsigned count)
 {
@@ -84,7 +101,7 @@ int asio_sys_send_datagrams(uv_os_fd_t fd, struct asio_datagram *const *list, un
     }
     int n;
     do
-        n = sendmmsg(fd, messages, count, MSG_NOSIGNAL);
+        n = linux_sendmmsg(fd, messages, count);
     while (n < 0 && errno == EINTR);
     if (n >= 0)
         return n;
