@@ -25,7 +25,8 @@ if(NOT ASIO_STANDALONE)
     install(TARGETS asio_program RUNTIME DESTINATION bin)
 endif()
 
-# Linked twice: of libc, ffi.C knows what the first one turned out to contain. The luajit of the tests has all of it.
+# Linked twice: of libc and LuaJIT, ffi.C knows what the first one turned out to contain. The programs of the tests
+# have all of it.
 function(asio_standalone target)
     target_sources(${target} PRIVATE ${CMAKE_SOURCE_DIR}/platform/standalone.c $<TARGET_OBJECTS:asio_core> ${ARGN})
     target_include_directories(${target} PRIVATE ${CMAKE_SOURCE_DIR}/include)
@@ -41,8 +42,12 @@ function(asio_standalone target)
 endfunction()
 
 function(asio_standalone_symbols output)
+    set(program "")
+    if(ARGN)
+        set(program -p ${ARGN})
+    endif()
     add_custom_command(OUTPUT ${CMAKE_BINARY_DIR}/${output}
-        COMMAND sh ${CMAKE_SOURCE_DIR}/platform/symbols.sh ${ASIO_STANDALONE_LIBC} ${ARGN} > ${output}.tmp
+        COMMAND sh ${CMAKE_SOURCE_DIR}/platform/symbols.sh ${ASIO_STANDALONE_LIBRARIES} ${program} > ${output}.tmp
         COMMAND ${CMAKE_COMMAND} -E rename ${output}.tmp ${output}
         DEPENDS ${CMAKE_SOURCE_DIR}/platform/symbols.sh ${ARGN}
         WORKING_DIRECTORY ${CMAKE_BINARY_DIR} VERBATIM)

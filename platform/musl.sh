@@ -15,7 +15,7 @@ musl_build() {
     configure_and_build "$@" -DCMAKE_C_COMPILER=musl-gcc -DCMAKE_C_FLAGS="-fno-pie -isystem $prefix/include" \
         -DCMAKE_EXE_LINKER_FLAGS="-static -no-pie -Wl,--eh-frame-hdr,--gc-sections,-z,noseparate-code $prefix/lib/support.o" \
         -DASIO_STATIC=OFF -DASIO_STANDALONE=ON -DASIO_STANDALONE_LUAJIT="$prefix/lib/luajit.o" \
-        -DASIO_STANDALONE_LIBC="$(musl_libc)"
+        -DASIO_STANDALONE_LIBRARIES="$(musl_libc);$prefix/lib/libluajit-5.1.a"
     unset PKG_CONFIG_LIBDIR
 }
 

@@ -1,21 +1,32 @@
 #!/bin/sh
 # Writes the C file with the table in which platform/standalone.c looks functions up:
-#     platform/symbols.sh LIBC [PROGRAM] >symbols.c
-# All that the static C library LIBC defines; with a program, what of it has been linked into that.
+#     platform/symbols.sh LIBRARY... [-p PROGRAM] >symbols.c
+# All that the static libraries define; with a program, what of it has been linked into that.
 set -eu
-libc=$1
-program=${2:-}
+libraries='' program=''
+while [ $# -gt 0 ]; do
+    case $1 in
+        -p)
+            program=$2
+            shift
+            ;;
+        *) libraries="$libraries $1" ;;
+    esac
+    shift
+done
 names=$(mktemp)
 trap 'rm -f "$names" "$names.program"' EXIT
 
-# Names with two underscores at the beginning are the library's own, but for a few that macros stand for.
+# Names with two underscores at the beginning are the C library's own, but for a few that macros stand for; those with
+# lj_ are LuaJIT's.
 defined() {
-    nm --defined-only -g "$1" 2>/dev/null | sed -n 's/^[0-9a-f]* [TWVDBR] //p' |
-        grep -E '^([a-zA-Z]|_[a-zA-Z]|__errno_location$)' | grep -v -E '^(_init|_fini|_start.*|_dl.*)$' |
+    nm --defined-only -g "$@" 2>/dev/null | sed -n 's/^[0-9a-f]* [TWVDBR] //p' |
+        grep -E '^([a-zA-Z]|_[a-zA-Z]|__errno_location$)' | grep -v -E '^(_init|_fini|_start.*|_dl.*|lj_.*)$' |
         LC_ALL=C sort -u
 }
 
-defined "$libc" >"$names"
+# shellcheck disable=SC2086 # several
+defined $libraries >"$names"
 if [ -n "$program" ]; then
     defined "$program" >"$names.program"
     LC_ALL=C comm -12 "$names" "$names.program" >"$names.both"
