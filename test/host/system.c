@@ -107,6 +107,7 @@ ssize_t __wrap_sendmsg(int fd, const struct msghdr *msg, int flags)
 
 /* ---- names -------------------------------------------------------------------------------- */
 
+/* No question leaves the machine: its name servers, if there are any, may need longer than a case has. */
 static struct {
     pthread_mutex_t lock;
     pthread_cond_t changed;
@@ -133,7 +134,7 @@ int system_lookups_held(void)
 int __wrap_getaddrinfo(
     const char *host, const char *port, const struct addrinfo *hints, struct addrinfo **result)
 {
-    if (strcmp(host, "slow.test") != 0)
+    if (strncmp(host, "slow", 4) != 0)
         return __real_getaddrinfo(host, port, hints, result);
     pthread_mutex_lock(&lookups.lock);
     lookups.held++;
