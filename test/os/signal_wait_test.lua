@@ -146,6 +146,16 @@ function T.test_one_that_is_waited_for_is_not_collected()
   lu.assertEquals({ waiter:join(5) }, { true, true })
 end
 
+-- Of the terminal or console, at its end; on Windows the process ends soon after.
+function T.test_hangup()
+  t.quiet_child(function()
+    local asio, raw = require 'asio', require 'raw'
+    local s = assert(asio.signal 'SIGHUP')
+    raw.kill(1)
+    assert(s:wait(5))
+  end)
+end
+
 -- Known everywhere, so that a script can ask for it everywhere.
 function T.test_a_signal_that_this_system_does_not_have()
   for _, name in ipairs(raw.windows and { 'SIGTERM', 'SIGUSR1', 'SIGCHLD', 'SIGPIPE' } or { 'SIGBREAK' }) do
