@@ -92,6 +92,22 @@ static void sched_ended(struct asio_thread *t, int status)
     sched_uncount(counter);
 }
 
+#if defined __x86_64__ || defined __i386__ || defined _M_X64 || defined _M_IX86
+enum { RESULTS_BY_COUNT = 1 };
+#else
+enum { RESULTS_BY_COUNT = 0 };
+#endif
+
+/* LuaJIT 2.1 for ARM, MIPS and PowerPC returns all that is on the stack of a C function that has yielded (vm_resume in
+ * its vm_arm64.dasc and others), and not so many values as were given: what lies below them, the arguments, goes. */
+static void sched_leave_results(lua_State *co, int nargs)
+{
+    if (RESULTS_BY_COUNT || lua_status(co) != LUA_YIELD)
+        return;
+    for (int below = lua_gettop(co) - nargs; below > 0; below--)
+        lua_remove(co, 1);
+}
+
 static void resume(struct asio_thread *t, int nargs)
 {
     struct asio_rt *rt = t->wait.rt;
@@ -107,6 +123,7 @@ static void resume(struct asio_thread *t, int nargs)
     asio_rt_woken(rt);
     if (rt->on_resume)
         rt->on_resume(rt, t, true);
+    sched_leave_results(t->co, nargs);
     int status = lua_resume(t->co, nargs);
     asio_rt_notice_fork(rt);
     if (rt->on_resume)
