@@ -7,9 +7,9 @@ local lu = require 'luaunit'
 local t = require 'support'
 local raw = require 'raw'
 local can = require 'can'
+local windows = raw.windows and require 'start_windows'
 
 local M = {}
-
 
 local LIMIT = 60 -- seconds that a program may run
 
@@ -31,8 +31,11 @@ program.__index = program
 
 --- Starts an example; options: env, assignments for the shell.
 function M.start(name, options, ...)
-  can.need 'shell'
   local self = setmetatable({}, program)
+  if windows then
+    self.process = windows.start({ windows.interpreter(), M.example(name), ... }, { env = options.env })
+    return self
+  end
   self.output = io.popen(command(name, options, ...) .. ' & echo pid $!; wait $!; echo status $?')
   self.pid = assert(self.output:read '*l':match '^pid (%d+)$')
   return self
@@ -40,21 +43,34 @@ end
 
 --- Its next line. Blocks.
 function program:line()
-  return self.output:read '*l'
+  return windows and self.process:line() or not windows and self.output:read '*l' or nil
 end
 
 --- As Ctrl-C does.
 function program:interrupt()
-  os.execute('kill -INT ' .. self.pid)
+  if windows then
+    self.process:interrupt()
+  else
+    os.execute('kill -INT ' .. self.pid)
+  end
+end
+
+-- Waits for its end; returns the rest of its output, and its exit code as a string.
+local function finish(self)
+  if windows then
+    local rest = self.process:all()
+    return rest, tostring(self.process:wait(LIMIT))
+  end
+  local rest = self.output:read '*a'
+  self.output:close()
+  return rest:match '^(.*)status (%d+)\n$'
 end
 
 --- Interrupts it, waits for its end, which has to be a good one, and returns what else it has printed.
 function program:stop()
   self:interrupt()
-  local rest = self.output:read '*a'
-  self.output:close()
-  local text, status = rest:match '^(.*)status (%d+)\n$'
-  lu.assertEquals(status, '0', rest)
+  local text, status = finish(self)
+  lu.assertEquals(status, '0', text)
   return text
 end
 
@@ -65,7 +81,7 @@ local function start_server(name, options, ...)
     local self = M.start(name, options, ...)
     local first = self:line()
     if not first:find 'already in use' then return self, first end
-    self.output:close()
+    finish(self)
   end
   lu.fail('no free port for ' .. name)
 end
@@ -118,9 +134,9 @@ end
 
 --- The same for an example that ends by itself.
 function M.run_example(name, ...)
-  if raw.windows then
-    local start, path = require 'start_windows', os.tmpname()
-    local process = start.start({ start.interpreter(), M.example(name), ... },
+  if windows then
+    local path = os.tmpname()
+    local process = windows.start({ windows.interpreter(), M.example(name), ... },
       { out = path .. '.out', err = path .. '.err' })
     t.wait_until(function() return process:wait(0) end, name, LIMIT)
     return slurp(path .. '.out') .. slurp(path .. '.err'), process:wait(0)

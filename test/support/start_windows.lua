@@ -28,6 +28,9 @@ unsigned long GetModuleFileNameA(void *, char *, unsigned long);
 unsigned long WaitForSingleObject(void *, unsigned long);
 int GetExitCodeProcess(void *, unsigned long *);
 unsigned long GetLastError(void);
+void *GetModuleHandleA(const char *);
+void *GetProcAddress(void *, const char *);
+void *CreateRemoteThread(void *, void *, size_t, void *, void *, unsigned long, unsigned long *);
 ]]
 
 local M = {}
@@ -125,6 +128,13 @@ end
 
 function process:kill()
   if not self.code then C.TerminateProcess(self.process, 137) end
+end
+
+--- Ctrl-C, for it alone: it runs what the system runs in it then. That works without a console, too.
+function process:interrupt()
+  local deliver = C.GetProcAddress(C.GetModuleHandleA 'kernel32', 'CtrlRoutine')
+  local thread = C.CreateRemoteThread(self.process, nil, 0, deliver, nil, 0, nil)
+  if thread ~= nil then C.CloseHandle(thread) end -- nil: it has ended
 end
 
 -- More of what it has printed; false: that was all.
