@@ -787,6 +787,10 @@ scenario('named_pipes', function(asio)
   assert(ok, err)
 end)
 
+local function greet(conn)
+  assert(conn:write 'x')
+end
+
 scenario('passing', function(asio)
   asio.run(function()
     local server = assert(asio.server('unix:@', nil, { handles = true }))
@@ -795,9 +799,7 @@ scenario('passing', function(asio)
     local receiver = asio.spawn(then_close, other, function()
       assert(other:read(5) == 'bytes')
       for _ = 1, 3 do
-        local received = assert(other:recv_handle())
-        assert(received:write 'x')
-        received:close()
+        then_close(assert(other:recv_handle()), greet)
       end
     end)
     assert(conn:write 'bytes')
