@@ -339,10 +339,15 @@ local function drop_many(what, count)
     for i = 1, count do
       -- From ever other addresses, and reset: nothing lingers and no ports run out.
       local from = ('127.0.%d.%d'):format(i % 50 + 1, i % 200 + 1)
-      clients[i] = raw.connect(port, { from = from })
-      local got = clients[i]:recv(1, 60)
-      assert(got == 'x' or what == 'raise' and got == false, 'not taken in') -- false: reset
-      if i > 20 then
+      local connected, conn = pcall(raw.connect, port, { from = from })
+      if connected then
+        local got = conn:recv(1, 60)
+        assert(got == 'x' or what == 'raise' and got == false, 'not taken in') -- false: reset
+        clients[i] = conn
+      else -- on a busy machine the reset is there before `connect` has returned
+        assert(what == 'raise' and conn:find 'reset by peer', conn)
+      end
+      if clients[i - 20] then
         clients[i - 20]:reset()
         clients[i - 20] = nil
       end
