@@ -252,6 +252,13 @@ local function count(text, pattern)
   return select(2, text:gsub(pattern, ''))
 end
 
+-- Where time had 32 bits once, libc tries another one first.
+local RECVMMSG = 'recvmmsg,?recvmmsg_time64'
+
+local function count_received(text)
+  return count(text, 'recvmmsg%(') + count(text, 'recvmmsg_time64%(')
+end
+
 -- What a light thread sends goes out in one call, what comes is taken in few.
 local function sends_forty()
   local lib = require 'asio'
@@ -267,11 +274,11 @@ end
 
 local function few_calls()
   can.need 'mmsg'
-  local out, text = traced(sends_forty, 'sendmmsg,sendmsg,sendto,recvmmsg,recvmsg,epoll_wait,epoll_pwait')
+  local out, text = traced(sends_forty, RECVMMSG .. ',sendmmsg,sendmsg,sendto,recvmsg,epoll_wait,epoll_pwait')
   lu.assertEquals(out, 'all')
   lu.assertEquals(count(text, 'sendmmsg%(%d+, .-%) = 40'), 1, text)
   lu.assertEquals(count(text, 'sendto%('), 0, text)
-  lu.assertTrue(count(text, 'recvmmsg%(') <= 3, text)
+  lu.assertTrue(count_received(text) <= 3, text)
 end
 
 function T.test_one_call_for_many()
@@ -292,16 +299,17 @@ function T.test_no_call_for_nothing()
       end
       io.write 'all'
     end)
-  end, 'recvmmsg')
+  end, RECVMMSG)
   lu.assertEquals(out, 'all')
   lu.assertEquals(count(text, 'EAGAIN'), 0, text)
 end
 
--- Each case: a call that fails, and what becomes of it.
+-- Each case: a call that fails so many times, and what becomes of it. On i386 libuv calls it by another
+-- number, which strace counts by itself.
 local function survives(calls, inject, injections)
   local out, text = traced(sends_forty, calls, inject)
   lu.assertEquals(out, 'all', text)
-  lu.assertEquals(count(text, 'INJECTED'), injections, text)
+  lu.assertTrue(count(text, 'INJECTED') >= injections, text)
 end
 
 function T.test_a_kernel_without_sendmmsg()
@@ -313,7 +321,7 @@ end
 
 function T.test_a_kernel_without_recvmmsg()
   can.need 'mmsg'
-  local out, text = traced(sends_forty, 'recvmmsg,recvmsg', 'recvmmsg:error=ENOSYS')
+  local out, text = traced(sends_forty, RECVMMSG .. ',recvmsg', RECVMMSG .. ':error=ENOSYS')
   lu.assertEquals(out, 'all', text)
   lu.assertEquals(count(text, 'recvmmsg%('), 1, text) -- it is not asked again
   lu.assertTrue(count(text, 'recvmsg%(') >= 40, text)
@@ -364,9 +372,9 @@ function T.test_receiving_fails()
       lib.sleep(0.02)
       io.write((a:recv(nil, 10)))
     end)
-  end, 'recvmmsg', 'recvmmsg:error=ENOMEM:when=1..2')
+  end, RECVMMSG, RECVMMSG .. ':error=ENOMEM:when=1..2')
   lu.assertEquals(out, 'ENOMEM ENOMEM data', text)
-  lu.assertTrue(count(text, 'recvmmsg%(') <= 4, text)
+  lu.assertTrue(count_received(text) <= 4, text)
 end
 
 -- A model ---------------------------------------------------------------------------------------
