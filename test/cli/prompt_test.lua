@@ -7,6 +7,7 @@
 local ffi = require 'ffi'
 local lu = require 'luaunit'
 local asio = require 'asio'
+local can = require 'can'
 local process = require 'process'
 
 local program = os.getenv 'ASIO_PROGRAM' or os.getenv 'ASIO_BUILD' .. '/bin/asio'
@@ -116,6 +117,7 @@ T.test_asio_run_is_harmless = case(function()
 end)
 
 T.test_history = case(function()
+  can.need 'line_editing'
   local child, keys, master = start()
   keys('"the " .. "first"' .. ENTER, '\n> $')
   lu.assertStrContains(keys(UP .. ENTER, '\n> $'), '\nthe first\r\n')
@@ -127,6 +129,7 @@ end)
 
 -- A lone escape must not hold up the loop.
 T.test_keys = case(function()
+  can.need 'line_editing'
   local child, keys, master = start()
   keys('asio.spawn(function() asio.sleep(0.3) print "going on" end); y = 1' .. ENTER, '\n> $')
   keys('13\27[D2', '2')
@@ -199,6 +202,7 @@ T.test_os_exit = case(function()
 end)
 
 T.test_the_terminal_is_left_as_it_was = case(function()
+  can.need 'line_editing'
   local master, slave = process.terminal()
   local function settings()
     local buffer = ffi.new 'char[256]'
@@ -216,12 +220,16 @@ T.test_the_terminal_is_left_as_it_was = case(function()
   process.close(master, slave)
 end)
 
-T.test_a_terminal_that_goes_away = case(function()
-  local child, _, master = start() -- its controlling terminal: SIGHUP
+T.test_its_controlling_terminal_goes_away = case(function()
+  local child, _, master = start()
   process.close(master)
-  lu.assertEquals(child:wait(), -1)
+  lu.assertEquals(child:wait(), -1) -- SIGHUP
+end)
+
+T.test_a_terminal_that_goes_away = case(function()
+  can.need 'line_editing' -- else it is the end of the input
   local out, errors = process.pipe()
-  child, _, master = start { alone = true, errors = errors }
+  local child, _, master = start { alone = true, errors = errors }
   process.close(master, errors)
   lu.assertEquals(child:wait(), 1)
   lu.assertEquals(process.expect(out), 'asio: the terminal has gone\n')

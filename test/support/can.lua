@@ -45,6 +45,11 @@ local known = {
     local path = os.getenv 'ASIO_BUILD' .. '/test/host'
     return exists(path) or exists(path .. '.exe')
   end },
+  line_editing = { 'the program was built without libedit', function()
+    local path = os.getenv 'ASIO_PROGRAM' or os.getenv 'ASIO_BUILD' .. '/bin/asio'
+    if exists(path .. '.elf') then path = path .. '.elf' end -- else a script that runs it
+    return works(("grep -qe el_init -e editrc '%s'"):format(path))
+  end },
   accept_order = { 'libuv takes connections in no order here', unix },
   unsent = { 'this system does not tell what a peer has not yet received', linux },
   resets = { 'a connection that is reset looks like one that has ended (Wine)', function()
