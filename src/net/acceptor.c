@@ -70,6 +70,14 @@ static int acceptor_make_socket(struct asio_acceptor *a, const struct asio_endpo
     return status;
 }
 
+static int acceptor_bind_pipe(
+    uv_pipe_t *handle, const struct asio_endpoint *where, const struct asio_socket_options *options)
+{
+    char pipe[ASIO_SYS_PATH_MAX];
+    int status = options->handles ? UV_ENOTSUP : asio_sys_pipe_name(where->path, where->path_length, pipe);
+    return status < 0 ? status : uv_pipe_bind(handle, pipe);
+}
+
 static int acceptor_poll(struct asio_acceptor *a, struct asio_rt *rt, uv_os_sock_t fd)
 {
     int status = uv_poll_init_socket(&rt->loop, &a->handle.poll, fd);
@@ -90,8 +98,7 @@ static int acceptor_listen_by_libuv(struct asio_acceptor *a, struct asio_rt *rt,
                              : asio_tcp_init(&rt->loop, &a->handle.tcp, where->address.ss_family, options);
     a->has_handle = status == 0;
     if (status == 0 && where->path)
-        status =
-            options->handles || *where->path == '@' ? UV_ENOTSUP : uv_pipe_bind(&a->handle.pipe, where->path);
+        status = acceptor_bind_pipe(&a->handle.pipe, where, options);
     else if (status == 0)
         status = asio_tcp_bind(&a->handle.tcp, &where->address, options);
     a->handle.any.data = a;

@@ -187,17 +187,19 @@ static int l_check_port(lua_State *L)
 /* ---- Unix sockets ------------------------------------------------------------------------- */
 
 /* Named pipes of Windows: libuv connects. */
-static int connect_pipe_by_libuv(lua_State *L, struct asio_rt *rt, const char *name,
+static int connect_pipe_by_libuv(lua_State *L, struct asio_rt *rt, const char *name, size_t n,
     const struct asio_socket_options *options, double timeout)
 {
-    if (options->handles || *name == '@')
-        return asio_push_fail(L, UV_ENOTSUP);
+    char pipe[ASIO_SYS_PATH_MAX];
+    int status = options->handles ? UV_ENOTSUP : asio_sys_pipe_name(name, n, pipe);
+    if (status < 0)
+        return asio_push_fail(L, status);
     struct asio_wait *w = asio_park_claim(L, rt);
     struct asio_uvstream *u = asio_unix_family.make(rt, options);
     struct connecting *c = u ? connecting_new(u) : NULL;
     if (!c)
         return asio_push_fail(L, UV_ENOMEM);
-    uv_pipe_connect(&c->req, (uv_pipe_t *)&u->handle, name, connecting_done);
+    uv_pipe_connect(&c->req, (uv_pipe_t *)&u->handle, pipe, connecting_done);
     return connecting_park(L, w, c, timeout);
 }
 
@@ -222,7 +224,7 @@ static int l_connect_pipe(lua_State *L)
     struct asio_conn *conn = asio_conn_push(L, rt);
     int status = asio_bind_is_closed(L, rt, "connect") ? UV_EBADF : asio_sys_unix_connect(name, n, &fd);
     if (status == UV_ENOTSUP)
-        return connect_pipe_by_libuv(L, rt, name, &options, timeout);
+        return connect_pipe_by_libuv(L, rt, name, n, &options, timeout);
     struct asio_uvstream *u = NULL;
     if (status == 0)
         u = asio_family_adopt(

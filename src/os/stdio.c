@@ -394,7 +394,7 @@ static const struct asio_transport libuv_transport = {
     .name_of = libuv_name_of,
 };
 
-/* UV_ENOTSUP: it is a file. */
+/* UV_ENOTSUP: it is a file, or a pipe that libuv cannot use: threads read and write it. */
 static int open_libuv(struct asio_rt *rt, int number, struct asio_stream **stream)
 {
     uv_handle_type type = uv_guess_handle(number);
@@ -413,11 +413,12 @@ static int open_libuv(struct asio_rt *rt, int number, struct asio_stream **strea
     p->handle.any.data = p;
     if (type == UV_NAMED_PIPE)
         status = uv_pipe_open(&p->handle.pipe, number);
-    if (status < 0)
+    if (status < 0) {
         asio_uvstream_discard(u);
-    else
-        *stream = &p->stream;
-    return status;
+        return UV_ENOTSUP;
+    }
+    *stream = &p->stream;
+    return 0;
 }
 
 /* ---- opening ------------------------------------------------------------------------------ */

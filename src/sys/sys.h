@@ -141,6 +141,9 @@ void asio_sys_unix_remove(struct asio_sys_file *file, bool keep);
 /* A connected socket; UV_EAGAIN: the backlog is full. Never waits. */
 int asio_sys_unix_connect(const char *name, size_t n, uv_os_sock_t *fd);
 
+/* Windows: what libuv calls the pipe of such a name, terminated; UV_ENOTSUP for abstract names. */
+int asio_sys_pipe_name(const char *name, size_t n, char pipe[ASIO_SYS_PATH_MAX]);
+
 /* The name of either end, not terminated; *size in and out. Empty: it has none. */
 int asio_sys_unix_name(uv_os_fd_t fd, bool peer, char *name, size_t *size);
 

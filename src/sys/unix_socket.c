@@ -67,6 +67,12 @@ static int to_address(const char *name, size_t n, struct sockaddr_un *addr, sock
     return 0;
 }
 
+int asio_sys_pipe_name(const char *name, size_t n, char pipe[ASIO_SYS_PATH_MAX])
+{
+    (void)name, (void)n, (void)pipe;
+    return UV_ENOTSUP;
+}
+
 int asio_sys_unix_name(uv_os_fd_t fd, bool peer, char *name, size_t *size)
 {
     struct sockaddr_un addr;

@@ -206,7 +206,28 @@ int asio_sys_socket_kind(uv_os_sock_t fd, enum asio_sys_kind *kind, bool *listen
     return UV_ENOTSUP;
 }
 
-/* libuv's pipes are named pipes here. */
+/* ---- named pipes --------------------------------------------------------------------------
+ * libuv opens them. */
+
+static const char pipes[] = "\\\\.\\pipe\\";
+
+enum { PIPES = sizeof pipes - 1, PIPE_NAME_MAX = 256 };
+
+int asio_sys_pipe_name(const char *name, size_t n, char pipe[ASIO_SYS_PATH_MAX])
+{
+    bool whole = n >= 2 && strchr("\\/", name[0]) && strchr("\\/", name[1]); /* \\COMPUTER\pipe\... */
+    size_t before = whole ? 0 : PIPES;
+    if (n == 0 || memchr(name, 0, n))
+        return UV_EINVAL;
+    if (name[0] == '@')
+        return UV_ENOTSUP;
+    if (before + n > PIPE_NAME_MAX)
+        return UV_ENAMETOOLONG;
+    memcpy(pipe, pipes, before);
+    memcpy(pipe + before, name, n);
+    pipe[before + n] = 0;
+    return 0;
+}
 
 int asio_sys_unix_bind(
     const char *name, size_t n, bool unlink_stale, uv_os_sock_t *fd, struct asio_sys_file *file)
@@ -226,10 +247,32 @@ int asio_sys_unix_connect(const char *name, size_t n, uv_os_sock_t *fd)
     return UV_ENOTSUP;
 }
 
+/* The end that was accepted has the name: asked for by libuv, it would be the other's. */
 int asio_sys_unix_name(uv_os_fd_t fd, bool peer, char *name, size_t *size)
 {
-    (void)fd, (void)peer, (void)name, (void)size;
-    return UV_ENOTSUP;
+    union {
+        FILE_NAME_INFO info;
+        WCHAR room[ASIO_SYS_PATH_MAX + sizeof(FILE_NAME_INFO)];
+    } found;
+    DWORD flags;
+    if (!GetNamedPipeInfo(fd, &flags, NULL, NULL, NULL))
+        return UV_EBADF;
+    bool accepted = flags & PIPE_SERVER_END;
+    size_t room = *size;
+    *size = 0;
+    if (accepted == peer)
+        return 0;
+    if (!GetFileInformationByHandleEx(fd, FileNameInfo, &found, sizeof found))
+        return UV_ENOENT;
+    const WCHAR *wide = found.info.FileName;
+    int n = (int)(found.info.FileNameLength / sizeof *wide), skipped = n > 0 && *wide == '\\';
+    int written = WideCharToMultiByte(CP_UTF8, 0, wide + skipped, n - skipped, name + PIPES,
+        room > PIPES ? (int)room - PIPES : 0, NULL, NULL);
+    if (written <= 0)
+        return UV_ENOBUFS;
+    memcpy(name, pipes, PIPES);
+    *size = (size_t)written + PIPES;
+    return 0;
 }
 
 int asio_sys_send_handle(uv_os_fd_t fd, uv_os_fd_t handle)

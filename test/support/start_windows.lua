@@ -20,6 +20,7 @@ int CreateProcessA(const char *, char *, void *, void *, int, unsigned long, voi
 void *CreateFileA(const char *, unsigned long, unsigned long, struct asio_start_security *, unsigned long,
   unsigned long, void *);
 int CreatePipe(void **, void **, struct asio_start_security *, unsigned long);
+int WriteFile(void *, const void *, unsigned long, unsigned long *, void *);
 int ReadFile(void *, void *, unsigned long, unsigned long *, void *);
 int CloseHandle(void *);
 int SetEnvironmentVariableA(const char *, const char *);
@@ -85,7 +86,8 @@ local process = {}
 process.__index = process
 
 --- Starts words[1] with the arguments behind it. Options: env, assignments; out, err: paths of files; without
---- `out` its standard output and error are a pipe, from which line() and all() read.
+--- `out` its standard output and error are a pipe, from which line() and all() read; input: the path of a
+--- file, or true for a pipe that write() fills.
 function M.start(words, options)
   local line = {}
   for i, word in ipairs(words) do line[i] = quote(word) end
@@ -93,7 +95,13 @@ function M.start(words, options)
   local command = ffi.new('char[?]', #line + 1, line)
   local self = setmetatable({ text = '' }, process)
   local info, made = ffi.new 'struct asio_start_info', ffi.new 'struct asio_start_process'
-  local streams = { open('NUL', false) }
+  local streams = { options.input ~= true and open(options.input or 'NUL', false) or nil }
+  if options.input == true then
+    local from, to = ffi.new 'void *[1]', ffi.new 'void *[1]'
+    assert(C.CreatePipe(from, to, inherited, 65536) ~= 0, 'CreatePipe')
+    C.SetHandleInformation(to[0], 1, 0)
+    streams[1], self.to = from[0], to[0]
+  end
   if options.out then
     streams[2], streams[3] = open(options.out, true), open(options.err, true)
   else
@@ -143,6 +151,16 @@ local function read_more(self)
   if C.ReadFile(self.from, buffer, 4096, n, nil) == 0 or n[0] == 0 then return false end
   self.text = self.text .. ffi.string(buffer, n[0]):gsub('\r\n', '\n')
   return true
+end
+
+--- Writes to its standard input; nil: that was all.
+function process:write(text)
+  if not text then
+    C.CloseHandle(self.to)
+    return
+  end
+  local n = ffi.new 'unsigned long[1]'
+  assert(C.WriteFile(self.to, text, #text, n, nil) ~= 0 and n[0] == #text, 'WriteFile')
 end
 
 --- The next line of its output; waits for it.
