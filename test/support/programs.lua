@@ -22,7 +22,7 @@ end
 local function command(name, options, ...)
   local words = { t.quote(t.launcher), t.quote(M.example(name)) }
   for _, word in ipairs { ... } do words[#words + 1] = t.quote(word) end
-  return ('%s timeout --foreground -k 5 %d %s 2>&1'):format(
+  return ('env %s timeout --foreground -k 5 %d %s 2>&1'):format(
     options.env or '', LIMIT * t.patience, table.concat(words, ' '))
 end
 
@@ -36,7 +36,9 @@ function M.start(name, options, ...)
     self.process = windows.start({ windows.interpreter(), M.example(name), ... }, { env = options.env })
     return self
   end
-  self.output = io.popen(command(name, options, ...) .. ' & echo pid $!; wait $!; echo status $?')
+  -- Its id comes before all that it prints.
+  local run = t.quote('echo pid $$; exec ' .. command(name, options, ...))
+  self.output = io.popen('sh -c ' .. run .. '; echo status $?')
   self.pid = assert(self.output:read '*l':match '^pid (%d+)$')
   return self
 end
