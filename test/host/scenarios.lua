@@ -630,10 +630,12 @@ end)
 scenario('reading_up_to', function(asio)
   asio.run(function()
     local a, b = assert(asio.socketpair())
-    local boundary = '\r\n--boundary of some length--'
+    -- Not by string.sub: LuaJIT for i386 crashes if that runs out of memory within a pcall in a coroutine.
+    local half, rest = '\r\n--boun', 'dary of some length--'
+    local boundary = half .. rest
     local writer = asio.spawn(then_close, a, function()
       for _, part in ipairs {
-        'first line\r', '\nkey:val', 'ue', boundary:sub(1, 9), boundary:sub(10), 'a line\nlast line',
+        'first line\r', '\nkey:val', 'ue', half, rest, 'a line\nlast line',
       } do
         assert(a:write(part) and a:flush())
         asio.yield()
