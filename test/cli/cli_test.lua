@@ -38,7 +38,7 @@ local function code(text, words)
   return asio('-e ' .. t.quote(text) .. ' ' .. (words or ''))
 end
 
-if os.execute(t.quote(program) .. ' -v >/dev/null 2>&1') ~= 0 then
+if not require('can').works(t.quote(program) .. ' -v') then
   return { test_program = function() lu.skip('no program that runs here: ' .. program) end }
 end
 

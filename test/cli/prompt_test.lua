@@ -17,7 +17,7 @@ ffi.cdef 'int tcgetattr(int, void *);'
 
 local T = {}
 
-if os.execute(program .. ' -v >/dev/null 2>&1') ~= 0 then
+if not can.works(program .. ' -v') then
   return { test_program = function() lu.skip('no program that runs here: ' .. program) end }
 end
 

@@ -8,6 +8,8 @@
 
 local lu = require 'luaunit'
 local t = require 'support'
+local can = require 'can'
+local raw = require 'raw'
 
 local T = {}
 
@@ -15,11 +17,7 @@ local T = {}
 
 local function chapters()
   local names = {}
-  local list = io.popen('ls ' .. t.quote(t.root .. 'docs'))
-  for name in list:lines() do
-    names[#names + 1] = name:match '^(.*)%.md$'
-  end
-  list:close()
+  for _, file in ipairs(raw.list(t.root .. 'docs')) do names[#names + 1] = file:match '^(.*)%.md$' end
   return names
 end
 
@@ -64,6 +62,7 @@ local function matches(text, expected)
 end
 
 local function run(program, expected)
+  can.need 'shell'
   local result = t.child(function(source)
     io.stdout:setvbuf 'no' -- in the order in which a terminal shows it
     assert(loadstring(source, '@program.lua'))()

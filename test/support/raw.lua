@@ -311,6 +311,14 @@ function M.unlimit_fds()
   limit_before = nil
 end
 
+--- The names in a directory.
+function M.list(path)
+  local files, pipe = {}, io.popen(("ls '%s'"):format(path))
+  for name in pipe:lines() do files[#files + 1] = name end
+  pipe:close()
+  return files
+end
+
 function M.pid()
   return C.getpid()
 end

@@ -12,6 +12,10 @@ typedef struct { int fd; } asio_test_socket; // such a handle is a small number
 struct asio_test_in { uint16_t family; uint8_t port[2]; uint8_t ip[4]; uint8_t zero[8]; };
 struct asio_test_poll { intptr_t fd; short events; short revents; };
 struct asio_test_linger { uint16_t on; uint16_t seconds; };
+struct asio_test_found { uint32_t about[11]; char name[260], short_name[14]; };
+void *FindFirstFileA(const char *, struct asio_test_found *);
+int FindNextFileA(void *, struct asio_test_found *);
+int FindClose(void *);
 struct asio_test_memory {
   unsigned long size, faults; size_t peak, resident, pools[4], committed, peak_committed;
 };
@@ -77,6 +81,16 @@ local function check(result, what)
 end
 
 -- Names for scratch files: what the C runtime makes lies in the root of the drive.
+--- The names in a directory.
+function M.list(path)
+  local found, files = ffi.new 'struct asio_test_found', {}
+  local search = C.FindFirstFileA(path .. '/*', found)
+  repeat files[#files + 1] = ffi.string(found.name) until C.FindNextFileA(search, found) == 0
+  C.FindClose(search)
+  table.sort(files)
+  return files
+end
+
 local names = 0
 function os.tmpname() -- luacheck: ignore 122
   local dir = ffi.new 'char[300]'
