@@ -45,12 +45,12 @@ static int no_scope(int error)
  * what it does not know for none; `error` is the errno that it has left. */
 static int read_scope(const char *scope, int error, struct sockaddr_in6 *addr)
 {
-    char *end;
-    if (addr->sin6_scope_id == 0 && *scope >= '0' && *scope <= '9') {
-        unsigned long number = strtoul(scope, &end, 10);
-        /* UINT32_MAX may be a number that was too long for a long. */
-        addr->sin6_scope_id = *end == '\0' && number <= INT32_MAX ? (uint32_t)number : 0;
-    }
+    char *end = (char *)scope;
+    unsigned long number = *scope >= '0' && *scope <= '9' ? strtoul(scope, &end, 10) : 0;
+    if (number > INT32_MAX) /* UINT32_MAX may be a number that was too long for a long, and libuv takes any */
+        addr->sin6_scope_id = 0;
+    else if (addr->sin6_scope_id == 0 && *end == '\0')
+        addr->sin6_scope_id = (uint32_t)number;
     return addr->sin6_scope_id ? 0 : no_scope(error);
 }
 

@@ -460,6 +460,7 @@ end
 
 -- The far end takes little at a time: longer for what is queued than the time-out, and never silent.
 function T.test_a_slow_peer_is_not_silent()
+  can.need 'unsent'
   local a, far_a = t.tcp()
   local b, peer = t.raw_peer(nil, { buffers = 4096 })
   local relay = asio.spawn(asio.relay, a, b, { timeout = 0.25 * t.patience })
