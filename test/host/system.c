@@ -37,6 +37,7 @@ int __wrap_asio_sys_unix_bind(
     const char *name, size_t n, bool unlink_stale, uv_os_sock_t *fd, struct asio_sys_file *file);
 int __real_asio_sys_unix_connect(const char *name, size_t n, uv_os_sock_t *fd);
 int __wrap_asio_sys_unix_connect(const char *name, size_t n, uv_os_sock_t *fd);
+int __wrap_asio_sys_pipe_name(const char *name, size_t n, char pipe[ASIO_SYS_PATH_MAX]);
 int __real_asio_sys_unix_name(uv_os_fd_t fd, bool peer, char *name, size_t *size);
 int __wrap_asio_sys_unix_name(uv_os_fd_t fd, bool peer, char *name, size_t *size);
 int __real_asio_sys_tcp_bind(const struct sockaddr_storage *addr, struct asio_sys_bind how, uv_os_sock_t *fd);
@@ -168,6 +169,16 @@ int __wrap_asio_sys_tcp_bind(const struct sockaddr_storage *addr, struct asio_sy
 int __wrap_asio_sys_unix_connect(const char *name, size_t n, uv_os_sock_t *fd)
 {
     return named_pipes ? UV_ENOTSUP : __real_asio_sys_unix_connect(name, n, fd);
+}
+
+/* Here libuv's pipes are Unix sockets, and have their names. */
+int __wrap_asio_sys_pipe_name(const char *name, size_t n, char pipe[ASIO_SYS_PATH_MAX])
+{
+    if (n >= ASIO_SYS_PATH_MAX)
+        return UV_ENAMETOOLONG;
+    memcpy(pipe, name, n);
+    pipe[n] = '\0';
+    return 0;
 }
 
 int __wrap_asio_sys_unix_name(uv_os_fd_t fd, bool peer, char *name, size_t *size)
