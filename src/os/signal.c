@@ -14,7 +14,7 @@
 #include <string.h>
 
 /* 0: this system has no such signal. */
-#ifdef _WIN32
+#ifndef SIGUSR1
 enum { SIGUSR1 = 0, SIGUSR2 = 0, SIGALRM = 0, SIGCHLD = 0, SIGCONT = 0, SIGTSTP = 0, SIGTTIN = 0 };
 enum { SIGTTOU = 0, SIGPIPE = 0 };
 #endif

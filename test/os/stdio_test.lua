@@ -32,20 +32,7 @@ local function echo()
   end)
 end
 
-local function temporary(text)
-  local path = os.tmpname()
-  local file = assert(io.open(path, 'w'))
-  file:write(text or '')
-  file:close()
-  return path
-end
-
-local function contents(path)
-  local file = assert(io.open(path))
-  local text = file:read '*a'
-  file:close()
-  return text
-end
+local temporary, contents = t.temporary, t.contents
 
 -- Runs a shell command that ends by itself; `fn` is the script %s in it. Returns what it prints, and its
 -- code.

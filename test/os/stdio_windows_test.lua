@@ -12,21 +12,7 @@ local T = {}
 local windows = ffi.os == 'Windows'
 local start = windows and require 'start_windows'
 
-local function temporary(text)
-  local path = os.tmpname()
-  local file = assert(io.open(path, 'wb'))
-  file:write(text or '')
-  file:close()
-  return path
-end
-
-local function contents(path)
-  local file = assert(io.open(path, 'rb'))
-  local text = file:read '*a'
-  file:close()
-  os.remove(path)
-  return text
-end
+local temporary, contents = t.temporary, t.contents
 
 -- fn(start): starts a script with these options.
 local function case(fn)
@@ -81,7 +67,7 @@ T.test_files = case(function(run)
   lu.assertEquals(ended(child), 0)
   lu.assertEquals(contents(out), 'ready\ngot first\ngot second\nend\n')
   lu.assertEquals(contents(err), 'to error\n')
-  os.remove(input)
+  for _, path in ipairs { input, out, err } do os.remove(path) end
 end)
 
 -- Standard input is NUL.

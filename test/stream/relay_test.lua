@@ -25,9 +25,9 @@ local function handles_pair()
 end
 
 local function unix_pair()
-  local name = can.local_name(('asio.relay.%d.%d'):format(raw.pid(), math.random(1e9)))
-  local server = assert(asio.server(name))
-  local far = assert(asio.connect(name))
+  local name = ('@asio.relay.%d.%d'):format(raw.pid(), math.random(1e9))
+  local server = assert(asio.server('unix:' .. name))
+  local far = assert(asio.connect('unix:' .. name))
   local near = assert(server:accept())
   server:close()
   return near, far

@@ -37,7 +37,7 @@ local known = {
   numbers = { 'the numbers of options and addresses in this test are those of Linux', linux },
   loopback_net = { 'only Linux owns all of 127.0.0.0/8', linux },
   shared_ports = { 'how sockets share a port is tested for Linux', linux },
-  proc = { 'this system has no /proc', function() return exists '/proc/self/status' end },
+  proc = { 'this system has no /proc', function() return linux and exists '/proc/self/status' end },
   splice = { 'splicing is of Linux', linux },
   mmsg = { 'many datagrams in one call are of Linux', linux },
   terminals = { 'this system has no pseudo-terminals', unix },
@@ -85,12 +85,6 @@ local known = {
 local found = {}
 
 local M = { works = works }
-
---- What a server can listen on beside TCP: an abstract name, a named pipe; nil: there is no such thing.
-function M.local_name(name)
-  if linux then return 'unix:@' .. name end
-  if not unix then return [[unix:\\.\pipe\]] .. name end
-end
 
 function M.has(name)
   if found[name] == nil then

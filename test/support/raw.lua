@@ -56,9 +56,9 @@ int setns(int, int);
 
 local M = { linux = ffi.os == 'Linux' }
 
-M.SIGINT, M.SIGUSR2, M.SIGPIPE = 2, numbers.SIGUSR2, 13
+M.SIGHUP, M.SIGINT, M.SIGPIPE = 1, 2, 13
 --- A signal that ends a process, unless it is watched: its number and its name.
-M.signal, M.signal_name = M.SIGUSR2, 'SIGUSR2'
+M.signal, M.signal_name = numbers.SIGUSR2, 'SIGUSR2'
 M.other_signal, M.other_signal_name = numbers.SIGUSR1, 'SIGUSR1'
 
 local AF_UNIX, AF_INET, SOCK_STREAM, SOCK_DGRAM = 1, 2, numbers.SOCK_STREAM, numbers.SOCK_DGRAM

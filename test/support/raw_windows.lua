@@ -80,7 +80,6 @@ local function check(result, what)
   return result
 end
 
--- Names for scratch files: what the C runtime makes lies in the root of the drive.
 --- The names in a directory.
 function M.list(path)
   local found, files = ffi.new 'struct asio_test_found', {}
@@ -91,7 +90,9 @@ function M.list(path)
   return files
 end
 
+-- Names for scratch files: what the C runtime makes lies in the root of the drive.
 local names = 0
+
 function os.tmpname() -- luacheck: ignore 122
   local dir = ffi.new 'char[300]'
   C.GetTempPathA(300, dir)

@@ -366,6 +366,23 @@ local function slurp(path)
   return text
 end
 
+--- A file of this text; its path.
+function M.temporary(text)
+  local path = os.tmpname()
+  local file = assert(io.open(path, 'wb'))
+  file:write(text or '')
+  file:close()
+  return path
+end
+
+--- What is in a file.
+function M.contents(path)
+  local file = assert(io.open(path, 'rb'))
+  local text = file:read '*a'
+  file:close()
+  return text
+end
+
 local prelude = [[
 if os.getenv 'ASIO_GC' == 'stress' then
   collectgarbage('setpause', 0)

@@ -672,9 +672,14 @@ local function unix_name()
   return ('@asio.waits.%d.%d'):format(raw.pid(), unix_names)
 end
 
-local has_unix_sockets = require('can').has 'unix_sockets' -- else there are no such operations
+local has_unix_sockets = require('can').has 'unix_sockets'
 
-if has_unix_sockets then operation('connect_unix', {
+-- What is possible over them alone is no operation elsewhere.
+local function unix_operation(name, about)
+  if has_unix_sockets then operation(name, about) end
+end
+
+unix_operation('connect_unix', {
   ends = set('done', 'the_end'),
   limited = true,
   prepare = function()
@@ -702,7 +707,7 @@ if has_unix_sockets then operation('connect_unix', {
       held = { listener, fillers },
     }
   end,
-}) end
+})
 
 -- Two ends, or one and a raw socket.
 local function carriers(other_is_raw)
@@ -715,7 +720,7 @@ local function carriers(other_is_raw)
   return conn, other
 end
 
-if has_unix_sockets then operation('recv_handle', {
+unix_operation('recv_handle', {
   ends = set('done', 'the_end', 'closed'),
   limited = true,
   prepare = function()
@@ -745,7 +750,7 @@ if has_unix_sockets then operation('recv_handle', {
       held = { conn, other, passed, rest },
     }
   end,
-}) end
+})
 
 -- While the socket takes no more; while there are bytes to be sent first.
 local function sending_handle(fill)
@@ -776,15 +781,13 @@ local function sending_handle(fill)
   }
 end
 
-if has_unix_sockets then
-  operation('send_handle', sending_handle(function(conn) rawunix.fill(conn:fd()) end))
-end
+unix_operation('send_handle', sending_handle(function(conn) rawunix.fill(conn:fd()) end))
 
-if has_unix_sockets then operation('send_handle_after_bytes', sending_handle(function(conn)
+unix_operation('send_handle_after_bytes', sending_handle(function(conn)
   conn:set_timeout(nil, 0)
   conn:write(TOO_MUCH)
   conn:set_timeout(nil, nil)
-end)) end
+end))
 
 operation('shutdown', {
   ends = set('done', 'closed'),

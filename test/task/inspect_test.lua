@@ -436,8 +436,8 @@ end
 
 function T.test_dump_on_does_not_keep_run_going()
   t.quiet_child(function()
-    local asio = require 'asio'
-    asio.dump_on 'SIGINT'
+    local asio, raw = require 'asio', require 'raw'
+    assert(asio.dump_on(raw.signal_name))
     collectgarbage()
     collectgarbage()
     asio.run(asio.sleep, 0.001)

@@ -5,6 +5,7 @@
 --
 -- SPDX-License-Identifier: MIT
 
+local ffi = require 'ffi'
 local lu = require 'luaunit'
 local asio = require 'asio'
 local raw = require 'raw'
@@ -304,12 +305,16 @@ function T.test_no_call_for_nothing()
   lu.assertEquals(count(text, 'EAGAIN'), 0, text)
 end
 
--- Each case: a call that fails so many times, and what becomes of it. On i386 libuv calls it by another
--- number, which strace counts by itself.
+-- Each case: a call that fails so many times, and what becomes of it.
 local function survives(calls, inject, injections)
   local out, text = traced(sends_forty, calls, inject)
   lu.assertEquals(out, 'all', text)
-  lu.assertTrue(count(text, 'INJECTED') >= injections, text)
+  local found = count(text, 'INJECTED')
+  if ffi.arch == 'x86' then -- libuv calls it by another number there, which strace counts by itself
+    lu.assertTrue(found >= injections and found <= 2 * injections, text)
+  else
+    lu.assertEquals(found, injections, text)
+  end
 end
 
 function T.test_a_kernel_without_sendmmsg()
