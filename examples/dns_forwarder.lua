@@ -17,7 +17,7 @@ local MOST_BUSY = 500 -- questions under way; further ones are dropped, and the 
 local LONGEST_LIFE, LONGEST_NO = 86400, 60 -- seconds: for records, and for "no such name"
 
 local floor, min, char = math.floor, math.min, string.char
-local random = assert(io.open '/dev/urandom') -- ids must not be predictable
+local random = assert(io.open('/dev/urandom', 'rb')) -- ids must not be predictable
 
 for i, text in ipairs(upstreams) do
     local ip, its_port = text:match '^%[(.*)%]:(%d+)$'

@@ -52,6 +52,7 @@ local known = {
   end },
   accept_order = { 'libuv takes connections in no order here', unix },
   unsent = { 'this system does not tell what a peer has not yet received', linux },
+  refusals = { 'a datagram that was refused is told to a light thread that waits, and to no later call', unix },
   resets = { 'a connection that is reset looks like one that has ended (Wine)', function()
     local raw = require 'raw'
     local listener = raw.listen()

@@ -103,7 +103,8 @@ function M.start(words, options)
     streams[1], self.to = from[0], to[0]
   end
   if options.out then
-    streams[2], streams[3] = open(options.out, true), open(options.err, true)
+    streams[2] = open(options.out, true)
+    streams[3] = options.err == options.out and streams[2] or open(options.err, true)
   else
     local from, to = ffi.new 'void *[1]', ffi.new 'void *[1]'
     assert(C.CreatePipe(from, to, inherited, 65536) ~= 0, 'CreatePipe')

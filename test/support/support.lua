@@ -399,7 +399,8 @@ local function run_child(base, child_options, seconds)
   if raw.windows then
     local start = require 'start_windows'
     return start.run({ start.interpreter(), base, unpack(args) }, {
-      env = child_options.env, out = base .. '.out', err = base .. '.err', seconds = seconds,
+      env = child_options.env, out = base .. '.out', seconds = seconds,
+      err = base .. (child_options.merged and '.out' or '.err'),
     })
   end
   local words = { quote(M.launcher), quote(base) }
@@ -415,7 +416,8 @@ end
 --- Runs a function in a process of its own, under a time limit, and returns {code, out, err}.
 --- The function is sent as bytecode: it may use no upvalues; its arguments are strings.
 --- Options: args; wrap, a shell command that gets the child's command line as its arguments;
---- seconds; env, assignments for the shell; code, the exit code expected (0; false: any).
+--- seconds; env, assignments for the shell; code, the exit code expected (0; false: any); merged, on Windows:
+--- its standard error is in `out`.
 function M.child(fn, child_options)
   child_options = child_options or {}
   lu.assertEquals(debug.getinfo(fn, 'u').nups, 0, 'upvalues of a child')

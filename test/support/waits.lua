@@ -65,6 +65,13 @@ local function operation(name, about)
   M.operations[name] = about
 end
 
+-- For what a system does not have there is no operation, and no case.
+local function operation_where(there, name, about)
+  if there then operation(name, about) end
+end
+
+local has_unix_sockets = require('can').has 'unix_sockets'
+
 -- More than the kernel takes for a peer that does not read and has small buffers.
 local SMALL, TOO_MUCH = 2 ^ 17, ('s'):rep(2 ^ 23)
 
@@ -234,7 +241,7 @@ local function serve_names(server)
   if name_server == server then name_server = nil end
 end
 
-operation('name', {
+operation_where(raw.linux, 'name', {
   ends = set('done', 'the_end'),
   limited = true,
   network = true,
@@ -672,14 +679,7 @@ local function unix_name()
   return ('@asio.waits.%d.%d'):format(raw.pid(), unix_names)
 end
 
-local has_unix_sockets = require('can').has 'unix_sockets'
-
--- What is possible over them alone is no operation elsewhere.
-local function unix_operation(name, about)
-  if has_unix_sockets then operation(name, about) end
-end
-
-unix_operation('connect_unix', {
+operation_where(has_unix_sockets, 'connect_unix', {
   ends = set('done', 'the_end'),
   limited = true,
   prepare = function()
@@ -720,7 +720,7 @@ local function carriers(other_is_raw)
   return conn, other
 end
 
-unix_operation('recv_handle', {
+operation_where(has_unix_sockets, 'recv_handle', {
   ends = set('done', 'the_end', 'closed'),
   limited = true,
   prepare = function()
@@ -781,9 +781,9 @@ local function sending_handle(fill)
   }
 end
 
-unix_operation('send_handle', sending_handle(function(conn) rawunix.fill(conn:fd()) end))
+operation_where(has_unix_sockets, 'send_handle', sending_handle(function(conn) rawunix.fill(conn:fd()) end))
 
-unix_operation('send_handle_after_bytes', sending_handle(function(conn)
+operation_where(has_unix_sockets, 'send_handle_after_bytes', sending_handle(function(conn)
   conn:set_timeout(nil, 0)
   conn:write(TOO_MUCH)
   conn:set_timeout(nil, nil)

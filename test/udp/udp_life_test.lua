@@ -7,6 +7,7 @@ local asio = require 'asio'
 local datagrams = require 'datagrams'
 local raw = require 'raw'
 local t = require 'support'
+local can = require 'can'
 
 local T = {}
 
@@ -92,6 +93,7 @@ function T.test_a_refusal_reaches_the_reader_who_waits()
 end
 
 function T.test_a_refusal_reaches_the_next_reader()
+  can.need 'refusals'
   local client = to_nobody()
   client:send 'anybody?'
   client:flush()
@@ -100,6 +102,7 @@ function T.test_a_refusal_reaches_the_next_reader()
 end
 
 function T.test_a_refusal_reaches_the_next_sender()
+  can.need 'refusals'
   local client = to_nobody()
   client:send 'anybody?'
   client:flush()
@@ -116,6 +119,7 @@ function T.test_a_refusal_reaches_the_next_sender()
 end
 
 function T.test_a_refusal_costs_no_datagram()
+  can.need 'refusals'
   local server, client = server_and_client()
   local ip, port = server:address()
   server:close()
