@@ -14,7 +14,7 @@ windows() {
     [ "${1:-}" = test ] || return 0
     shift
     # Sockets are made by Wine's server, which is one for all files.
-    export ASIO_SHARED_NETWORK=1
+    export ASIO_SHARED_NETWORK=1 ASIO_PATIENCE="${ASIO_PATIENCE:-2}"
     status=0
     luajit test/test.lua "$@" || status=$?
     WINEPREFIX=$ASIO_BUILD/prefix wineserver64 -k || : # it would stay for some seconds more

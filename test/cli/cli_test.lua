@@ -3,6 +3,7 @@
 --
 -- SPDX-License-Identifier: MIT
 
+local can = require 'can'
 local lu = require 'luaunit'
 local t = require 'support'
 local process = require 'process'
@@ -241,6 +242,7 @@ local function interrupted(text, pattern)
 end
 
 function T.test_an_interrupt()
+  can.need 'real_kernel'
   local begun = 'asio.spawn(function() print "begun" io.stdout:flush() end) '
   lu.assertEquals({ interrupted(begun .. 'asio.sleep(60)', 'begun') }, { -2, '' })
   lu.assertEquals({ interrupted(begun .. 'print(pcall(asio.run, asio.sleep, 60)) asio.stop()', 'begun') },

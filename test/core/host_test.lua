@@ -5,6 +5,7 @@
 --
 -- SPDX-License-Identifier: MIT
 
+local can = require 'can'
 local hosts = require 'hosts'
 local t = require 'support'
 
@@ -19,6 +20,7 @@ T.test_two_states_on_two_threads_with_c_ares = t.slow(t.long and 300 or 60, t.ma
 end))
 
 T.test_states_closed_while_everything_waits = t.slow(60, t.main(function()
+  can.need 'real_kernel'
   hosts.run('states', 60)
 end))
 
@@ -27,6 +29,7 @@ T.test_two_states_on_two_threads = t.slow(t.long and 300 or 60, t.main(function(
 end))
 
 T.test_signals_whatever_the_program_has_set = t.slow(60, t.main(function()
+  can.need 'real_kernel'
   hosts.run('signals', 60)
 end))
 

@@ -2,6 +2,7 @@
 --
 -- SPDX-License-Identifier: MIT
 
+local can = require 'can'
 local lu = require 'luaunit'
 local t = require 'support'
 
@@ -65,6 +66,7 @@ local function through_the_proxy(family, client, target, proxy)
 end
 
 function T.test_transparent_proxy()
+  can.need 'real_kernel'
   local told = '127.0.0.5\t127.0.0.9:7777\t300000 bytes out, 26 back\n'
   local got = '300000 bytes for 127.0.0.9\n'
   lu.assertEquals(through_the_proxy('ip', '127.0.0.5', '127.0.0.9', '0.0.0.0'), got .. got .. 'ECONNRESET\n'
@@ -72,6 +74,7 @@ function T.test_transparent_proxy()
 end
 
 function T.test_transparent_proxy_ipv6()
+  can.need 'real_kernel'
   local told = 'fd00::5\t[fd00::9]:7777\t300000 bytes out, 24 back\n'
   local got = '300000 bytes for fd00::9\n'
   lu.assertEquals(through_the_proxy('ip6', 'fd00::5', 'fd00::9', '::'), got .. got .. 'ECONNRESET\n'
@@ -80,6 +83,7 @@ end
 
 -- A rule that turns the proxy's own connections to itself, and a connection that no rule has turned.
 function T.test_transparent_proxy_does_not_talk_to_itself()
+  can.need 'real_kernel'
   local wrap, clean = redirecting('ip', 'tcp dport 7777 redirect to :8888')
   if not wrap then clean() end
   lu.skipIf(not wrap, 'this kernel has no nat tables')

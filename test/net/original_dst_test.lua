@@ -2,6 +2,7 @@
 --
 -- SPDX-License-Identifier: MIT
 
+local can = require 'can'
 local lu = require 'luaunit'
 local asio = require 'asio'
 local t = require 'support'
@@ -29,6 +30,7 @@ local function redirecting()
 end
 
 function T.test_the_original_destination()
+  can.need 'real_kernel'
   local wrap, rules = redirecting()
   local out = t.quiet_child(function()
     local lib = require 'asio'
@@ -54,6 +56,7 @@ function T.test_the_original_destination()
 end
 
 function T.test_over_ipv6()
+  can.need 'real_kernel'
   local wrap, rules = redirecting()
   local out = t.quiet_child(function()
     local lib = require 'asio'
@@ -73,6 +76,7 @@ function T.test_over_ipv6()
 end
 
 function T.test_a_proxy()
+  can.need 'real_kernel'
   -- What such a proxy does: take a redirected connection, go where it was meant to go. The
   -- connections of the proxy itself carry another local address and are left alone.
   t.need 'nft'

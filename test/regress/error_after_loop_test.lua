@@ -5,6 +5,7 @@
 -- SPDX-License-Identifier: MIT
 -- luacheck: ignore 431/asio 431/raw (child processes require their own)
 
+local can = require 'can'
 local t = require 'support'
 
 local T = {}
@@ -35,6 +36,7 @@ end
 
 -- Waits are refused where traces end, and light threads that are spawned there run later.
 function T.test_events_of_the_compiler()
+  can.need 'trace_exits'
   t.child(function()
     local asio = require 'asio'
     local events, woken, refused = 0, 0, 0

@@ -52,7 +52,7 @@ local known = {
   end },
   accept_order = { 'libuv takes connections in no order here', unix },
   unsent = { 'this system does not tell what a peer has not yet received', linux },
-  refusals = { 'a datagram that was refused is told to a light thread that waits, and to no later call', unix },
+  refusals = { 'that a datagram was refused is told to a light thread that waits, to no later call', unix },
   resets = { 'a connection that is reset looks like one that has ended (Wine)', function()
     local raw = require 'raw'
     local listener = raw.listen()
@@ -75,6 +75,9 @@ local known = {
   module_file = { 'the module is a part of the program', function()
     return not package.preload['asio']
   end },
+  real_kernel = { 'the emulator of this processor does not do this as the kernel does', not emulated },
+  trace_exits = { 'compiled functions go wrong here if called as a trace exits, for a reason not found',
+    ffi.arch ~= 'arm64' },
   strace = { 'this machine does not allow strace', function()
     return not emulated and works 'strace -o /dev/null true'
   end },

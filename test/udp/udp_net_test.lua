@@ -58,6 +58,7 @@ function T.test_a_group()
 end
 
 function T.test_a_group_and_its_switches()
+  can.need 'real_kernel'
   local net = network(MULTICAST)
   local s, port = member(net)
   local sender = assert(net:run(asio.udp, '127.0.0.1', 0))
@@ -95,6 +96,7 @@ local VETH = 'ip link add left type veth peer name right && '
   .. 'ip link set left up && ip link set right up'
 
 function T.test_a_group_of_ip6()
+  can.need 'real_kernel'
   local net = network(VETH)
   local sender = assert(net:run(asio.udp, '::', 0))
   lu.assertTrue(net:run(sender.set_multicast_interface, sender, 'left'))
