@@ -113,10 +113,14 @@ function M.start(words, options)
   end
   info.size, info.flags = ffi.sizeof(info), 0x100 -- the streams are given
   for i = 0, 2 do info.streams[i] = streams[i + 1] end
-  local ok = with_variables(assignments(options.env), function()
-    return C.CreateProcessA(nil, command, nil, nil, 1, 0, nil, nil, info, made)
-  end)
-  local code = C.GetLastError()
+  local ok, code
+  for _ = 1, 3 do -- Wine fails now and then with ERROR_INTERNAL_ERROR, where the next try works
+    ok = with_variables(assignments(options.env), function()
+      return C.CreateProcessA(nil, command, nil, nil, 1, 0, nil, nil, info, made)
+    end)
+    code = C.GetLastError()
+    if ok ~= 0 or code ~= 1359 then break end
+  end
   for i = 1, streams[3] == streams[2] and 2 or 3 do C.CloseHandle(streams[i]) end
   assert(ok ~= 0, ('CreateProcess: error %d: %s'):format(tonumber(code), line))
   C.CloseHandle(made.thread)
