@@ -31,6 +31,7 @@ missing_for_test() {
     has curl || echo curl
     has dig || echo bind9-dnsutils
     has haproxy || echo haproxy
+    has openssl || echo openssl
     has_lib libedit || echo libedit-dev # for the prompt
     [ -e /etc/services ] || echo netbase
 }
