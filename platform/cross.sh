@@ -62,6 +62,20 @@ SCRIPT
     done
 }
 
+# What qemu does wrong and the programs can do otherwise: a library for all of them, and for no program of this machine.
+# qemu looks below the sysroot first, for /etc/ld.so.preload as well.
+cross_preload() {
+    [ -n "$emulated" ] || return 0
+    library=$sysroot/lib/asio-qemu.so
+    [ "$library" -nt platform/qemu.c ] || {
+        "$triplet-gcc" -O2 -shared -fPIC -o "$library.$$" platform/qemu.c
+        mv "$library.$$" "$library"
+    }
+    mkdir -p "$sysroot/etc"
+    echo /lib/asio-qemu.so >"$sysroot/etc/ld.so.preload.$$"
+    mv "$sysroot/etc/ld.so.preload.$$" "$sysroot/etc/ld.so.preload"
+}
+
 # cross TRIPLET [test [ARGS]]
 cross() {
     [ $# -gt 0 ] || fail "cross: which target?"
@@ -75,6 +89,7 @@ cross() {
     configure_and_build "$preset" "$directory" -DCMAKE_TOOLCHAIN_FILE="$PWD/platform/cross.cmake" \
         -DASIO_TRIPLET="$triplet" -DASIO_SYSROOT="$sysroot"
     cross_scripts "$directory"
+    cross_preload
     [ "${1:-}" = test ] || return 0
     shift
     need test

@@ -218,18 +218,21 @@ end
 
 function T.test_dns_forwarder_asks_once_for_all()
   local late = {}
-  local up = upstream(function(query, _, send)
+  local up = upstream(function(query, number, send)
+    if number == 1 then return answer(query, 1, 60) end
     late[#late + 1] = function() send(answer(query, 1, 60)) end
   end)
   forwarder(function(port)
+    local known = '\1\0\0\1\0\0\0\0\0\0' .. question 'known.test'
     local query = '\1\0\0\1\0\0\0\0\0\0' .. question 'slow.test'
+    lu.assertEquals(ask(port, 'xx' .. known):sub(1, 2), 'xx')
     asio.group(function(g)
       for i = 10, 40 do
         g:spawn(function() lu.assertEquals(ask(port, i .. query):sub(1, 2), tostring(i)) end)
       end
       t.wait_until(function() return late[1] end, 'the question')
       -- All the others have been read when the answer to one that is known has come behind them.
-      lu.assertEquals(ask(port, 'xx\1\0\0\2\0\0\0\0\0\0' .. question 'x.test', 0.2), nil)
+      lu.assertEquals(ask(port, 'yy' .. known):sub(1, 2), 'yy')
       late[1]()
     end)
     lu.assertEquals(#late, 1)
