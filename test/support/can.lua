@@ -76,11 +76,6 @@ local known = {
     return not package.preload['asio']
   end },
   real_kernel = { 'the emulator of this processor does not do this as the kernel does', not emulated },
-  trace_exits = { 'compiled functions go wrong here if called as a trace exits, for a reason not found',
-    ffi.arch ~= 'arm64' },
-  openssl = { 'the command openssl is not installed', function()
-    return works 'command -v openssl'
-  end },
   strace = { 'this machine does not allow strace', function()
     return not emulated and works 'strace -o /dev/null true'
   end },
