@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
- * Loaded into all programs that run under qemu-user: what Debian 12's qemu (7.2) does otherwise than the kernel, and
- * a library can do in its place. */
+ * Loaded into all programs that run under qemu-user: what Debian 12's qemu (7.2) does otherwise than the kernel and
+ * a library can do in its place, and what LuaJIT needs on the processor. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stdarg.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -34,6 +35,13 @@ void *mremap(void *old, size_t size, size_t wanted, int flags, ...)
 }
 
 #ifdef __mips__
+/* Programs of Debian run in whichever mode of the floating-point registers the processor prefers. The code that LuaJIT
+ * makes is right only where two registers make a double. */
+__attribute__((constructor)) static void pair_registers(void)
+{
+    prctl(PR_SET_FP_MODE, 0UL, 0UL, 0UL, 0UL);
+}
+
 /* The error of a socket, which qemu gives with the number that it has on this machine. */
 static int number_on_mips(int error)
 {
