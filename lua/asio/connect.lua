@@ -154,6 +154,12 @@ local function connect_unix(name, opts)
     return conn_or_nil, message, code
 end
 
+-- What follows once there is a connection; see core.client.
+local function secured(secure, deadline, conn, message, code)
+    if conn and secure then return secure(conn, deadline) end
+    return conn, message, code
+end
+
 --- Connects by TCP. A name is looked up without blocking; its addresses are tried as RFC 8305 says: IPv6 and
 --- IPv4 in turn, the next one a quarter of a second after the last; the first connection wins. Waits.
 ---@param host string address (IPv6 with or without brackets) or name; or a raw address, as `get_original_dst`
@@ -167,7 +173,12 @@ function asio.connect(host, port, opts)
     if type(host) ~= 'string' then
         error(("bad argument #1 to 'connect' (host or address expected, got %s)"):format(type(host)), 2)
     end
-    if host:find('unix:', 1, true) == 1 then return connect_unix(host, port or opts) end
+    if host:find('unix:', 1, true) == 1 then
+        if port ~= nil then opts = port end
+        local secure, message, code = core.client(host, opts, 2)
+        if code then return nil, message, code end
+        return secured(secure, nil, connect_unix(host, opts))
+    end
     local raw = #host >= 64 and (port == nil or type(port) == 'table' or type(port) == 'boolean')
     if raw then
         if port ~= nil then opts = port end
@@ -182,8 +193,10 @@ function asio.connect(host, port, opts)
         error(("bad argument #3 to 'connect' (table expected, got %s)"):format(type(opts)), 2)
     end
     local deadline = check_timeout(opts and opts.timeout)
+    local secure, unable, why = core.client(host, opts, raw and 2 or 3)
+    if why then return nil, unable, why end
     local seconds = deadline and max(deadline - now(), 0)
     local conn, message, code = finish(nil, c_connect(host, port, seconds, opts))
-    if conn ~= false then return conn, message, code end
-    return connect_name(host, port, deadline, opts, family)
+    if conn ~= false then return secured(secure, deadline, conn, message, code) end
+    return secured(secure, deadline, connect_name(host, port, deadline, opts, family))
 end

@@ -4,39 +4,19 @@
 
 local core = ...
 local asio, FAIL = core.asio, core.FAIL
-local c_resolve, c_use, c_obstacle, finish = core.resolve, core.names_use, core.names_obstacle, core.finish
-local error, pcall, package, require, tostring = error, pcall, package, require, tostring
+local c_resolve, c_use, finish = core.resolve, core.names_use, core.finish
 local getenv = os and os.getenv
 
 local chosen -- 'ares', 'getaddrinfo', or false: the one that ASIO_RESOLVER names is not there
 local missing = 'asio/ares.so (c-ares) is not there'
-
--- The one beside asio.so belongs to it; one that was linked into the program comes first. Returns the
--- backend, or nil and the reason.
-local function load_ares()
-    if not package then return nil, '' end
-    local dir, extension = (core.names_beside() or ''):match '^(.*[/\\])[^/\\]*(%.[^./\\]+)$'
-    local open, said
-    if dir then open, said = package.loadlib(dir .. 'asio/ares' .. extension, 'luaopen_asio_ares') end
-    if open and not package.preload['asio.ares'] then return open() end
-    local ok, backend = pcall(require, 'asio.ares')
-    if ok then return backend end
-    if backend == 'not enough memory' then error(backend, 0) end
-    return nil, tostring(said) .. tostring(backend)
-end
 
 -- The name of the resolver; nil: ASIO_RESOLVER asks for one that is not there; nil, message, code: one that
 -- may be there could not be loaded for want of descriptors or memory.
 local function choose()
     local wanted = getenv and getenv 'ASIO_RESOLVER'
     if wanted ~= 'getaddrinfo' then
-        local backend, said = load_ares()
-        local name, message, code
-        if backend then
-            name, message, code = c_use(backend)
-        else
-            name, message, code = c_obstacle(said)
-        end
+        local name, message, code = core.find_plugin 'ares'
+        if name then name, message, code = c_use(name) end
         if name or code or wanted == 'ares' then return name, message, code end
     end
     return c_use()

@@ -18,6 +18,8 @@ static const char *own_words(int status)
         return "canceled";
     case UV_ETIMEDOUT:
         return "operation timed out";
+    case ASIO_ETRUNCATED:
+        return "connection truncated";
     default:
         return NULL;
     }
@@ -34,27 +36,32 @@ void asio_error_message(int status, char *buf, size_t size)
         *p = (char)tolower((unsigned char)*p);
 }
 
+static void push_code(lua_State *L, int status)
+{
+    char code[64] = "ETRUNCATED";
+    if (status != ASIO_ETRUNCATED)
+        uv_err_name_r(status, code, sizeof code);
+    lua_pushstring(L, code);
+}
+
 int asio_error_push(lua_State *L, int status)
 {
     char text[128];
     lua_pushnil(L);
     asio_error_message(status, text, sizeof text);
     lua_pushstring(L, text);
-    uv_err_name_r(status, text, sizeof text);
-    lua_pushstring(L, text);
+    push_code(L, status);
     return 3;
 }
 
 int asio_error_push_text(lua_State *L, int status, const char *fmt, ...)
 {
-    char code[64];
     va_list args;
     lua_pushnil(L);
     va_start(args, fmt);
     lua_pushvfstring(L, fmt, args);
     va_end(args);
-    uv_err_name_r(status, code, sizeof code);
-    lua_pushstring(L, code);
+    push_code(L, status);
     return 3;
 }
 

@@ -10,6 +10,10 @@
 /* The chunk name of the embedded Lua parts: errors blame the first line outside of them. */
 #define ASIO_CHUNK_NAME "=[asio]"
 
+/* A status of our own, outside of libuv's numbers: a peer has ended a connection in a way that any third party
+ * could have ended it (TLS without close_notify). */
+enum { ASIO_ETRUNCATED = -5001 };
+
 /* Pushes nil, message, code for a status and returns 3. May raise out of memory. */
 int asio_error_push(lua_State *L, int status);
 

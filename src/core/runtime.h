@@ -62,6 +62,7 @@ struct asio_stats {
     uint64_t connections; /* opened, ever */
     size_t connections_open;
     uint64_t bytes_in, bytes_out;
+    uint64_t handshakes, handshakes_failed; /* of servers */
     uint64_t longest_turn; /* ns that one turn kept the processor */
 };
 

@@ -6,9 +6,6 @@
 #include "core/runtime.h"
 #include "dns/getaddrinfo.h"
 
-#include <errno.h>
-#include <string.h>
-
 static uv_once_t backend_once = UV_ONCE_INIT;
 static uv_mutex_t
     backend_load_lock; /* libraries have a global state, and Lua states may run on several threads */
@@ -62,36 +59,4 @@ void asio_backend_close(struct asio_backend *b, bool forked)
     if (b->state && !(forked && b->ops == &asio_getaddrinfo))
         b->ops->close(b->state);
     b->state = NULL;
-}
-
-/* ---- why loading failed ------------------------------------------------------------------- */
-
-/* This module can be opened, unless descriptors or memory are used up. */
-static int backend_probe(void)
-{
-    char path[1024];
-    uv_fs_t req;
-    if (asio_sys_module_path(&asio_getaddrinfo, path, sizeof path) < 0)
-        return 0;
-    int fd = uv_fs_open(NULL, &req, path, UV_FS_O_RDONLY, 0, NULL);
-    uv_fs_req_cleanup(&req);
-    if (fd < 0)
-        return fd;
-    uv_fs_close(NULL, &req, fd, NULL);
-    uv_fs_req_cleanup(&req);
-    return 0;
-}
-
-/* The dynamic linker says it in words of the system, with the file's name; Lua's search for modules says only that
- * there is no such file, whatever the reason. */
-int asio_backend_obstacle(const char *message)
-{
-    static const struct {
-        int error, status;
-    } passing[] = { { EMFILE, UV_EMFILE }, { ENFILE, UV_ENFILE }, { ENOMEM, UV_ENOMEM } };
-    int status = backend_probe();
-    for (unsigned i = 0; i < sizeof passing / sizeof *passing; i++)
-        if (status == passing[i].status || strstr(message, strerror(passing[i].error)))
-            return passing[i].status;
-    return 0;
 }

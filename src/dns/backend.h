@@ -21,8 +21,4 @@ int asio_backend_ready(struct asio_backend *b, struct asio_rt *rt);
 /* `forked`: in the child of a fork, where there are no helper threads. */
 void asio_backend_close(struct asio_backend *b, bool forked);
 
-/* Why a library could not be loaded, if that may pass: UV_EMFILE, UV_ENFILE or UV_ENOMEM. 0: it is not there.
- * `message` is what the loader said. */
-int asio_backend_obstacle(const char *message);
-
 #endif

@@ -227,23 +227,6 @@ static int l_resolve_use(lua_State *L)
     return 1;
 }
 
-/* core.names_obstacle(message) -> nil, message, code: the library may be there, and cannot be loaded now. */
-static int l_resolve_obstacle(lua_State *L)
-{
-    int status = asio_backend_obstacle(luaL_checkstring(L, 1));
-    return status < 0 ? asio_error_push(L, status) : 0;
-}
-
-/* core.names_beside() -> the file name of this module, or nil */
-static int l_resolve_beside(lua_State *L)
-{
-    char path[1024];
-    if (asio_sys_module_path(asio_rt_of(L)->plugin, path, sizeof path) < 0)
-        return 0;
-    lua_pushstring(L, path);
-    return 1;
-}
-
 static int l_resolve_clear(lua_State *L)
 {
     struct resolve_state *n = resolve_state_of(asio_rt_of(L));
@@ -271,8 +254,7 @@ static void resolve_part_close(struct asio_rt *rt)
 static void resolve_part_open(lua_State *L, struct asio_rt *rt)
 {
     static const luaL_Reg core[] = { { "resolve", l_resolve }, { "lookup", l_resolve_lookup },
-        { "claim", l_resolve_claim }, { "names_use", l_resolve_use },
-        { "names_obstacle", l_resolve_obstacle }, { "names_beside", l_resolve_beside }, { NULL, NULL } };
+        { "claim", l_resolve_claim }, { "names_use", l_resolve_use }, { NULL, NULL } };
     static const luaL_Reg module[] = { { "resolve_cache_clear", l_resolve_clear }, { NULL, NULL } };
     asio_bind_functions(L, rt, "core", core);
     asio_bind_functions(L, rt, "asio", module);

@@ -35,6 +35,7 @@
     X(relay)                                                                                                 \
     X(stdio)                                                                                                 \
     X(server)                                                                                                \
+    X(plugins)                                                                                               \
     X(resolve)                                                                                               \
     X(udp)
 

@@ -3,6 +3,7 @@
  * The tables of functions for the shared objects beside asio.so; see plugin.h. */
 #include "module/plugin_table.h"
 
+#include "base/error.h"
 #include "core/fd_watch.h"
 #include "core/park.h"
 #include "stream/conn.h"
@@ -89,11 +90,18 @@ static const struct asio_plugin_wait plugin_wait = {
     .protect = asio_rt_protect,
 };
 
+static void plugin_count_handshake(struct asio_rt *rt, bool done)
+{
+    rt->stats.handshakes += done;
+    rt->stats.handshakes_failed += !done;
+}
+
 static const struct asio_plugin_stream plugin_stream = {
     .version = ASIO_PLUGIN_STREAM_VERSION,
     .stream_at = asio_conn_stream_at,
     .layer = &asio_layer,
     .scan = asio_stream_scan,
+    .count_handshake = plugin_count_handshake,
 };
 
 static const struct asio_plugin_names plugin_names = {
@@ -102,5 +110,13 @@ static const struct asio_plugin_names plugin_names = {
     .hosts_path = asio_sys_hosts_path,
 };
 
+static const struct asio_plugin_error plugin_error = {
+    .version = ASIO_PLUGIN_ERROR_VERSION,
+    .push = asio_error_push,
+    .push_text = asio_error_push_text,
+    .arg = asio_error_arg,
+    .misuse = asio_error_misuse,
+};
+
 const struct asio_plugin asio_plugin = { &plugin_mem, &plugin_loop, &plugin_wait, &plugin_stream,
-    &plugin_names };
+    &plugin_names, &plugin_error };

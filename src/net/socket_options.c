@@ -83,7 +83,8 @@ static const struct asio_option socket_options[] = {
     { .name = "handles", ASIO_OPTION_FLAG, FIELD(handles) },
     { .name = "unlink_stale", ASIO_OPTION_FLAG, FIELD(unlink_stale) },
     { .name = "proxy_protocol", ASIO_OPTION_READ, .read = socket_options_proxy_protocol },
-    { .name = "tls", ASIO_OPTION_READ, .read = socket_options_missing },
+    { .name = "tls", ASIO_OPTION_IGNORED }, /* lua/asio/tls.lua */
+    { .name = "on_tls_error", ASIO_OPTION_IGNORED },
     { .name = "threads", ASIO_OPTION_READ, .read = socket_options_missing },
     { .name = NULL },
 };

@@ -34,6 +34,9 @@ struct asio_layer_codec {
      * own end are not an end in order, for instance. */
     int (*ended)(void *state, int status);
 
+    /* The script closes the connection: waits of the codec's own end with UV_ECANCELED (struct asio_plugin_wait, ready). */
+    void (*closed)(void *state);
+
     void (*free)(void *state);
 };
 
@@ -64,6 +67,9 @@ struct asio_plugin_layer {
 
     /* Nothing can be written any more. */
     void (*fail)(struct asio_layer *l, int status);
+
+    /* The codec's state, if the stream is a layer of this codec; else NULL. */
+    void *(*state)(struct asio_stream *s, const struct asio_layer_codec *codec);
 };
 
 #endif

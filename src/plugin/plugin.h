@@ -22,8 +22,10 @@
 enum {
     ASIO_PLUGIN_MEM_VERSION = 1,
     ASIO_PLUGIN_LOOP_VERSION = 1,
-    ASIO_PLUGIN_STREAM_VERSION = 1,
-    ASIO_PLUGIN_NAMES_VERSION = 2
+    ASIO_PLUGIN_STREAM_VERSION = 2,
+    ASIO_PLUGIN_NAMES_VERSION = 2,
+    ASIO_PLUGIN_ERROR_VERSION = 1,
+    ASIO_PLUGIN_MODULE_VERSION = 1
 };
 
 struct asio_fd_watch;
@@ -58,6 +60,8 @@ struct asio_plugin_stream {
     const struct asio_plugin_layer *layer;
     /* Reads what a scan finds: a waiting function, see scan.h. */
     int (*scan)(lua_State *L, struct asio_stream *s, struct asio_scan *scan);
+    /* A handshake of a server is over: asio.stats counts. */
+    void (*count_handshake)(struct asio_rt *rt, bool done);
 };
 
 /* For plugins that look names up; their side of it is in plugin/names.h. */
@@ -69,12 +73,31 @@ struct asio_plugin_names {
     void (*hosts_path)(char *path, size_t size);
 };
 
+/* How failures look to Lua; see base/error.h. */
+struct asio_plugin_error {
+    unsigned version;
+    int (*push)(lua_State *L, int status);
+    int (*push_text)(lua_State *L, int status, const char *fmt, ...);
+    int (*arg)(lua_State *L, int arg, const char *fname, const char *fmt, ...);
+    int (*misuse)(lua_State *L, const char *fmt, ...);
+};
+
 struct asio_plugin {
     const struct asio_plugin_mem *mem;
     const struct asio_plugin_loop *loop;
     const struct asio_plugin_wait *wait;
     const struct asio_plugin_stream *stream;
     const struct asio_plugin_names *names;
+    const struct asio_plugin_error *error;
+};
+
+/* A plugin with functions for Lua: luaopen_asio_NAME returns it as a light userdata. Constant, of the process. */
+struct asio_plugin_module {
+    unsigned version; /* ASIO_PLUGIN_MODULE_VERSION */
+    /* Before all else in each Lua state, one thread at a time: 0, or an error. UV_ENOTSUP: built for another asio.so. */
+    int (*load)(const struct asio_plugin *core);
+    /* Pushes what its functions are in: a table. At stack index 1 is the table that the parts in lua/asio share. */
+    void (*open)(lua_State *L, struct asio_rt *rt);
 };
 
 /* Whether the plugin was built with this sub-table: ASIO_PLUGIN_HAS(core, loop, LOOP). */

@@ -264,13 +264,22 @@ static void layer_close(struct asio_stream *s)
     uv_close((uv_handle_t *)&l->handle, layer_on_close);
 }
 
+static void layer_abort_waits(struct asio_stream *s, int status)
+{
+    struct asio_layer *l = layer_of(s);
+    (void)status; /* UV_ECANCELED: no other caller */
+    if (l->codec->closed)
+        l->codec->closed(l->state);
+}
+
 /* With paths for names, or with addresses. */
 #define LAYER_TRANSPORT(path)                                                                                \
     {                                                                                                        \
         .handle = { asio_stream_teardown }, .name = "layer", .read_start = layer_read_start,                 \
         .read_stop = layer_read_stop, .try_write = layer_try_write, .write = layer_write,                    \
         .shutdown = layer_shutdown, .unsent = layer_unsent, .unread = layer_unread, .close = layer_close,    \
-        .fd = layer_fd, .name_of = layer_name_of, .path_of = path, .reset = layer_reset, .kind = layer_kind, \
+        .fd = layer_fd, .name_of = layer_name_of, .path_of = path, .abort_waits = layer_abort_waits,         \
+        .reset = layer_reset, .kind = layer_kind,                                                            \
     }
 static const struct asio_transport layer_transport = LAYER_TRANSPORT(NULL);
 static const struct asio_transport layer_path_transport = LAYER_TRANSPORT(layer_path_of);
@@ -354,6 +363,12 @@ static int layer_read(struct asio_layer *l)
     return asio_stream_start_reading(&l->stream) ? 0 : l->stream.read_status;
 }
 
+static void *layer_state(struct asio_stream *s, const struct asio_layer_codec *codec)
+{
+    bool layered = s->transport == &layer_transport || s->transport == &layer_path_transport;
+    return layered && layer_of(s)->codec == codec ? layer_of(s)->state : NULL;
+}
+
 const struct asio_plugin_layer asio_layer = {
     .open = layer_open,
     .deliver = layer_deliver,
@@ -362,4 +377,5 @@ const struct asio_plugin_layer asio_layer = {
     .resume = layer_resume,
     .read = layer_read,
     .fail = layer_fail_writes,
+    .state = layer_state,
 };

@@ -67,7 +67,7 @@ static int l_stats(lua_State *L)
 {
     const struct asio_rt *rt = asio_rt_of(L);
     const struct asio_stats *s = &rt->stats;
-    lua_createtable(L, 0, 10);
+    lua_createtable(L, 0, 11);
     inspect_set_number(L, "threads", (double)rt->threads);
     inspect_set_number(L, "threads_peak", (double)s->threads_peak);
     inspect_set_number(L, "threads_spawned", (double)s->spawned);
@@ -75,6 +75,8 @@ static int l_stats(lua_State *L)
     inspect_set_number(L, "connections_opened", (double)s->connections);
     inspect_set_number(L, "bytes_in", (double)s->bytes_in);
     inspect_set_number(L, "bytes_out", (double)s->bytes_out);
+    inspect_set_number(L, "handshakes", (double)s->handshakes);
+    inspect_set_number(L, "handshakes_failed", (double)s->handshakes_failed);
     inspect_set_number(L, "turns", (double)rt->turns);
     inspect_set_number(L, "longest_turn", (double)s->longest_turn / 1e9);
     return 1;

@@ -112,7 +112,7 @@ static void scramble_free(void *state)
 }
 
 static const struct asio_layer_codec scramble_codec = { "scrambled", scramble_received, scramble_encode,
-    scramble_finish, scramble_ended, scramble_free };
+    scramble_finish, scramble_ended, NULL, scramble_free };
 
 static int push_status(lua_State *L, int status)
 {

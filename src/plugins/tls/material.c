@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Certificates, keys, authorities and lists of revoked certificates: each option is a file's name, or PEM text. */
+#include "plugins/tls/tls.h"
+
+#include <errno.h>
+#include <openssl/err.h>
+#include <openssl/ocsp.h>
+#include <openssl/pem.h>
+#include <openssl/x509v3.h>
+#include <string.h>
+#include <sys/stat.h>
+
+static bool material_is_pem(const char *text)
+{
+    return strstr(text, "-----BEGIN") != NULL;
+}
+
+/* nil, "cert: no such file or directory (server.pem)", "ENOENT". */
+static int material_fail(lua_State *L, const char *option, int status, const char *why, const char *source)
+{
+    bool pem = !source || material_is_pem(source);
+    ERR_clear_error();
+    return asio_tls_core->error->push_text(
+        L, status, "%s: %s%s%s%s", option, why, pem ? "" : " (", pem ? "" : source, pem ? "" : ")");
+}
+
+static const struct {
+    int error, status;
+    const char *text;
+} material_errors[] = {
+    { ENOENT, UV_ENOENT, "no such file or directory" },
+    { EACCES, UV_EACCES, "permission denied" },
+    { EMFILE, UV_EMFILE, "too many open files" },
+    { 0, UV_EIO, "cannot be read" },
+};
+
+/* The text, or the file. NULL: the results of a failure are pushed. */
+static BIO *material_open(lua_State *L, const char *option, const char *source)
+{
+    errno = 0;
+    BIO *bio = material_is_pem(source) ? BIO_new_mem_buf(source, -1) : BIO_new_file(source, "rb");
+    if (bio)
+        return bio;
+    unsigned i = 0;
+    while (material_errors[i].error && material_errors[i].error != errno)
+        i++;
+    material_fail(L, option, material_errors[i].status, material_errors[i].text, source);
+    return NULL;
+}
+
+/* ---- the certificate and its key ------------------------------------------------------------ */
+
+static int material_password(char *to, int size, int writing, void *password)
+{
+    (void)writing;
+    size_t n = password ? strlen(password) : 0;
+    if (n > (size_t)size)
+        return -1;
+    memcpy(to, password ? password : "", n);
+    return (int)n;
+}
+
+/* The first certificate is ours; those behind it make the chain. 0, or the results of a failure. */
+static int material_read_chain(lua_State *L, SSL_CTX *ctx, const char *source)
+{
+    BIO *bio = material_open(L, "cert", source);
+    if (!bio)
+        return 3;
+    X509 *cert = PEM_read_bio_X509_AUX(bio, NULL, NULL, NULL);
+    bool found = cert != NULL, ok = found && SSL_CTX_use_certificate(ctx, cert) == 1;
+    unsigned long error = ERR_peek_last_error();
+    X509_free(cert);
+    SSL_CTX_clear_chain_certs(ctx);
+    while (ok && (cert = PEM_read_bio_X509(bio, NULL, NULL, NULL)) != NULL) {
+        ok = SSL_CTX_add0_chain_cert(ctx, cert) == 1;
+        if (!ok) {
+            error = ERR_peek_last_error();
+            X509_free(cert);
+        }
+    }
+    BIO_free(bio);
+    if (ok) {
+        ERR_clear_error(); /* the end of the file */
+        return 0;
+    }
+    bool weak = found && ERR_GET_LIB(error) == ERR_LIB_SSL;
+    return material_fail(L, "cert", UV_EINVAL,
+        weak ? "OpenSSL refuses the certificate (key or signature is too weak)" : "no certificate in PEM",
+        source);
+}
+
+static int material_read_key(lua_State *L, SSL_CTX *ctx, const char *source, const char *password)
+{
+    BIO *bio = material_open(L, "key", source);
+    if (!bio)
+        return 3;
+    EVP_PKEY *key = PEM_read_bio_PrivateKey(bio, NULL, material_password, (void *)password);
+    BIO_free(bio);
+    if (!key) {
+        bool none = ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE;
+        const char *why = none ? "no private key in PEM"
+            : password         ? "cannot be decrypted with this password, or is damaged"
+                               : "is encrypted, and there is no option 'password', or is damaged";
+        return material_fail(L, "key", UV_EINVAL, why, source);
+    }
+    bool ok = SSL_CTX_use_PrivateKey(ctx, key) == 1;
+    EVP_PKEY_free(key);
+    if (ok && SSL_CTX_check_private_key(ctx) == 1)
+        return 0;
+    return material_fail(L, "key", UV_EINVAL, "is not the key of the certificate", source);
+}
+
+int tls_read_identity(lua_State *L, SSL_CTX *ctx, const char *cert, const char *key, const char *password)
+{
+    if (!cert)
+        return material_fail(L, "cert", UV_EINVAL, "is needed beside a key", NULL);
+    int n = material_read_chain(L, ctx, cert);
+    return n ? n : material_read_key(L, ctx, key ? key : cert, password); /* one file may have both */
+}
+
+/* ---- authorities ---------------------------------------------------------------------------- */
+
+/* All certificates of the text. Returns how many; negative: memory is out. */
+static int material_add_authorities(SSL_CTX *ctx, BIO *bio, bool client_names)
+{
+    X509_STORE *store = SSL_CTX_get_cert_store(ctx);
+    int count = 0;
+    X509 *cert;
+    while ((cert = PEM_read_bio_X509_AUX(bio, NULL, NULL, NULL)) != NULL) {
+        bool ok = X509_STORE_add_cert(store, cert) == 1;
+        if (ok && client_names)
+            ok = SSL_CTX_add_client_CA(ctx, cert) == 1;
+        X509_free(cert);
+        if (!ok)
+            return -1;
+        count++;
+    }
+    ERR_clear_error();
+    return count;
+}
+
+static bool material_is_directory(const char *path)
+{
+    struct stat s;
+    return stat(path, &s) == 0 && (s.st_mode & S_IFMT) == S_IFDIR;
+}
+
+/* A file, a directory of files named by hashes (openssl rehash), PEM text; NULL: what the system trusts. */
+int tls_read_authorities(lua_State *L, SSL_CTX *ctx, const char *ca, bool client_names)
+{
+    if (!ca)
+        return SSL_CTX_set_default_verify_paths(ctx) == 1
+            ? 0
+            : material_fail(L, "ca", UV_ENOENT, "no certificates of the system", NULL);
+    if (!material_is_pem(ca) && material_is_directory(ca))
+        return SSL_CTX_load_verify_locations(ctx, NULL, ca) == 1
+            ? 0
+            : material_fail(L, "ca", UV_EINVAL, "cannot be used", ca);
+    BIO *bio = material_open(L, "ca", ca);
+    if (!bio)
+        return 3;
+    int count = material_add_authorities(ctx, bio, client_names);
+    BIO_free(bio);
+    if (count < 0)
+        return material_fail(L, "ca", UV_ENOMEM, "not enough memory", ca);
+    return count > 0 ? 0 : material_fail(L, "ca", UV_EINVAL, "no certificate in PEM", ca);
+}
+
+/* Lists of revoked certificates: of the issuers of leaf certificates. */
+int tls_read_revoked(lua_State *L, SSL_CTX *ctx, const char *crl)
+{
+    X509_STORE *store = SSL_CTX_get_cert_store(ctx);
+    BIO *bio = material_open(L, "crl", crl);
+    X509_CRL *list;
+    int count = 0;
+    bool ok = true;
+    if (!bio)
+        return 3;
+    while (ok && (list = PEM_read_bio_X509_CRL(bio, NULL, NULL, NULL)) != NULL) {
+        ok = X509_STORE_add_crl(store, list) == 1;
+        X509_CRL_free(list);
+        count++;
+    }
+    BIO_free(bio);
+    if (!ok)
+        return material_fail(L, "crl", UV_ENOMEM, "not enough memory", crl);
+    if (count == 0)
+        return material_fail(L, "crl", UV_EINVAL, "no list of revoked certificates in PEM", crl);
+    ERR_clear_error();
+    X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK);
+    return 0;
+}
+
+/* A response of OCSP in DER, as `openssl ocsp -respout` writes it. */
+int tls_read_staple(lua_State *L, struct tls_context *c, const char *ocsp)
+{
+    BIO *bio = material_open(L, "ocsp", ocsp);
+    if (!bio)
+        return 3;
+    OCSP_RESPONSE *response = d2i_OCSP_RESPONSE_bio(bio, NULL);
+    BIO_free(bio);
+    if (!response)
+        return material_fail(L, "ocsp", UV_EINVAL, "no OCSP response in DER", ocsp);
+    c->ocsp_length = i2d_OCSP_RESPONSE(response, &c->ocsp);
+    OCSP_RESPONSE_free(response);
+    return c->ocsp_length > 0 ? 0 : material_fail(L, "ocsp", UV_ENOMEM, "not enough memory", ocsp);
+}

@@ -1,0 +1,544 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The codec: bytes of a stream through an SSL object. OpenSSL reads what has come where it lies, and writes into the
+ * queue of the stream below, so that a flush sends many records by one system call.
+ *
+ * The handshake goes on by itself as bytes come; a light thread waits for its end (tls.handshake), and chooses a
+ * certificate by the name if the script has a function for that. */
+#include "base/error.h"
+#include "plugins/tls/tls.h"
+
+#include <openssl/err.h>
+#include <openssl/x509v3.h>
+#include <stdio.h>
+#include <string.h>
+
+enum {
+    RECORD = 16384, /* bytes of the script that a record holds, at most */
+    SMALL_RECORD =
+        1300, /* fits into one packet: the peer can decrypt the first bytes without waiting for more */
+    SMALL_COUNT = 12, /* after a pause: about a first congestion window */
+    MESSAGES_MAX = 64 /* key updates and tickets without a byte for the script in between */
+};
+static const uint64_t pause_after = 1000000000; /* ns */
+
+static const struct asio_plugin_layer *session_layers(void)
+{
+    return asio_tls_core->stream->layer;
+}
+
+/* ---- the bytes below ----------------------------------------------------------------------- */
+
+static BIO_METHOD *session_bio_method; /* of the process */
+
+static int session_bio_read(BIO *bio, char *to, int n)
+{
+    struct tls_session *s = BIO_get_data(bio);
+    size_t piece = s->in_left < (size_t)n ? s->in_left : (size_t)n;
+    BIO_clear_retry_flags(bio);
+    if (piece == 0) {
+        BIO_set_retry_read(bio);
+        return -1;
+    }
+    memcpy(to, s->in, piece);
+    s->in += piece;
+    s->in_left -= piece;
+    return (int)piece;
+}
+
+static int session_bio_write(BIO *bio, const char *from, int n)
+{
+    struct tls_session *s = BIO_get_data(bio);
+    BIO_clear_retry_flags(bio);
+    s->status = session_layers()->send(s->layer, from, (size_t)n);
+    return s->status < 0 ? -1 : n;
+}
+
+static long session_bio_ctrl(BIO *bio, int what, long number, void *pointer)
+{
+    (void)bio, (void)number, (void)pointer;
+    return what == BIO_CTRL_FLUSH;
+}
+
+static int session_bio_create(BIO *bio)
+{
+    BIO_set_init(bio, 1);
+    return 1;
+}
+
+int tls_session_load(void)
+{
+    if (session_bio_method)
+        return 0;
+    BIO_METHOD *m = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "asio");
+    if (!m)
+        return UV_ENOMEM;
+    BIO_meth_set_read(m, session_bio_read);
+    BIO_meth_set_write(m, session_bio_write);
+    BIO_meth_set_ctrl(m, session_bio_ctrl);
+    BIO_meth_set_create(m, session_bio_create);
+    session_bio_method = m;
+    return 0;
+}
+
+/* ---- failures ------------------------------------------------------------------------------ */
+
+void tls_session_note(struct tls_session *s, const char *code, const char *text)
+{
+    if (s->failure)
+        return;
+    s->failure = asio_tls_core->mem->allocator->malloc(sizeof *s->failure);
+    if (!s->failure)
+        return;
+    snprintf(s->failure->text, sizeof s->failure->text, "%s", text);
+    snprintf(s->failure->code, sizeof s->failure->code, "%s", code);
+}
+
+static void session_count(struct tls_session *s, bool done)
+{
+    if (s->server && !s->counted)
+        asio_tls_core->stream->count_handshake(s->rt, done);
+    s->counted = true;
+}
+
+static void session_wake(struct tls_session *s, int status)
+{
+    struct asio_wait *w = s->waiter;
+    s->waiter = NULL;
+    if (w)
+        asio_tls_core->wait->ready(w, status);
+}
+
+/* The connection is of no use any more. An alert that OpenSSL has written goes out. User code may run. */
+static void session_fail(struct tls_session *s)
+{
+    char text[TLS_TEXT];
+    tls_error_text(text, sizeof text);
+    if (s->failed)
+        return;
+    s->failed = true;
+    tls_session_note(s, "EPROTO", text);
+    if (!s->ready)
+        session_count(s, false);
+    session_wake(s, 0);
+    session_layers()->resume(s->layer); /* writers learn of it */
+    session_layers()->end(s->layer, UV_EPROTO);
+}
+
+/* ---- the handshake ------------------------------------------------------------------------- */
+
+static void session_handshake(struct tls_session *s)
+{
+    ERR_clear_error();
+    int done = SSL_do_handshake(s->ssl);
+    if (done == 1) {
+        s->ready = true;
+        s->messages = 0;
+        session_count(s, true);
+        session_wake(s, 0);
+        session_layers()->resume(s->layer);
+        return;
+    }
+    switch (SSL_get_error(s->ssl, done)) {
+    case SSL_ERROR_WANT_READ:
+        s->status = session_layers()->read(s->layer); /* else its end is told by `ended` */
+        break;
+    case SSL_ERROR_WANT_CLIENT_HELLO_CB:
+        s->asked = true;
+        session_wake(s, 0);
+        break;
+    default:
+        session_fail(s);
+    }
+}
+
+/* ---- reading ------------------------------------------------------------------------------- */
+
+/* SSL_read has returned n, and no bytes. False: more bytes are needed. */
+static bool session_is_over(struct tls_session *s, int n)
+{
+    int reason = SSL_get_error(s->ssl, n);
+    if (reason == SSL_ERROR_WANT_READ)
+        return false;
+    if (reason == SSL_ERROR_ZERO_RETURN) {
+        s->ended = true;
+        session_layers()->end(s->layer, UV_EOF);
+    } else {
+        session_fail(s);
+    }
+    return true;
+}
+
+static void session_read(struct tls_session *s)
+{
+    char bytes[RECORD];
+    while (!s->failed && !s->ended && !s->closed) {
+        ERR_clear_error();
+        int n = SSL_read(s->ssl, bytes, sizeof bytes);
+        if (s->flooded) {
+            session_fail(s);
+        } else if (n > 0) {
+            s->messages = 0;
+            session_layers()->deliver(s->layer, bytes, (size_t)n);
+        } else if (!session_is_over(s, n)) {
+            return;
+        }
+    }
+}
+
+static void session_go_on(struct tls_session *s)
+{
+    if (!s->ready && !s->failed && !s->closed && (!s->asked || s->chosen))
+        session_handshake(s);
+    if (s->ready)
+        session_read(s);
+}
+
+/* What OpenSSL has not taken stays: it waits for the script's choice. */
+static void session_keep(struct tls_session *s)
+{
+    const struct asio_allocator *mem = asio_tls_core->mem->allocator;
+    char *old = s->kept;
+    s->kept = NULL;
+    if (s->in_left > 0 && !s->failed && !s->ended && !s->closed) {
+        s->kept = mem->malloc(s->in_left);
+        if (s->kept)
+            memcpy(s->kept, s->in, s->in_left);
+        else
+            session_fail(s);
+    }
+    if (!s->kept)
+        s->in_left = 0;
+    s->in = s->kept;
+    mem->free(old);
+}
+
+/* Bytes that have come, behind those that are kept. */
+static bool session_append(struct tls_session *s, const char *bytes, size_t n)
+{
+    const struct asio_allocator *mem = asio_tls_core->mem->allocator;
+    char *all = mem->malloc(s->in_left + n);
+    if (!all)
+        return false;
+    memcpy(all, s->in, s->in_left);
+    memcpy(all + s->in_left, bytes, n);
+    mem->free(s->kept);
+    s->kept = all;
+    s->in = all;
+    s->in_left += n;
+    return true;
+}
+
+static void session_received(void *state, const char *bytes, size_t n)
+{
+    struct tls_session *s = state;
+    if (s->opening && !s->peeked) {
+        s->clear = true;
+        return;
+    }
+    if (s->failed || s->ended)
+        return;
+    if (s->in_left == 0) {
+        s->in = bytes;
+        s->in_left = n;
+    } else if (!session_append(s, bytes, n)) {
+        session_fail(s);
+        return;
+    }
+    if (!s->opening) /* else the handshake begins when the layer is there */
+        session_go_on(s);
+    session_keep(s);
+}
+
+static int session_ended(void *state, int status)
+{
+    struct tls_session *s = state;
+    if (!s->ready && !s->failed) {
+        s->failed = true;
+        session_count(s, false);
+        if (status == UV_EOF)
+            tls_session_note(s, "EOF", "the peer closed the connection during the handshake");
+        s->status = status;
+        session_wake(s, 0);
+    }
+    return status == UV_EOF && !s->ended ? ASIO_ETRUNCATED : status;
+}
+
+/* ---- writing ------------------------------------------------------------------------------- */
+
+/* After a pause the first records are small. */
+static size_t session_record(struct tls_session *s, size_t n)
+{
+    if (n <= SMALL_RECORD)
+        return n;
+    uint64_t now = asio_tls_core->loop->now();
+    if (now - s->wrote_at > pause_after)
+        s->small = SMALL_COUNT;
+    s->wrote_at = now;
+    if (s->small == 0)
+        return n < RECORD ? n : RECORD;
+    s->small--;
+    return SMALL_RECORD;
+}
+
+static ssize_t session_encode(void *state, const char *bytes, size_t n)
+{
+    struct tls_session *s = state;
+    if (s->failed)
+        return UV_EPROTO;
+    if (!s->ready)
+        return session_layers()->read(s->layer) < 0 ? UV_EPROTO : UV_EAGAIN;
+    ERR_clear_error();
+    int wrote = SSL_write(s->ssl, bytes, (int)session_record(s, n));
+    if (wrote > 0)
+        return wrote;
+    return s->status < 0 ? s->status : UV_EPROTO;
+}
+
+/* close_notify. After a failure the alert was the last word. */
+static int session_finish(void *state)
+{
+    struct tls_session *s = state;
+    if (s->failed || !s->ready)
+        return 0;
+    ERR_clear_error();
+    return SSL_shutdown(s->ssl) < 0 && s->status < 0 ? s->status : 0;
+}
+
+/* ---- the end ------------------------------------------------------------------------------- */
+
+static void session_closed(void *state)
+{
+    struct tls_session *s = state;
+    s->closed = true;
+    if (!s->ready && !s->failed)
+        session_count(s, false);
+    session_wake(s, UV_ECANCELED);
+}
+
+static void session_free(void *state)
+{
+    struct tls_session *s = state;
+    const struct asio_allocator *mem = asio_tls_core->mem->allocator;
+    SSL_free(s->ssl);
+    mem->free(s->failure);
+    mem->free(s->kept);
+    mem->free(s->name);
+    mem->free(s);
+}
+
+const struct asio_layer_codec tls_codec = {
+    .name = "tls",
+    .received = session_received,
+    .encode = session_encode,
+    .finish = session_finish,
+    .ended = session_ended,
+    .closed = session_closed,
+    .free = session_free,
+};
+
+/* ---- bounds on what a peer may ask for ----------------------------------------------------- */
+
+/* Key updates cost the peer five bytes and us two derived keys; tickets fill memory. */
+static void session_on_message(
+    int sent, int version, int type, const void *bytes, size_t n, SSL *ssl, void *arg)
+{
+    (void)version, (void)arg;
+    struct tls_session *s = SSL_get_app_data(ssl);
+    if (sent || type != SSL3_RT_HANDSHAKE || n == 0 || !s || !s->ready)
+        return;
+    (void)bytes;
+    if (++s->messages > MESSAGES_MAX) {
+        s->flooded = true;
+        tls_session_note(s, "EPROTO", "the peer sends key updates or tickets without end");
+    }
+}
+
+/* ---- functions for Lua --------------------------------------------------------------------- */
+
+struct tls_session *tls_session_at(lua_State *L, int index)
+{
+    struct asio_stream *stream = asio_tls_core->stream->stream_at(L, index);
+    return stream ? session_layers()->state(stream, &tls_codec) : NULL;
+}
+
+/* NULL: out of memory. */
+static struct tls_session *session_new(struct asio_rt *rt, SSL_CTX *ctx)
+{
+    const struct asio_allocator *mem = asio_tls_core->mem->allocator;
+    struct tls_session *s = mem->malloc(sizeof *s);
+    if (!s)
+        return NULL;
+    memset(s, 0, sizeof *s);
+    s->rt = rt;
+    s->server = tls_context_of(ctx)->server;
+    s->keys = tls_context_of(ctx)->keys;
+    s->ssl = SSL_new(ctx);
+    BIO *bio = s->ssl ? BIO_new(session_bio_method) : NULL;
+    if (!bio) {
+        SSL_free(s->ssl);
+        mem->free(s);
+        return NULL;
+    }
+    BIO_set_data(bio, s);
+    SSL_set_bio(s->ssl, bio, bio);
+    SSL_set_app_data(s->ssl, s);
+    SSL_set_msg_callback(s->ssl, session_on_message);
+    if (s->server)
+        SSL_set_accept_state(s->ssl);
+    else
+        SSL_set_connect_state(s->ssl);
+    return s;
+}
+
+/* Whom the peer has to be: a numeric address, or a name, which it is told as well. */
+static bool session_set_peer(struct tls_session *s, const char *name, bool verified)
+{
+    X509_VERIFY_PARAM *param = SSL_get0_param(s->ssl);
+    ASN1_OCTET_STRING *address = a2i_IPADDRESS(name);
+    bool numeric = address != NULL;
+    ASN1_OCTET_STRING_free(address);
+    ERR_clear_error();
+    if (!numeric && SSL_set_tlsext_host_name(s->ssl, name) != 1)
+        return false;
+    if (!verified)
+        return true;
+    if (numeric)
+        return X509_VERIFY_PARAM_set1_ip_asc(param, name) == 1;
+    X509_VERIFY_PARAM_set_hostflags(
+        param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
+    return X509_VERIFY_PARAM_set1_host(param, name, 0) == 1;
+}
+
+static char *session_copy(const char *text)
+{
+    size_t n = strlen(text) + 1;
+    char *copy = asio_tls_core->mem->allocator->malloc(n);
+    if (copy)
+        memcpy(copy, text, n);
+    return copy;
+}
+
+/* nil, message, code of what is noted, or of the status. */
+static int session_push_failure(lua_State *L, const struct tls_session *s)
+{
+    if (!s->failure)
+        return asio_tls_core->error->push(L, s->status < 0 ? s->status : UV_EPROTO);
+    lua_pushnil(L);
+    lua_pushstring(L, s->failure->text);
+    lua_pushstring(L, s->failure->code);
+    return 3;
+}
+
+int tls_l_start(lua_State *L)
+{
+    struct asio_rt *rt = lua_touserdata(L, lua_upvalueindex(1));
+    SSL_CTX *ctx = tls_check_context(L, 2);
+    const char *key = lua_tostring(L, 3), *name = lua_tostring(L, 4);
+    struct asio_stream *stream = asio_tls_core->stream->stream_at(L, 1);
+    if (!stream)
+        return asio_tls_core->error->push(L, UV_EBADF);
+    struct tls_session *s = session_new(rt, ctx);
+    if (!s)
+        return asio_tls_core->error->push(L, UV_ENOMEM);
+    s->peeked = lua_toboolean(L, 6);
+    if (key)
+        s->name = session_copy(key);
+    if ((key && !s->name) || (name && !session_set_peer(s, name, lua_toboolean(L, 5)))) {
+        ERR_clear_error();
+        session_free(s);
+        return asio_tls_core->error->push_text(L, UV_EINVAL, "not a server's name: %s", name ? name : "");
+    }
+    if (key)
+        tls_resume_offer(s->ssl, key);
+    s->opening = true;
+    int status = session_layers()->open(stream, &tls_codec, s, &s->layer);
+    if (status < 0) {
+        session_free(s);
+        return asio_tls_core->error->push(L, status);
+    }
+    s->opening = false;
+    if (s->clear) {
+        s->failed = true;
+        session_count(s, false);
+        return asio_tls_core->error->push_text(L, UV_EPROTO, "bytes have come in clear before the handshake");
+    }
+    session_go_on(s);
+    session_keep(s);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+/* ---- waiting for the end of the handshake --------------------------------------------------- */
+
+static void session_abort_wait(struct asio_wait *w)
+{
+    struct tls_session *s = asio_tls_core->wait->source(w);
+    s->waiter = NULL;
+}
+
+/* The state is to be looked at again. */
+static int session_push_wait(lua_State *L, struct asio_wait *w)
+{
+    struct tls_session *s = asio_tls_core->wait->source(w);
+    int status = asio_tls_core->wait->status(w);
+    if (status < 0)
+        return asio_tls_core->wait->push_fail(L, status);
+    asio_tls_core->wait->push_ok(L, s->rt);
+    lua_pushliteral(L, "again");
+    return 2;
+}
+
+static const struct asio_wait_op handshake_op = { "handshake", true, session_abort_wait, session_push_wait };
+
+/* Token and results, if there is nothing to wait for; 0: there is. */
+static int session_push_state(lua_State *L, struct asio_rt *rt, struct tls_session *s)
+{
+    if (s->failed && !s->ready) {
+        asio_tls_core->wait->push_fail(L, UV_EPROTO);
+        lua_pop(L, 3);
+        return 1 + session_push_failure(L, s);
+    }
+    if (!s->ready && !(s->asked && !s->chosen))
+        return 0;
+    asio_tls_core->wait->push_ok(L, rt);
+    lua_pushboolean(L, s->ready);
+    lua_pushstring(L, s->ready ? NULL : s->name);
+    return 3;
+}
+
+/* true; false, name; "again": once the state has changed; or nil, message, code. */
+int tls_l_handshake(lua_State *L)
+{
+    struct asio_rt *rt = lua_touserdata(L, lua_upvalueindex(1));
+    const struct asio_plugin_wait *wait = asio_tls_core->wait;
+    struct tls_session *s = tls_session_at(L, 1);
+    double seconds = lua_isnil(L, 2) ? -1 : lua_tonumber(L, 2);
+    int n = wait->interrupt(L, rt);
+    if (n)
+        return n;
+    if (!s)
+        return wait->push_fail(L, UV_EBADF);
+    n = session_push_state(L, rt, s);
+    if (n)
+        return n;
+    if (s->waiter)
+        return wait->push_fail(L, UV_EBUSY);
+    struct asio_wait *w = wait->claim(L, rt);
+    s->waiter = w;
+    return wait->park(L, w, &handshake_op, s, seconds);
+}
+
+int tls_l_choose(lua_State *L)
+{
+    struct tls_session *s = tls_session_at(L, 1);
+    if (!s || !s->asked || s->chosen)
+        return 0;
+    if (lua_isuserdata(L, 2))
+        tls_context_choose(s->ssl, tls_check_context(L, 2));
+    s->refused = lua_isboolean(L, 2);
+    s->chosen = true;
+    session_go_on(s);
+    session_keep(s);
+    return 0;
+}
