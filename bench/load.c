@@ -12,27 +12,22 @@
  * SPDX-License-Identifier: MIT
  */
 #define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
 
+#define LOAD_NAME "load"
+#define LOAD_MODES "pingpong|idle|among|churn"
 #include "latency.h"
 #include "load_options.h"
+#include "load_socket.h"
 #include "observe.h"
 
 #define PERIOD 65521           /* of the pattern: a prime, so that no message size divides it */
 #define PERIOD_LINES (4 << 20) /* about, for lines, which come again with it: many that differ */
 #define EVENTS_PER_TURN 256
 #define OPEN_AT_ONCE 16 /* connections opened before the server must have accepted them */
-#define PER_SOURCE 500  /* connections that share one source address */
 #define FULLY_CHECKED 8 /* of large chunks one in so many is compared to the last byte */
-#define PATIENCE_S 10   /* how long the server may take for anything */
 
 /*
  * A busy connection. Created by open_busy, which also puts it into epoll; lives in the array that
@@ -57,17 +52,6 @@ static bool sending = true; /* false: what has come back is not replaced any mor
 static uint64_t messages;   /* that have come back, all connections */
 static uint64_t unanswered; /* in flight, all connections */
 static int sources;         /* connections opened by now, for spreading the source addresses */
-
-static void fail_errno(const char *what)
-{
-    fail("%s: %s", what, strerror(errno));
-}
-
-static void sleep_ms(long ms)
-{
-    struct timespec t = { ms / 1000, ms % 1000 * 1000000 };
-    nanosleep(&t, NULL);
-}
 
 /* The pattern -------------------------------------------------------------------------------- */
 
@@ -108,48 +92,7 @@ static uint32_t seed_of(int number)
     return (uint32_t)number * 7919u % period;
 }
 
-/* Sockets ------------------------------------------------------------------------------------ */
-
-static struct sockaddr_in address(const char *host, int port)
-{
-    struct sockaddr_in addr = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port) };
-    if (inet_pton(AF_INET, host, &addr.sin_addr) != 1)
-        fail("not an IPv4 address: %s", host);
-    return addr;
-}
-
-/* 62,500 source addresses in 127.0.0.0/8: a million connections leave few used ports at each. */
-static struct sockaddr_in source_address(int source)
-{
-    struct sockaddr_in addr = { .sin_family = AF_INET };
-    uint32_t low = (uint32_t)(source % 250) + 1, high = (uint32_t)(source / 250 % 250) + 1;
-    addr.sin_addr.s_addr = htonl(127u << 24 | high << 16 | low << 8 | 9);
-    return addr;
-}
-
-/* A connected, blocking socket whose calls give up after PATIENCE_S. */
-static int open_socket(int port, int source)
-{
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        fail_errno("socket");
-    int on = 1;
-    struct timeval patience = { .tv_sec = PATIENCE_S };
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
-    struct sockaddr_in to = address(opt.host, port);
-    if (ntohl(to.sin_addr.s_addr) >> 24 == 127) {
-        /* Without this, bind takes a port before the destination is known and shares it with none. */
-        setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
-        struct sockaddr_in from = source_address(source);
-        if (bind(fd, (struct sockaddr *)&from, sizeof from) < 0)
-            fail_errno("bind");
-    }
-    if (connect(fd, (struct sockaddr *)&to, sizeof to) < 0)
-        fail_errno("connect");
-    return fd;
-}
+/* Connections --------------------------------------------------------------------------------- */
 
 /* Sends one message on a blocking socket and reads its echo. */
 static void exchange(int fd, uint32_t seed)
@@ -522,11 +465,7 @@ int main(int argc, char **argv)
     parse(argc, argv);
     setvbuf(stdout, NULL, _IOLBF, 0);
     signal(SIGPIPE, SIG_IGN);
-    struct rlimit files;
-    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
-        files.rlim_cur = files.rlim_max;
-        setrlimit(RLIMIT_NOFILE, &files);
-    }
+    raise_file_limit();
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (epoll_fd < 0)
         fail_errno("epoll_create1");

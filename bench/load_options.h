@@ -1,6 +1,6 @@
 /*
- * load_options.h: what load.c can be told on its command line. Owns the options, `opt`, which do
- * not change once they have been read.
+ * load_options.h: what the load generators can be told on their command lines. Owns the options, `opt`, which
+ * do not change once they have been read. The program says its LOAD_NAME and its LOAD_MODES first.
  *
  * SPDX-License-Identifier: MIT
  */
@@ -26,10 +26,13 @@ struct options {
     int alike; /* every message the same */
     int lines; /* messages are lines of text: the last byte ends the line */
     int idle;
-    int count; /* churn: connections */
-    int pid;   /* the server; 0: not measured */
+    int count;  /* churn, handshake: connections */
+    int resume; /* handshake: with the session of the connection before */
+    int http;   /* the server answers requests, and echoes nothing */
+    int pid;    /* the server; 0: not measured */
     double seconds;
     double warmup;
+    double gb; /* receive, send: of 10^9 bytes */
 };
 
 static struct options opt = {
@@ -42,6 +45,7 @@ static struct options opt = {
     .count = 1000000,
     .seconds = 3,
     .warmup = 0.5,
+    .gb = 1,
 };
 
 static void fail(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
@@ -50,7 +54,7 @@ static void fail(const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    fputs("load: ", stderr);
+    fputs(LOAD_NAME ": ", stderr);
     vfprintf(stderr, format, args);
     fputc('\n', stderr);
     va_end(args);
@@ -59,19 +63,23 @@ static void fail(const char *format, ...)
 
 static void usage(FILE *to)
 {
-    fputs("usage: load --port N [options]\n"
-          "  --mode pingpong|idle|among|churn   (pingpong)\n"
-          "  --host ADDRESS               IPv4 (127.0.0.1)\n"
-          "  --connections N              busy ones (100)\n"
-          "  --size BYTES                 of a message, at most 65536 (64)\n"
-          "  --inflight N                 messages under way per connection (1)\n"
-          "  --alike 0|1                  every message different, or all the same (0)\n"
-          "  --lines 0|1                  messages are any bytes, or lines of text (0)\n"
-          "  --seconds S, --warmup S      measured, and before that (3, 0.5)\n"
-          "  --pid PID                    the server, whose CPU time and memory are measured\n"
-          "  --idle N                     idle, among: connections that rest (19000)\n"
-          "  --count N                    churn: connections one after another (1000000)\n"
-          "  --control PORT               churn: where the server collects garbage on request\n",
+    fputs(
+        "usage: " LOAD_NAME " --port N [options]\n"
+        "  --mode " LOAD_MODES "   (pingpong)\n"
+        "  --host ADDRESS               IPv4 (127.0.0.1)\n"
+        "  --connections N              busy ones (100)\n"
+        "  --size BYTES                 of a message, at most 65536 (64)\n"
+        "  --inflight N                 messages under way per connection (1)\n"
+        "  --alike 0|1                  every message different, or all the same (0)\n"
+        "  --lines 0|1                  messages are any bytes, or lines of text (0)\n"
+        "  --seconds S, --warmup S      measured, and before that (3, 0.5)\n"
+        "  --pid PID                    the server, whose CPU time and memory are measured\n"
+        "  --idle N                     idle, among: connections that rest (19000)\n"
+        "  --count N                    churn, handshake: connections in all (1000000)\n"
+        "  --control PORT               churn: where the server collects garbage on request\n"
+        "  --gb N                       receive, send: GB of the stream (1)\n"
+        "  --resume 0|1                 handshake: new sessions, or resumed ones (0)\n"
+        "  --http 0|1                   TLS: a message comes back, or an answer of HTTP in one record (0)\n",
         to);
 }
 
@@ -92,6 +100,9 @@ static const struct setting {
     { "lines", INTEGER, &opt.lines, 0, 1 },
     { "idle", INTEGER, &opt.idle, 1, 1e6 },
     { "count", INTEGER, &opt.count, 1, 1e9 },
+    { "resume", INTEGER, &opt.resume, 0, 1 },
+    { "http", INTEGER, &opt.http, 0, 1 },
+    { "gb", REAL, &opt.gb, 0.001, 1000 },
     { "pid", INTEGER, &opt.pid, 1, 1e9 },
     { "seconds", REAL, &opt.seconds, 0, 3600 },
     { "warmup", REAL, &opt.warmup, 0, 3600 },

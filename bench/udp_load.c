@@ -16,6 +16,8 @@
 #include <sys/socket.h>
 
 #include "latency.h"
+#define LOAD_NAME "udp_load"
+#define LOAD_MODES "pingpong"
 #include "load_options.h"
 #include "observe.h"
 
