@@ -5,10 +5,11 @@ local machine = require 'machine'
 local proc = require 'proc'
 local report = require 'report'
 local runs = require 'runs'
+local servers = require 'servers'
 
 local M = {}
 
-local START_SECONDS = 10
+local START_SECONDS = 10 -- of the server behind the relay
 local STREAM_LIMIT, MESSAGES_LIMIT = 1.3, 0.9 -- times the C loop's CPU; times HAProxy's messages
 
 -- Relays from one port to another.
@@ -71,29 +72,13 @@ local function relays(ctx, many)
     return list
 end
 
--- Connecting would be taken for the connection to relay.
-local function wait_for_listener(port)
-    local deadline = proc.now() + START_SECONDS
-    local wanted = ('0100007F:%04X 00000000:0000 0A'):format(port)
-    repeat
-        if machine.read_all('/proc/net/tcp'):find(wanted, 1, true) then return port end
-        proc.sleep(0.01)
-    until proc.now() > deadline
-end
-
 local function start(ctx, relay, target)
-    local port = not relay.says and proc.free_port()
+    local port = not relay.says and proc.free_port() or nil
     local argv, clean = relay.command(port, target)
-    local process = proc.start(argv, { cpu = ctx.server_cpu, quiet = true })
-    if port then
-        process.port = wait_for_listener(port)
-    else
-        process.port = tonumber(process:wait_for('port', START_SECONDS))
-    end
+    local process, reason = servers.start(argv, ctx.server_cpu, port)
     if clean then clean() end
-    if process.port then return process end
-    process:stop()
-    return report.note('%s does not listen', relay.key)
+    if process then return process end
+    return report.note('%s: %s', relay.key, reason)
 end
 
 -- Runs a load, `argv`, against a relay to `target`; its figures, or nil.

@@ -56,7 +56,7 @@ local function candidates()
     }
 end
 
-local function wanted(key, only)
+function M.wanted(key, only)
     if key == 'epoll' or not only then return true end
     for pattern in only:gmatch '[^|]+' do
         if key:find(pattern) then return true end
@@ -69,7 +69,7 @@ end
 function M.list(only)
     local list, lines = {}, {}
     for _, server in ipairs(candidates()) do
-        if wanted(server.key, only) then
+        if M.wanted(server.key, only) then
             if server.command then
                 if not server.lines then list[#list + 1] = server end
                 if server.lines or server.key == 'epoll' then lines[#lines + 1] = server end
@@ -82,14 +82,25 @@ function M.list(only)
     return list, lines
 end
 
--- Starts a server; returns its process, with .port, or nil and the reason.
-function M.start(argv, cpu)
-    local process = proc.start(argv, { cpu = cpu })
-    local port = process:wait_for('port', START_SECONDS)
-    process.port = tonumber(port)
+-- Connecting would be taken for a connection to serve.
+local function wait_for_listener(port)
+    local deadline = proc.now() + START_SECONDS
+    local sought = ('0100007F:%04X 00000000:0000 0A'):format(port)
+    repeat
+        if machine.read_all('/proc/net/tcp'):find(sought, 1, true) then return port end
+        proc.sleep(0.01)
+    until proc.now() > deadline
+end
+
+-- Starts a server, which prints its port or, with `port`, has been told it; returns its process, with .port,
+-- or nil and the reason.
+function M.start(argv, cpu, port)
+    local process = proc.start(argv, { cpu = cpu, quiet = port ~= nil })
+    process.port = port and wait_for_listener(port)
+        or not port and tonumber(process:wait_for('port', START_SECONDS)) or nil
     if process.port then return process end
     process:stop()
-    return nil, argv[#argv] .. ' did not say which port it listens on'
+    return nil, argv[#argv] .. (port and ' does not listen' or ' did not say which port it listens on')
 end
 
 return M
