@@ -41,10 +41,14 @@ missing_for_bench() {
     has_module cqueues || echo lua-cqueues
     has_module copas || echo lua-copas
     has_module socket || echo lua-socket
+    has_module ssl || echo lua-sec
     has node || echo nodejs
     has go || echo golang-go
     has haproxy || echo haproxy
     has socat || echo socat
+    has nginx || echo nginx
+    has openssl || echo openssl
+    has_lib 'openssl >= 1.1.1' || echo libssl-dev
     has taskset || echo util-linux
 }
 

@@ -50,15 +50,15 @@ local function is_stale(program)
     return M.first_line('find', M.root .. '/bench', '-name', '*.[ch]', '-newer', program) ~= nil
 end
 
--- A program of bench/: the one that the build made, else compiled here and now.
-function M.program(name)
+-- A program of bench/: the one that the build made, else compiled here and now, with the libraries named.
+function M.program(name, ...)
     local built = M.build and M.build .. '/bench/' .. name
     if built and M.exists(built) and not is_stale(built) then return built end
     local source = M.root .. '/bench/' .. name .. '.c'
     if not M.exists(source) then return nil end
     proc.run { 'mkdir', '-p', M.scratch }
     local binary = M.scratch .. '/' .. name
-    local _, status = proc.run({ os.getenv 'CC' or 'cc', '-std=c11', '-O2', '-o', binary, source })
+    local _, status = proc.run({ os.getenv 'CC' or 'cc', '-std=c11', '-O2', '-o', binary, source, ... })
     return status == 0 and binary or nil
 end
 
@@ -108,6 +108,10 @@ function M.description()
         { 'LuaSocket', package_version 'lua-socket' },
         { 'Node', M.first_line('node', '--version') },
         { 'Go', M.first_line('go', 'version') },
+        { 'OpenSSL', M.first_line('openssl', 'version') },
+        { 'OpenSSL of Node', M.first_line('node', '-p', 'process.versions.openssl') },
+        { 'LuaSec', package_version 'lua-sec' },
+        { 'nginx', package_version 'nginx' },
         { 'HAProxy', package_version 'haproxy' },
         { 'socat', package_version 'socat' },
         { 'load average at the start', read_all('/proc/loadavg'):match '^(%S+)' },
