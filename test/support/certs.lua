@@ -45,7 +45,8 @@ local found
 
 --- The directory of the certificates, with a slash at its end.
 function M.dir()
-  can.need 'openssl'
+  can.need 'tls'
+  can.run 'openssl'
   if not found then
     local base = os.getenv 'ASIO_BUILD' .. '/certs'
     local sum = assert(output_of('cksum <' .. t.quote(script)):match '^%d+')

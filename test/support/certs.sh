@@ -110,6 +110,7 @@ openssl pkey -in client.key -aes256 -passout pass:secret -out encrypted.key
 # Bad servers: by date, by issuer, by purpose, by strength.
 year=$(date -u +%Y)
 issue ca expired "$server = $local" -startdate $((year - 2))0101000000Z -enddate $((year - 1))0101000000Z
+issue ca expired_client "$client" -startdate $((year - 2))0101000000Z -enddate $((year - 1))0101000000Z
 issue ca not_yet "$server = $local" -startdate $((year + 2))0101000000Z -enddate $((year + 3))0101000000Z
 issue self_signed self_signed "$server = $local"
 issue other_ca wrong_ca "$server = $local"
@@ -136,10 +137,12 @@ cp client.key key_mismatch.key
 # Revocation. 1.1.1 cannot set the dates of a CRL: there it expires within a second of now.
 revocations() { openssl ca -gencrl -cert ca.pem -keyfile ca.key "$@"; }
 issue ca revoked "$server = $local"
+issue ca revoked_client "$client"
 revocations -out crl_empty.pem
 revocations -crl_lastupdate $((year - 2))0101000000Z -crl_nextupdate $((year - 1))0101000000Z -out crl_expired.pem ||
     revocations -crlsec 1 -out crl_expired.pem
 openssl ca -cert ca.pem -keyfile ca.key -revoke revoked.pem
+openssl ca -cert ca.pem -keyfile ca.key -revoke revoked_client.pem
 revocations -out crl.pem
 
 # What a server staples.

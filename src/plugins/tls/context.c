@@ -274,7 +274,7 @@ static void context_read_pins(const struct context_options *o, SSL_CTX *ctx)
     if (lua_isnil(L, -1))
         return;
     int list = lua_gettop(L), count = lua_istable(L, -1) ? (int)lua_objlen(L, -1) : 1;
-    for (int i = 1; i <= count; i++) {
+    for (int i = 1; i <= count || i == 1; i++) { /* an empty list is a mistake: it would pin nothing */
         if (lua_istable(L, list))
             lua_rawgeti(L, list, i);
         else

@@ -51,14 +51,29 @@ static BIO *material_open(lua_State *L, const char *option, const char *source)
 
 /* ---- the certificate and its key ------------------------------------------------------------ */
 
-static int material_password(char *to, int size, int writing, void *password)
+/* What OpenSSL asks when a PEM is encrypted: without such a function it would ask at the terminal. */
+struct material_secret {
+    const char *password; /* NULL: there is none */
+    bool asked;
+};
+
+static int material_password(char *to, int size, int writing, void *arg)
 {
+    struct material_secret *secret = arg;
     (void)writing;
-    size_t n = password ? strlen(password) : 0;
-    if (n > (size_t)size)
+    secret->asked = true;
+    size_t n = secret->password ? strlen(secret->password) : 0;
+    if (!secret->password || n > (size_t)size)
         return -1;
-    memcpy(to, password ? password : "", n);
+    memcpy(to, secret->password, n);
     return (int)n;
+}
+
+/* The next certificate; NULL: there is none that can be read. */
+static X509 *material_next(BIO *bio)
+{
+    struct material_secret none = { NULL, false };
+    return PEM_read_bio_X509_AUX(bio, NULL, material_password, &none);
 }
 
 /* The first certificate is ours; those behind it make the chain. 0, or the results of a failure. */
@@ -67,12 +82,12 @@ static int material_read_chain(lua_State *L, SSL_CTX *ctx, const char *source)
     BIO *bio = material_open(L, "cert", source);
     if (!bio)
         return 3;
-    X509 *cert = PEM_read_bio_X509_AUX(bio, NULL, NULL, NULL);
+    X509 *cert = material_next(bio);
     bool found = cert != NULL, ok = found && SSL_CTX_use_certificate(ctx, cert) == 1;
     unsigned long error = ERR_peek_last_error();
     X509_free(cert);
     SSL_CTX_clear_chain_certs(ctx);
-    while (ok && (cert = PEM_read_bio_X509(bio, NULL, NULL, NULL)) != NULL) {
+    while (ok && (cert = material_next(bio)) != NULL) {
         ok = SSL_CTX_add0_chain_cert(ctx, cert) == 1;
         if (!ok) {
             error = ERR_peek_last_error();
@@ -95,13 +110,13 @@ static int material_read_key(lua_State *L, SSL_CTX *ctx, const char *source, con
     BIO *bio = material_open(L, "key", source);
     if (!bio)
         return 3;
-    EVP_PKEY *key = PEM_read_bio_PrivateKey(bio, NULL, material_password, (void *)password);
+    struct material_secret secret = { password, false };
+    EVP_PKEY *key = PEM_read_bio_PrivateKey(bio, NULL, material_password, &secret);
     BIO_free(bio);
     if (!key) {
-        bool none = ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE;
-        const char *why = none ? "no private key in PEM"
-            : password         ? "cannot be decrypted with this password, or is damaged"
-                               : "is encrypted, and there is no option 'password', or is damaged";
+        const char *why = !secret.asked ? "no private key in PEM"
+            : password                  ? "cannot be decrypted with this password"
+                                        : "is encrypted, and there is no option 'password'";
         return material_fail(L, "key", UV_EINVAL, why, source);
     }
     bool ok = SSL_CTX_use_PrivateKey(ctx, key) == 1;
@@ -127,7 +142,7 @@ static int material_add_authorities(SSL_CTX *ctx, BIO *bio, bool client_names)
     X509_STORE *store = SSL_CTX_get_cert_store(ctx);
     int count = 0;
     X509 *cert;
-    while ((cert = PEM_read_bio_X509_AUX(bio, NULL, NULL, NULL)) != NULL) {
+    while ((cert = material_next(bio)) != NULL) {
         bool ok = X509_STORE_add_cert(store, cert) == 1;
         if (ok && client_names)
             ok = SSL_CTX_add_client_CA(ctx, cert) == 1;
@@ -172,12 +187,13 @@ int tls_read_revoked(lua_State *L, SSL_CTX *ctx, const char *crl)
 {
     X509_STORE *store = SSL_CTX_get_cert_store(ctx);
     BIO *bio = material_open(L, "crl", crl);
+    struct material_secret none = { NULL, false };
     X509_CRL *list;
     int count = 0;
     bool ok = true;
     if (!bio)
         return 3;
-    while (ok && (list = PEM_read_bio_X509_CRL(bio, NULL, NULL, NULL)) != NULL) {
+    while (ok && (list = PEM_read_bio_X509_CRL(bio, NULL, material_password, &none)) != NULL) {
         ok = X509_STORE_add_crl(store, list) == 1;
         X509_CRL_free(list);
         count++;

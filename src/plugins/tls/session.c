@@ -391,9 +391,12 @@ static struct tls_session *session_new(struct asio_rt *rt, SSL_CTX *ctx)
     return s;
 }
 
-/* Whom the peer has to be: a numeric address, or a name, which it is told as well. */
-static bool session_set_peer(struct tls_session *s, const char *name, bool verified)
+/* Whom the peer has to be: a numeric address, or a name, which it is told as well. For OpenSSL a name that begins with
+ * a dot stands for all names below it. */
+static bool session_set_peer(struct tls_session *s, const char *name, size_t length, bool verified)
 {
+    if (strlen(name) != length || name[0] == '.')
+        return false;
     X509_VERIFY_PARAM *param = SSL_get0_param(s->ssl);
     ASN1_OCTET_STRING *address = a2i_IPADDRESS(name);
     bool numeric = address != NULL;
@@ -434,7 +437,8 @@ int tls_l_start(lua_State *L)
 {
     struct asio_rt *rt = lua_touserdata(L, lua_upvalueindex(1));
     SSL_CTX *ctx = tls_check_context(L, 2);
-    const char *key = lua_tostring(L, 3), *name = lua_tostring(L, 4);
+    size_t length;
+    const char *key = lua_tostring(L, 3), *name = lua_tolstring(L, 4, &length);
     struct asio_stream *stream = asio_tls_core->stream->stream_at(L, 1);
     if (!stream)
         return asio_tls_core->error->push(L, UV_EBADF);
@@ -444,7 +448,7 @@ int tls_l_start(lua_State *L)
     s->peeked = lua_toboolean(L, 6);
     if (key)
         s->name = session_copy(key);
-    if ((key && !s->name) || (name && !session_set_peer(s, name, lua_toboolean(L, 5)))) {
+    if ((key && !s->name) || (name && !session_set_peer(s, name, length, lua_toboolean(L, 5)))) {
         ERR_clear_error();
         session_free(s);
         return asio_tls_core->error->push_text(L, UV_EINVAL, "not a server's name: %s", name ? name : "");
