@@ -57,17 +57,17 @@ local function nginx(bulk, cert, key)
         local file = assert(io.open(path, 'w'))
         file:write(NGINX:format(user, port, cert, key, ('x'):rep(64), bulk))
         file:close()
-        return { 'nginx', '-e', 'stderr', '-p', prefix, '-c', path }, port
+        return { 'nginx', '-p', prefix, '-c', path }, port
     end
 end
 
 -- key; command(mode, bytes): argv, and the port of a server that prints none; http: answers requests, and has
 -- the named modes alone; most: connections it can hold.
-local function candidates(ctx, bulk, cert, key)
+local function candidates(bulk, cert, key)
     local here = machine.root .. '/bench/servers/'
     local yard = machine.program('tls_yard', unpack(LIBRARIES))
     local go = machine.go_program 'go_tls'
-    local ours = ctx.ours and machine.exists(machine.build .. '/asio/tls.so')
+    local ours = machine.build and machine.exists(machine.build .. '/asio/tls.so')
     local luasec = machine.loads(machine.luajit, 'ssl') and machine.loads(machine.luajit, 'copas')
     local _, has_nginx = proc.run({ 'nginx', '-v' }, { quiet = true })
     local function says(...)
@@ -101,7 +101,7 @@ local function prepare(ctx, row)
         return report.note('%s: left out, OpenSSL or its headers are not installed', row)
     end
     local all = { load = load, bulk = machine.scratch .. '/bulk' }
-    for _, server in ipairs(candidates(ctx, all.bulk, cert, key)) do
+    for _, server in ipairs(candidates(all.bulk, cert, key)) do
         if server.key == 'tls_yard' or servers.wanted(server.key, ctx.only) then
             if server.command then
                 all[#all + 1] = server
@@ -164,8 +164,7 @@ local LOAD_CPU = { 'load CPU', 'load_cpu', '%.0f%%', 0.01 }
 
 -- A hole in a file in memory: reading it touches one page again and again, as the others send one buffer.
 local function with_file(all, bytes, run)
-    local _, status = proc.run { 'test', '-d', '/dev/shm' }
-    local path = status == 0 and os.tmpname():gsub('^.*/', '/dev/shm/asio-bench-') or all.bulk .. '.data'
+    local path = machine.first_line('mktemp', '/dev/shm/asio-bench.XXXXXX') or all.bulk .. '.data'
     proc.run { 'truncate', '-s', ('%.0f'):format(bytes), path }
     proc.run { 'ln', '-sfn', path, all.bulk }
     local ok, reason = pcall(run)
