@@ -33,8 +33,8 @@ function T.test_interrupted()
   end)
 end
 
--- Waits are refused where traces end, and light threads that are spawned there run later. What handles the end
--- of a trace is not compiled: LuaJIT takes an exit of a trace there for the one that it is about.
+-- Waits are refused where traces end, and light threads that are spawned there run later. What handles the
+-- end of a trace is not compiled: LuaJIT takes an exit of a trace there for the one that it is about.
 function T.test_events_of_the_compiler()
   t.child(function()
     local asio = require 'asio'

@@ -83,6 +83,9 @@ local known = {
     return not package.preload['asio']
   end },
   real_kernel = { 'the emulator of this processor does not do this as the kernel does', not emulated },
+  openssl = { 'the command openssl is not installed', function()
+    return works 'command -v openssl'
+  end },
   strace = { 'this machine does not allow strace', function()
     return not emulated and works 'strace -o /dev/null true'
   end },
