@@ -16,8 +16,8 @@ local function file(name) return certs.dir() .. name end
 
 -- Servers -------------------------------------------------------------------------------------
 
--- A server with this certificate, seen by a client that expects this name: the code of the failure (nil: none),
--- and words of its message. The server learns of the refusal.
+-- A server with this certificate, seen by a client that expects this name: the code of the failure (nil:
+-- none), and words of its message. The server learns of the refusal.
 local function seen(name, expected, code, words, client)
   client = ends.trust(client)
   client.server_name = expected

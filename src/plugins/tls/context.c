@@ -387,23 +387,41 @@ void tls_context_choose(SSL *ssl, SSL_CTX *ctx)
     SSL_set_min_proto_version(ssl, (int)SSL_CTX_get_min_proto_version(ctx));
 }
 
+/* The certificates and the lists of revoked ones that are trusted, in whatever order. Those in a directory are read
+ * when they are needed: then its name counts. */
+static bool context_digest_trusted(const struct context_options *o, SSL_CTX *ctx, EVP_MD_CTX *md)
+{
+    STACK_OF(X509_OBJECT) *objects = X509_STORE_get0_objects(SSL_CTX_get_cert_store(ctx));
+    unsigned char all[EVP_MAX_MD_SIZE] = { 0 }, one[EVP_MAX_MD_SIZE];
+    bool certs = false, ok = true;
+    for (int i = 0; i < sk_X509_OBJECT_num(objects) && ok; i++) {
+        X509_OBJECT *object = sk_X509_OBJECT_value(objects, i);
+        X509 *cert = X509_OBJECT_get0_X509(object);
+        X509_CRL *crl = X509_OBJECT_get0_X509_CRL(object);
+        unsigned n = 0;
+        if (cert)
+            ok = certs = X509_digest(cert, EVP_sha256(), one, &n) == 1;
+        else if (crl)
+            ok = X509_CRL_digest(crl, EVP_sha256(), one, &n) == 1;
+        for (unsigned k = 0; k < n; k++)
+            all[k] ^= one[k];
+    }
+    const char *ca = certs ? NULL : context_string(o, "ca");
+    ok = ok && EVP_DigestUpdate(md, all, sizeof all) == 1;
+    return ok && (!ca || EVP_DigestUpdate(md, ca, strlen(ca)) == 1);
+}
+
 /* A session is resumed only where the same is asked of the client: CVE-2025-23419 is of a server that let a ticket of
- * one name pass at another. */
+ * one name pass at another. A client that has been revoked since does not get in by its ticket. */
 static int context_set_identity(const struct context_options *o, SSL_CTX *ctx)
 {
     const struct tls_context *c = tls_context_of(ctx);
     unsigned char id[EVP_MAX_MD_SIZE];
     unsigned n;
-    size_t length;
     EVP_MD_CTX *md = EVP_MD_CTX_new();
     bool ok = md && EVP_DigestInit_ex(md, EVP_sha256(), NULL) == 1;
     ok = ok && EVP_DigestUpdate(md, &c->verify, sizeof c->verify) == 1;
-    for (int i = 0; i < 2 && ok && c->verify; i++) {
-        const char *text = context_string(o, i ? "crl" : "ca");
-        if (text)
-            lua_tolstring(o->L, -1, &length);
-        ok = EVP_DigestUpdate(md, text ? text : "", text ? length + 1 : 1) == 1;
-    }
+    ok = ok && (!c->verify || context_digest_trusted(o, ctx, md));
     for (unsigned i = 0; i < c->pins && ok; i++)
         ok = EVP_DigestUpdate(md, c->pin[i], TLS_PIN) == 1;
     ok = ok && EVP_DigestFinal_ex(md, id, &n) == 1;

@@ -17,8 +17,10 @@ enum {
     RECORD = 16384, /* bytes of the script that a record holds, at most */
     SMALL_RECORD =
         1300, /* fits into one packet: the peer can decrypt the first bytes without waiting for more */
-    SMALL_COUNT = 12, /* after a pause: about a first congestion window */
-    MESSAGES_MAX = 64 /* key updates and tickets without a byte for the script in between */
+    SMALL_COUNT = 12,  /* after a pause: about a first congestion window */
+    MESSAGES_MAX = 64, /* key updates and tickets without a byte for the script in between */
+    REFUSALS_MAX = 8,  /* answers to a peer that wants to negotiate anew (TLS 1.2) */
+    HELLO_MAX = 32768 /* bytes that may come while the script chooses: those of a ClientHello, and few more */
 };
 static const uint64_t pause_after = 1000000000; /* ns */
 
@@ -241,6 +243,10 @@ static void session_received(void *state, const char *bytes, size_t n)
     if (s->in_left == 0) {
         s->in = bytes;
         s->in_left = n;
+    } else if (s->in_left + n > HELLO_MAX) {
+        tls_session_note(s, "EPROTO", "the peer sends too much before the handshake");
+        session_fail(s);
+        return;
     } else if (!session_append(s, bytes, n)) {
         session_fail(s);
         return;
@@ -339,15 +345,23 @@ const struct asio_layer_codec tls_codec = {
 
 /* ---- bounds on what a peer may ask for ----------------------------------------------------- */
 
-/* Key updates cost the peer five bytes and us two derived keys; tickets fill memory. */
+/* Key updates cost the peer five bytes and us two derived keys; tickets fill memory; an alert that refuses to negotiate
+ * anew waits in the queue of a peer that does not read. */
 static void session_on_message(
     int sent, int version, int type, const void *bytes, size_t n, SSL *ssl, void *arg)
 {
     (void)version, (void)arg;
     struct tls_session *s = SSL_get_app_data(ssl);
-    if (sent || type != SSL3_RT_HANDSHAKE || n == 0 || !s || !s->ready)
+    const unsigned char *alert = bytes;
+    if (!s || !s->ready)
         return;
-    (void)bytes;
+    if (sent && type == SSL3_RT_ALERT && n == 2 && alert[1] == SSL_AD_NO_RENEGOTIATION &&
+        ++s->refusals > REFUSALS_MAX) {
+        s->flooded = true;
+        tls_session_note(s, "EPROTO", "the peer does not stop to ask for a new handshake");
+    }
+    if (sent || type != SSL3_RT_HANDSHAKE || n == 0)
+        return;
     if (++s->messages > MESSAGES_MAX) {
         s->flooded = true;
         tls_session_note(s, "EPROTO", "the peer sends key updates or tickets without end");
@@ -481,19 +495,8 @@ static void session_abort_wait(struct asio_wait *w)
     s->waiter = NULL;
 }
 
-/* The state is to be looked at again. */
-static int session_push_wait(lua_State *L, struct asio_wait *w)
-{
-    struct tls_session *s = asio_tls_core->wait->source(w);
-    int status = asio_tls_core->wait->status(w);
-    if (status < 0)
-        return asio_tls_core->wait->push_fail(L, status);
-    asio_tls_core->wait->push_ok(L, s->rt);
-    lua_pushliteral(L, "again");
-    return 2;
-}
-
-static const struct asio_wait_op handshake_op = { "handshake", true, session_abort_wait, session_push_wait };
+/* When the light thread runs again the session may have been freed: the state is looked at anew. */
+static const struct asio_wait_op handshake_op = { "handshake", true, session_abort_wait, NULL };
 
 /* Token and results, if there is nothing to wait for; 0: there is. */
 static int session_push_state(lua_State *L, struct asio_rt *rt, struct tls_session *s)
@@ -506,12 +509,15 @@ static int session_push_state(lua_State *L, struct asio_rt *rt, struct tls_sessi
     if (!s->ready && !(s->asked && !s->chosen))
         return 0;
     asio_tls_core->wait->push_ok(L, rt);
-    lua_pushboolean(L, s->ready);
+    if (s->ready)
+        lua_pushliteral(L, "done");
+    else
+        lua_pushboolean(L, 0);
     lua_pushstring(L, s->ready ? NULL : s->name);
     return 3;
 }
 
-/* true; false, name; "again": once the state has changed; or nil, message, code. */
+/* "done"; false, name; true: the state has changed, and is to be asked for again; or nil, message, code. */
 int tls_l_handshake(lua_State *L)
 {
     struct asio_rt *rt = lua_touserdata(L, lua_upvalueindex(1));

@@ -123,6 +123,7 @@ struct tls_session {
     uint64_t wrote_at;            /* now() of the last record */
     unsigned short small;         /* records that are still to be small */
     unsigned short messages;      /* of the handshake's kind, since the last byte for the script */
+    unsigned char refusals;       /* of new handshakes */
     bool server;
     bool opening, peeked, clear; /* bytes that were there before: allowed, seen */
     bool ready;                  /* the handshake is done */

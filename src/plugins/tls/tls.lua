@@ -6,8 +6,8 @@ local core, c = ...
 local asio, server = core.asio, core.server
 local INTERRUPT, finish = core.INTERRUPT, core.finish
 local now, huge = asio.now, math.huge
-local error, ipairs, pairs, setmetatable, type, unpack = error, ipairs, pairs, setmetatable, type, unpack
-local concat, max, tostring = table.concat, math.max, tostring
+local error, ipairs, pairs, pcall, type, unpack = error, ipairs, pairs, pcall, type, unpack
+local concat, max, setmetatable, tostring = table.concat, math.max, setmetatable, tostring
 local find, format, lower = string.find, string.format, string.lower
 
 local HANDSHAKE = 10 -- seconds
@@ -170,12 +170,15 @@ local function steps(con, opts, deadline)
             error(state, 0)
         end
         state, message, code = finish(con, token, state, message, code)
-        if state == true then return true end
+        if state == 'done' then return true end
         if state == nil then return nil, message, code end
         if state == false then -- message is the name that is asked for
-            local ok, why, its_code = choose(con, opts, message)
-            if not ok then
-                c.choose(con, false)
+            local ran, ok, why, its_code = pcall(choose, con, opts, message)
+            if not (ran and ok) then c.choose(con, false) end
+            if not ran then
+                con:close()
+                error(ok, 0)
+            elseif not ok then
                 return nil, why, its_code
             end
         end

@@ -1,0 +1,577 @@
+-- Servers with TLS: certificates by name, ALPN, new certificates, tickets, errors, time-outs, sockets.
+-- test: 8 s
+--
+-- SPDX-License-Identifier: MIT
+
+local lu = require 'luaunit'
+local asio = require 'asio'
+local certs = require 'certs'
+local can = require 'can'
+local ends = require 'tls_ends'
+local programs = require 'programs'
+local raw = require 'raw'
+local rawunix = require 'rawunix'
+local t = require 'support'
+
+local T = {}
+
+local function file(name) return certs.dir() .. name end
+
+-- Certificates by name --------------------------------------------------------------------------
+
+local visits = 0
+
+-- Which certificate a client gets that asks for a name; without one if it is an address. Nothing is resumed:
+-- the certificate would be that of the first connection.
+local function given(port, name)
+  visits = visits + 1
+  local info = ends.visit(port, { verify = false, server_name = name, alpn = 'visit ' .. visits })
+  return info.peer.subject:match '^CN=(.*)$'
+end
+
+local function refused(port, name, alert)
+  local conn, message, code = ends.connect(port, { verify = false, server_name = name })
+  lu.assertNil(conn)
+  lu.assertEquals(code, 'EPROTO')
+  lu.assertStrContains(message, alert or 'unrecognized name')
+end
+
+function T.test_a_table_of_names()
+  ends.with(ends.identity('server', { names = {
+    ['Example.org'] = ends.identity 'example', ['*.example.org'] = ends.identity 'wild',
+    ['www.example.org'] = ends.identity 'constrained_ok',
+    ['*.xn--bcher-kva.example'] = ends.identity 'wild_xn',
+    ['elsewhere.example'] = { cert = file 'combined.pem' }, ['same.example'] = {},
+  } }), function(port)
+    for name, expected in pairs {
+      ['example.org'] = 'example', ['EXAMPLE.ORG'] = 'example', ['example.org.'] = 'example',
+      ['a.example.org'] = 'wild', ['www.example.org'] = 'constrained_ok', ['a.b.example.org'] = 'server',
+      ['b.xn--bcher-kva.example'] = 'wild_xn', ['xn--bcher-kva.example'] = 'server', ['x.org'] = 'server',
+      ['127.0.0.1'] = 'server', ['::1'] = 'server', ['elsewhere.example'] = 'server',
+      ['same.example'] = 'server', localhost = 'server', ['*.example.org'] = 'wild',
+      [('a'):rep(60) .. '.example.org'] = 'wild',
+    } do
+      lu.assertEquals(given(port, name), expected, name)
+    end
+  end)
+end
+
+-- Options of a name are its own, others are those of the server.
+function T.test_options_of_a_name()
+  local seen
+  ends.with(ends.identity('server', {
+    alpn = { 'one' }, min_version = 1.3,
+    names = {
+      ['strict.example'] = ends.identity('example',
+        { verify = 'require', ca = file 'ca.pem', alpn = { 'two' } }),
+      ['old.example'] = ends.identity('other', { min_version = '1.2' }),
+    },
+  }), function(port, errors)
+    local client = { verify = false, alpn = { 'one', 'two' }, server_name = 'plain.example' }
+    lu.assertEquals(ends.visit(port, client).alpn, 'one')
+    lu.assertNil(seen.peer)
+    client.server_name = 'old.example'
+    lu.assertEquals(ends.visit(port, client).alpn, 'one')
+    client.server_name = 'strict.example'
+    local conn = assert(ends.connect(port, client))
+    conn:write 'x'
+    lu.assertNil((conn:read(1)))
+    conn:close()
+    local message, code, info = ends.error_of(errors)
+    lu.assertStrContains(message, 'did not return a certificate')
+    lu.assertEquals({ code, info.server_name, info.peer }, { 'EPROTO', 'strict.example', '127.0.0.1' })
+    lu.assertEquals(ends.visit(port, ends.identity('client', client)).alpn, 'two')
+    lu.assertEquals({ seen.server_name, seen.peer.subject }, { 'strict.example', 'CN=client' })
+  end, function(conn)
+    seen = conn:tls()
+    conn:write(conn:read_line(), '\n')
+    conn:close()
+  end)
+end
+
+function T.test_a_function_of_names()
+  local asked = {}
+  ends.with(ends.identity('server', { names = function(name)
+    asked[#asked + 1] = name
+    if name:find '^wait' then asio.sleep(0.02) end
+    if name:find 'example' then return ends.identity 'example' end
+    if name:find 'wrong' then return ends.identity 'nothing' end
+  end }), function(port, errors)
+    lu.assertEquals(given(port, 'example.org'), 'example')
+    lu.assertEquals(given(port, 'Wait.Example.org.'), 'example')
+    lu.assertEquals(given(port, 'wait.org'), 'server')
+    lu.assertEquals(given(port, '127.0.0.1'), 'server') -- it asks for no name: the function is not called
+    refused(port, 'wrong.org')
+    local message, code = ends.error_of(errors)
+    lu.assertEquals(code, 'ENOENT', message)
+    lu.assertEquals(asked, { 'example.org', 'wait.example.org', 'wait.org', 'wrong.org' })
+    -- Many that wait at a time.
+    asio.group(function(g)
+      for i = 1, 20 do
+        g:spawn(function() lu.assertEquals(given(port, 'wait' .. i .. '.example'), 'example') end)
+      end
+    end)
+  end)
+  ends.with({ names = function() end }, function(port, errors)
+    refused(port, 'example.org')
+    lu.assertStrContains(ends.error_of(errors), 'no certificate for example.org')
+    refused(port, '127.0.0.1', '')
+    lu.assertEquals(select(2, ends.error_of(errors)), 'EPROTO')
+  end)
+end
+
+-- As any error in a handler: it is reported, and the connection ends.
+function T.test_a_function_of_names_that_raises()
+  local tls = ends.identity('server', { names = function(name)
+    if name == 'bad.option' then return { unknown = 1 } end
+    error 'on purpose'
+  end })
+  ends.with(tls, function(port)
+    refused(port, 'example.org')
+    t.next_turn()
+    lu.assertStrContains(t.stderr(), 'on purpose')
+    refused(port, 'bad.option')
+    t.next_turn()
+    lu.assertStrContains(t.stderr(), "unknown option 'tls.unknown'")
+  end)
+  local server = assert(asio.server('127.0.0.1', 0, nil, { tls = tls }))
+  local _, port = server:address()
+  local client = asio.spawn(refused, port, 'example.org')
+  local conn = assert(server:accept())
+  lu.assertNil((conn:read(1)))
+  conn:close()
+  assert(client:join())
+  t.next_turn()
+  lu.assertStrContains(t.stderr(), 'on purpose')
+  server:close()
+end
+
+function T.test_a_function_of_names_that_takes_too_long()
+  local left
+  ends.with(ends.identity('server', { handshake_timeout = 0.05, names = function()
+    left = false
+    local ok, err = pcall(asio.sleep, 30)
+    left = true
+    assert(ok, err)
+  end }), function(port, errors)
+    local conn, _, code = ends.connect(port, { verify = false, server_name = 'x.org' })
+    lu.assertNil(conn)
+    lu.assertTrue(code == 'EOF' or code == 'ECONNRESET' or code == 'EPROTO', code)
+    lu.assertEquals(select(2, ends.error_of(errors)), 'ETIMEDOUT')
+    lu.assertTrue(left)
+  end)
+end
+
+-- What comes while the function waits is kept, but not without bound.
+function T.test_a_peer_that_sends_much_while_the_function_waits()
+  local asked
+  ends.with(ends.identity('server', { names = function()
+    asked = true
+    asio.sleep(0.2)
+  end }), function(port, errors)
+    local relay = assert(asio.server('127.0.0.1', 0))
+    local _, relayed = relay:address()
+    local client = asio.spawn(ends.connect, relayed, { verify = false, server_name = 'x.org' })
+    local from = assert(relay:accept())
+    local to = assert(asio.connect('127.0.0.1', port))
+    to:write(from:read_some())
+    t.wait_until(function() return asked end)
+    for _ = 1, 100 do
+      if not to:write(('x'):rep(100000)) then break end
+    end
+    local message, code = ends.error_of(errors)
+    lu.assertEquals({ message, code }, { 'the peer sends too much before the handshake', 'EPROTO' })
+    to:abort()
+    from:abort()
+    client:join()
+    relay:close()
+  end)
+end
+
+-- ALPN --------------------------------------------------------------------------------------------
+
+function T.test_alpn()
+  for _, row in ipairs {
+    { { 'h2', 'http/1.1' }, { 'http/1.1', 'h2' }, 'h2' },
+    { { 'h2', 'http/1.1' }, { 'http/1.1' }, 'http/1.1' },
+    { 'h2', 'h2', 'h2' }, { nil, { 'h2' }, nil }, { { 'h2' }, nil, nil }, { {}, { 'h2' }, nil },
+    { { ('x'):rep(255), 'y' }, { ('x'):rep(254), ('x'):rep(255) }, ('x'):rep(255) },
+  } do
+    local told
+    ends.with(ends.identity('server', { alpn = row[1] }), function(port)
+      lu.assertEquals(ends.visit(port, ends.trust { alpn = row[2] }).alpn, row[3])
+      lu.assertEquals(told, row[3])
+    end, function(conn)
+      told = conn:tls().alpn
+      conn:write(conn:read_line(), '\n')
+      conn:close()
+    end)
+  end
+  ends.with(ends.identity('server', { alpn = { 'h2' } }), function(port, errors)
+    local _, message, code = ends.connect(port, ends.trust { alpn = { 'h3', 'http/1.1' } })
+    lu.assertEquals(code, 'EPROTO')
+    lu.assertStrContains(message, 'no application protocol')
+    message, code = ends.error_of(errors)
+    lu.assertEquals(code, 'EPROTO')
+    lu.assertStrContains(message, 'application protocol')
+  end)
+end
+
+-- New certificates --------------------------------------------------------------------------------
+
+function T.test_set_tls()
+  ends.with(ends.identity 'server', function(port, _, server)
+    local before = assert(ends.connect(port, ends.trust()))
+    lu.assertEquals(ends.echoed(before).peer.subject, 'CN=server')
+    assert(server:set_tls(ends.identity 'server2'))
+    lu.assertEquals(given(port), 'server2')
+    for _, bad in ipairs {
+      { cert = file 'nothing.pem' }, { cert = file 'key_mismatch.pem', key = file 'key_mismatch.key' }, {},
+      ends.identity('server', { names = { ['x.org'] = { cert = file 'garbage.pem' } } }),
+    } do
+      local ok, message, code = server:set_tls(bad)
+      lu.assertNil(ok)
+      lu.assertIsString(message)
+      lu.assertTrue(code == 'ENOENT' or code == 'EINVAL', code)
+    end
+    t.bad_argument(1, 'set_tls', function() server:set_tls { unknown = 1 } end)
+    t.bad_argument(1, 'set_tls', function() server:set_tls() end)
+    lu.assertEquals(given(port), 'server2')
+    lu.assertEquals(ends.echoed(before).peer.subject, 'CN=server')
+    before:close()
+    assert(server:set_tls(ends.identity('server', { names = { ['example.org'] = ends.identity 'example' } })))
+    lu.assertEquals(given(port, 'example.org'), 'example')
+  end)
+  local plain = assert(asio.server('127.0.0.1', 0, print))
+  t.raises("'set_tls'", plain.set_tls, plain, ends.identity 'server')
+  plain:close()
+end
+
+-- A handshake that goes on ends with what it began with.
+function T.test_set_tls_during_a_handshake()
+  ends.with(ends.identity('server', { names = function() asio.sleep(0.05) end }), function(port, _, server)
+    local client = asio.spawn(given, port, 'x.org')
+    asio.sleep(0.02)
+    assert(server:set_tls(ends.identity 'server2'))
+    collectgarbage()
+    lu.assertEquals({ client:join() }, { true, 'server' })
+    lu.assertEquals(given(port, 'x.org'), 'server2')
+  end)
+end
+
+-- Tickets -----------------------------------------------------------------------------------------
+
+local KEY = { ('a'):rep(80), ('b'):rep(80), ('c'):rep(80) }
+
+local function resumed(port, tls)
+  return ends.visit(port, tls).resumed
+end
+
+function T.test_resumption()
+  for _, version in ipairs { '1.2', '1.3' } do
+    ends.with(ends.identity('server', { min_version = version }), function(port)
+      local client = ends.trust()
+      lu.assertFalse(resumed(port, client))
+      for _ = 1, 3 do lu.assertTrue(resumed(port, client)) end
+      lu.assertFalse(resumed(port, ends.trust { alpn = 'other' })) -- other options: none of these sessions
+      lu.assertFalse(resumed(port, ends.trust { server_name = 'localhost' }))
+    end)
+  end
+end
+
+-- Servers, one after the other at one port, since a client keeps sessions by it.
+local function servers_in_turn(list)
+  local port, _ = 0
+  local client = ends.trust { alpn = 'tickets of ' .. tostring(list) }
+  for i, row in ipairs(list) do
+    local server = assert(asio.server('127.0.0.1', port, function(conn)
+      conn:write(conn:read_line(), '\n')
+      conn:close()
+    end, { tls = ends.identity(row[1], { ticket_keys = row[2] }) }))
+    _, port = server:address()
+    lu.assertEquals(resumed(port, client), row[3], 'server ' .. i)
+    server:shutdown()
+  end
+end
+
+function T.test_ticket_keys()
+  servers_in_turn { { 'server', { KEY[1] }, false }, { 'server2', { KEY[1] }, true } }
+  servers_in_turn { { 'server', nil, false }, { 'server2', nil, false } }
+  servers_in_turn { { 'server', { KEY[1] }, false }, { 'server2', { KEY[2] }, false } }
+  servers_in_turn { { 'server', { KEY[1] }, false }, { 'server', { KEY[2], KEY[1] }, true },
+    { 'server', { KEY[3], KEY[2] }, true }, { 'server', { KEY[1], KEY[2] }, false } }
+end
+
+function T.test_ticket_keys_and_set_tls()
+  ends.with(ends.identity 'server', function(port, _, server)
+    local client = ends.trust()
+    lu.assertFalse(resumed(port, client))
+    assert(server:set_tls(ends.identity 'server2'))
+    lu.assertTrue(resumed(port, client))
+    assert(server:set_tls(ends.identity('server2', { ticket_keys = { KEY[1] } })))
+    lu.assertFalse(resumed(port, client))
+    assert(server:set_tls(ends.identity('server2', { ticket_keys = { KEY[2], KEY[1] } })))
+    lu.assertTrue(resumed(port, client))
+    assert(server:set_tls(ends.identity 'server'))
+    lu.assertTrue(resumed(port, client))
+  end)
+end
+
+-- A ticket does not get round what is asked of the client now.
+function T.test_tickets_and_demands()
+  for _, version in ipairs { '1.2', '1.3' } do
+    local demands = ends.identity('server', { min_version = version, ca = file 'ca.pem' })
+    demands.verify = 'optional'
+    ends.with(demands, function(port, errors, server)
+      local client = ends.trust()
+      lu.assertFalse(resumed(port, client))
+      lu.assertTrue(resumed(port, client))
+      demands.verify = 'require'
+      assert(server:set_tls(demands))
+      local conn = ends.connect(port, client)
+      if conn then
+        conn:write 'x'
+        lu.assertNil((conn:read(1)))
+        conn:close()
+      end
+      lu.assertStrContains(ends.error_of(errors), 'did not return a certificate')
+    end)
+  end
+end
+
+-- The list has changed in its file: a client that has been revoked does not come back by its ticket.
+function T.test_tickets_of_revoked_clients()
+  local path = t.temporary(t.contents(file 'crl_empty.pem'))
+  local tls = ends.identity('server', { ca = file 'ca.pem', verify = 'require', crl = path })
+  ends.with(tls, function(port, errors, server)
+    local client = ends.identity('revoked_client', ends.trust())
+    lu.assertFalse(resumed(port, client))
+    lu.assertTrue(resumed(port, client))
+    local list = assert(io.open(path, 'wb'))
+    list:write(t.contents(file 'crl.pem'))
+    list:close()
+    assert(server:set_tls(tls))
+    local conn = assert(ends.connect(port, client))
+    conn:write 'x'
+    lu.assertNil((conn:read(1)))
+    conn:close()
+    lu.assertEquals(select(2, ends.error_of(errors)), 'CERT_REVOKED')
+  end)
+  os.remove(path)
+end
+
+-- CVE-2025-23419 and its like: a session of one name at another one, by OpenSSL's client, which offers
+-- what it is told to.
+function T.test_tickets_and_names()
+  can.run 'timeout'
+  local peers = {}
+  local strict = { verify = 'require', ca = file 'ca.pem' }
+  local path = t.temporary()
+  ends.with(ends.identity('server', { names = {
+    ['strict.example'] = strict, ['open.example'] = {}, ['alike.example'] = ends.identity 'server2',
+  } }), function(port)
+    local function visit(name, options)
+      local client = 'openssl s_client -connect 127.0.0.1'
+      local command = ('{ echo hello; sleep 0.1; } | %s:%d -servername %s %s'):format(
+        client, port, name, options)
+      local out = programs.run('sh -c ' .. t.quote(command))
+      return peers[name], out
+    end
+    for _, version in ipairs { '-tls1_2', '-tls1_3' } do
+      peers = {}
+      visit('open.example', version .. ' -sess_out ' .. path)
+      lu.assertFalse(peers['open.example'].resumed)
+      lu.assertTrue(visit('open.example', version .. ' -sess_in ' .. path).resumed)
+      local seen, out = visit('strict.example', version .. ' -sess_in ' .. path)
+      lu.assertNil(seen, out)
+      seen = visit('strict.example', ('%s -sess_in %s -cert %s -key %s'):format(
+        version, path, file 'client.pem', file 'client.key'))
+      lu.assertEquals({ seen.resumed, seen.peer.subject }, { false, 'CN=client' })
+    end
+  end, function(conn)
+    local info = conn:tls()
+    local line = conn:read_line()
+    if line then peers[info.server_name] = info end
+    conn:close()
+  end)
+  os.remove(path)
+end
+
+-- Errors, and limits ------------------------------------------------------------------------------
+
+function T.test_errors_are_told_and_counted()
+  ends.with(ends.identity('server', { handshake_timeout = 0.1 }), function(port, errors)
+    local before = asio.stats()
+    for _, row in ipairs {
+      { 'GET / HTTP/1.1\r\n\r\n', 'EPROTO', 'http request' }, { ('x'):rep(1000), 'EPROTO', 'TLS: ' },
+      { '\22\3\1\0\5', 'ETIMEDOUT', 'timed out' }, { '', 'ETIMEDOUT', 'timed out' },
+      { '\22\3\1\2\0\1\0\1\252\3\3', 'EOF', 'closed', true }, { '', 'EOF', 'closed', true },
+      { '\21\3\1\0\2\2\40', 'EPROTO', 'TLS: ' },
+    } do
+      local peer = raw.connect(port)
+      if row[1] ~= '' then peer:send(row[1]) end
+      if row[4] then peer:close() end
+      local message, code, info = ends.error_of(errors)
+      lu.assertEquals(code, row[2], message)
+      lu.assertStrContains(message, row[3])
+      lu.assertEquals({ info.peer, type(info.port) }, { '127.0.0.1', 'number' })
+      if not row[4] then peer:close() end
+    end
+    ends.visit(port, ends.trust())
+    local after = asio.stats()
+    lu.assertEquals(after.handshakes_failed - before.handshakes_failed, 7)
+    lu.assertEquals(after.handshakes - before.handshakes, 1)
+  end)
+end
+
+function T.test_a_client_does_not_wait_for_ever()
+  local server = assert(asio.server('127.0.0.1', 0, function(conn) conn:read_all() end))
+  local _, port = server:address()
+  for _, row in ipairs { { nil, 0.05 }, { 0.05, nil }, { 0.05, 5 }, { 5, 0.05 } } do
+    local started = asio.now()
+    local tls = { verify = false, handshake_timeout = row[2] }
+    t.failure('ETIMEDOUT', asio.connect('127.0.0.1', port, { timeout = row[1], tls = tls }))
+    local took = asio.now() - started
+    lu.assertTrue(took >= 0.045 and took < 2 * t.patience, tostring(took))
+  end
+  local waiting = asio.spawn(ends.connect, port, { verify = false })
+  asio.sleep(0.02)
+  waiting:cancel()
+  lu.assertFalse((waiting:join()))
+  server:close()
+end
+
+function T.test_half_open_ones_count()
+  ends.with(ends.identity('server', { handshake_timeout = 30 }), function(port)
+    local first = raw.connect(port)
+    asio.sleep(0.02)
+    local second = asio.spawn(ends.visit, port, ends.trust())
+    lu.assertNil((second:join(0.1)))
+    first:close()
+    lu.assertTrue((second:join()))
+  end, nil, { max_connections = 1 })
+end
+
+function T.test_half_open_ones_do_not_hold_up_others()
+  ends.with(ends.identity('server', { handshake_timeout = 30 }), function(port)
+    local served = assert(ends.connect(port, ends.trust()))
+    local silent = {}
+    for i = 1, 200 do
+      silent[i] = raw.connect(port)
+      if i % 2 == 0 then silent[i]:send '\22\3\1\2\0\1\0\1\252' end
+      if i % 20 == 0 then
+        ends.echoed(served)
+        ends.visit(port, ends.trust())
+      end
+    end
+    served:close()
+    for i = 1, 200 do silent[i]:close() end
+  end)
+end
+
+function T.test_closing_the_server_ends_handshakes()
+  for _, how in ipairs { 'close', 'shutdown' } do
+    ends.with(ends.identity('server', { handshake_timeout = 30 }), function(port, _, server)
+      local silent = raw.connect(port)
+      asio.sleep(0.02)
+      if how == 'shutdown' then
+        t.failure('ETIMEDOUT', server:shutdown(0.05))
+      else
+        server:close()
+      end
+      silent:close()
+    end)
+  end
+end
+
+function T.test_accept()
+  local tls = ends.identity('server', { handshake_timeout = 30 })
+  local server = assert(asio.server('127.0.0.1', 0, nil, { tls = tls }))
+  local _, port = server:address()
+  local silent = raw.connect(port)
+  local first = assert(server:accept())
+  lu.assertTrue(first:write 'never in clear\n')
+  local client = asio.spawn(ends.visit, port, ends.trust())
+  local second = assert(server:accept())
+  lu.assertEquals(second:read_line(), 'hello')
+  lu.assertTrue(second:write 'hello\n')
+  lu.assertTrue((client:join()))
+  second:close()
+  lu.assertNil((silent:recv(100, 0)))
+  silent:send 'hello\n'
+  lu.assertNil((first:read_line()))
+  first:close()
+  lu.assertNotStrContains(t.recv(silent), 'clear')
+  silent:close()
+  server:close()
+end
+
+-- Sockets of other kinds --------------------------------------------------------------------------
+
+local function reply(conn)
+  conn:write(conn:read_line(), '\n')
+  conn:close()
+end
+
+local function visit_unix(name, tls)
+  local conn = assert(asio.connect(name, { tls = tls }))
+  local info = ends.echoed(conn)
+  conn:close()
+  return info
+end
+
+function T.test_unix_sockets()
+  can.need 'unix_sockets'
+  local dir, remove = rawunix.directory()
+  local name = 'unix:' .. dir .. '/s'
+  local server = assert(asio.server(name, reply, { tls = ends.identity 'server' }))
+  local client = ends.trust { server_name = 'localhost' }
+  lu.assertFalse(visit_unix(name, client).resumed)
+  lu.assertTrue(visit_unix(name, client).resumed)
+  t.bad_argument(2, 'connect', function() asio.connect(name, { tls = ends.trust() }) end)
+  local conn, _, code = asio.connect(name, { tls = ends.trust { server_name = 'elsewhere' } })
+  lu.assertEquals({ conn, code }, { nil, 'HOSTNAME_MISMATCH' })
+  server:close()
+  remove()
+end
+
+function T.test_descriptors()
+  can.need 'descriptors'
+  for _, handler in ipairs { reply, false } do
+    local listener = raw.listen()
+    local port, fd = listener:port(), listener.fd
+    listener.fd = -1
+    local server = assert(asio.server(fd, handler or nil, { tls = ends.identity 'server' }))
+    local client = asio.spawn(ends.visit, port, ends.trust())
+    if not handler then reply(assert(server:accept())) end
+    lu.assertTrue((client:join()))
+    server:close()
+  end
+end
+
+function T.test_systemd()
+  can.need('fork', 'numbers')
+  local listener = raw.listen()
+  local out = rawunix.lend(listener.fd, 8, function()
+    return t.quiet_child(function(dir)
+      local lib = require 'asio'
+      local tls = { cert = dir .. 'server.pem', key = dir .. 'server.key' }
+      local server = assert(lib.server('systemd:web', function(conn)
+        conn:write(conn:tls().version)
+        conn:close()
+      end, { tls = tls }))
+      lib.run(function()
+        local ip, port = server:address()
+        local conn = assert(lib.connect(ip, port, { tls = { ca = dir .. 'ca.pem' } }))
+        print((conn:read_all()))
+        conn:close()
+        server:close()
+      end)
+    end, { args = { certs.dir() }, wrap = ('sh -c %s sh'):format(t.quote(
+      'exec 3<&8 8<&-; export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=web; exec "$@"')) })
+  end)
+  lu.assertEquals(out, 'TLSv1.3\n')
+  listener:close()
+end
+
+return T
