@@ -188,7 +188,7 @@ static size_t layer_unsent(struct asio_stream *s)
     struct asio_layer *l = layer_of(s);
     if (!l->below)
         return 0;
-    bool owes = !l->said && l->codec->finish;
+    bool owes = !l->said && l->codec->finish && !s->broken;
     return l->below->out.length + l->below->transport->unsent(l->below) + owes;
 }
 
@@ -239,10 +239,11 @@ static void layer_on_close(uv_handle_t *handle)
     asio_mem.free(l);
 }
 
-/* If the peer's end was there first the stream above was not half-closed: that is done here. */
+/* If the peer's end was there first the stream above was not half-closed: that is done here. One that ends with a reset
+ * says no last word: what is missing must show. */
 static void layer_close_below(struct asio_layer *l, struct asio_stream *below)
 {
-    if (l->stream.write_status < 0 || l->stream.out.length > 0)
+    if (l->stream.write_status < 0 || l->stream.out.length > 0 || l->stream.broken)
         asio_stream_abort(below);
     else if (l->stream.finished)
         asio_stream_drop(below); /* if its output was given up, that resets it */
