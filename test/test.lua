@@ -1,16 +1,19 @@
 -- Runs the tests:
---     ./test/luajit ./test/test.lua [-j N] [--gc] [--max-skipped PERCENT] [NAME ...] [luaunit's options]
+--     ./test/luajit ./test/test.lua [-j N] [--gc] [--tls] [--max-skipped PERCENT] [NAME ...]
+--                                   [luaunit's options]
 --
 -- Every FOLDER/NAME_test.lua runs in a process of its own, so that one that crashes or hangs is one
 -- error and not the end of the run; and, where the system lets us, in a network of its own, so that
 -- files that run side by side never meet. -j N: so many at a time.
--- --gc (or ASIO_GC=stress) collects garbage at every opportunity. The last lines say how many cases were
+-- --gc (or ASIO_GC=stress) collects garbage at every opportunity. --tls (or ASIO_TEST_TLS=1) puts TLS over
+-- the connections that the cases make (support/over_tls.lua). The last lines say how many cases were
 -- skipped for which reason, and then luaunit's, summed over all files; the exit code is 0 when nothing
 -- failed, and not more than PERCENT of the cases were skipped.
 --
 -- A file may say in a comment of its own how it is to be run:
 --   -- test: alone         it measures time or memory: nothing runs beside it
 --   -- test: 40 s          it takes about so long: the longest files begin first
+--   -- test: over TLS      it runs a second time, with --tls, as NAME_over_tls
 --
 -- SPDX-License-Identifier: MIT
 
@@ -69,14 +72,27 @@ local function read_file(path)
   return text
 end
 
+-- Whether files run a second time over TLS: it was built, and certificates can be made.
+local function has_tls()
+  local build = os.getenv 'ASIO_BUILD' or ''
+  return os.getenv 'ASIO_TEST_TLS' ~= '1' and read_file(build .. '/asio/tls.so') ~= '' and
+    output_of 'command -v openssl 2>/dev/null' ~= ''
+end
+
 -- Every FOLDER/NAME_test.lua by its name, so that no new file is forgotten.
 local function all_files()
-  local files = {}
+  local files, twice = {}, has_tls()
   for path in output_of('ls ' .. quote(here) .. '*/*_test.lua'):gmatch '[^\n]+' do
     local name, text = path:match '([^/]*)_test%.lua$', '\n' .. read_file(path)
     assert(not files[name], 'two test files with one name: ' .. name)
     files[name] = { name = name, path = path, alone = text:find('\n-- test: alone', 1, true) ~= nil,
       seconds = tonumber(text:match '\n%-%- test: (%d+) s') or 0 }
+    if twice and text:find('\n-- test: over TLS', 1, true) then
+      local second = {}
+      for key, value in pairs(files[name]) do second[key] = value end
+      second.name, second.environment = name .. '_over_tls', 'ASIO_TEST_TLS=1 '
+      files[second.name] = second
+    end
   end
   assert(next(files), 'no tests beside test.lua')
   return files
@@ -113,8 +129,8 @@ end
 local function start(run, file)
   file.dir, file.started = run.dir .. '/' .. file.name, now()
   os.execute('mkdir ' .. file.dir)
-  local words = { run.network .. quote(here .. 'luajit'), quote(here .. 'test.lua'), '--inner',
-    file.dir, file.name, quote(file.path) }
+  local words = { (file.environment or '') .. run.network .. quote(here .. 'luajit'),
+    quote(here .. 'test.lua'), '--inner', file.dir, file.name, quote(file.path) }
   for _, option in ipairs(run.options) do words[#words + 1] = quote(option) end
   -- Not with "&": the shell would have such a child ignore SIGINT.
   file.process = io.popen(('%s >%s/out 2>&1; echo "status $?" >>%s/out; echo %s >%s'):format(
@@ -237,6 +253,8 @@ while arg[position] do
   local word = arg[position]
   if word == '--gc' then
     ffi.C.setenv('ASIO_GC', 'stress', 1)
+  elseif word == '--tls' then
+    ffi.C.setenv('ASIO_TEST_TLS', '1', 1)
   elseif word == '-j' then
     position = position + 1
     width = assert(tonumber(arg[position]), '-j: how many at a time?')

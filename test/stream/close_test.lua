@@ -1,6 +1,8 @@
 -- close: orderly, at once, from anywhere, twice, by the collector, and with peers that do not
 -- play along.
 --
+-- test: over TLS
+--
 -- SPDX-License-Identifier: MIT
 
 local lu = require 'luaunit'
@@ -299,12 +301,12 @@ end
 
 function T.test_a_server_that_closes_while_clients_connect()
   for round = 1, 20 do
-    local server = assert(asio.server('127.0.0.1', 0, function(conn) conn:close() end))
+    local server = assert(t.server('127.0.0.1', 0, function(conn) conn:close() end))
     local _, port = server:address()
     local clients = {}
     for i = 1, 5 do
       clients[i] = asio.spawn(function()
-        local conn, _, code = asio.connect('127.0.0.1', port, { timeout = 5 })
+        local conn, _, code = t.connect('127.0.0.1', port, { timeout = 5 })
         if not conn then return code end
         conn:set_timeout(5)
         return (select(3, conn:read(1)))

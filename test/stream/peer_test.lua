@@ -1,5 +1,7 @@
 -- Peers that reset, go away or were never there: results, never signals, and nothing leaks.
 --
+-- test: over TLS
+--
 -- SPDX-License-Identifier: MIT
 
 local lu = require 'luaunit'
@@ -134,6 +136,7 @@ function T.test_reading_goes_on_until_the_input_is_used_up()
 end
 
 function T.test_writing_on_and_on_to_a_peer_that_has_gone()
+  can.need 'plain' -- a close in order is not known as such
   local conn, peer = t.raw_peer()
   peer:close()
   local failed

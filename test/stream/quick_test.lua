@@ -1,6 +1,8 @@
 -- The short cuts of read, read_line, lines and write for what is buffered: that they return what the methods
 -- behind them do, whatever comes between their steps.
 --
+-- test: over TLS
+--
 -- SPDX-License-Identifier: MIT
 -- luacheck: ignore 431/asio (child processes require their own)
 

@@ -1,6 +1,8 @@
 -- Reads of every kind, at random, of a stream that arrives in pieces of random sizes, against a model
 -- that has all of it as one string: what is returned, what is taken, and how it ends.
 --
+-- test: over TLS
+--
 -- SPDX-License-Identifier: MIT
 
 local lu = require 'luaunit'

@@ -1,5 +1,7 @@
 -- read, read_some, what is pending, time-outs and the end of the stream.
 --
+-- test: over TLS
+--
 -- SPDX-License-Identifier: MIT
 
 local lu = require 'luaunit'

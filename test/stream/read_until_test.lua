@@ -1,5 +1,7 @@
 -- Reading up to something: read_until, read_line, read_all, lines, peek.
 --
+-- test: over TLS
+--
 -- SPDX-License-Identifier: MIT
 
 local lu = require 'luaunit'

@@ -1,6 +1,7 @@
 -- asio.relay: what it passes on, how it ends, what it refuses, which descriptors it needs.
 --
 -- test: 12 s
+-- test: over TLS
 --
 -- SPDX-License-Identifier: MIT
 -- luacheck: ignore 431/asio 431/raw (child processes require their own)
@@ -228,7 +229,7 @@ end
 -- Descriptors -------------------------------------------------------------------------------------
 
 function T.test_two_more_files_a_way_while_bytes_flow_and_none_when_idle()
-  can.need 'splice'
+  can.need('splice', 'plain')
   local most = 0
   local before
   local relay, a, b = relayed(t.tcp)
@@ -460,7 +461,7 @@ end
 
 -- The far end takes little at a time: longer for what is queued than the time-out, and never silent.
 function T.test_a_slow_peer_is_not_silent()
-  can.need 'unsent'
+  can.need('unsent', 'plain') -- of a peer with small buffers
   local a, far_a = t.tcp()
   local b, peer = t.raw_peer(nil, { buffers = 4096 })
   local relay = asio.spawn(asio.relay, a, b, { timeout = 0.25 * t.patience })
@@ -658,7 +659,7 @@ function T.test_nobody_else_reads_or_writes_meanwhile()
 end
 
 function T.test_a_relayed_connection_is_not_passed_on()
-  can.need 'unix_sockets'
+  can.need('unix_sockets', 'plain')
   local name = ('@asio.relay.pass.%d'):format(raw.pid())
   local server = assert(asio.server('unix:' .. name, nil, { handles = true }))
   local carrier = assert(asio.connect('unix:' .. name, { handles = true }))

@@ -1,5 +1,7 @@
 -- shutdown: half-close behind what is queued. abort: reset at once.
 --
+-- test: over TLS
+--
 -- SPDX-License-Identifier: MIT
 
 local lu = require 'luaunit'

@@ -1,5 +1,7 @@
 -- Long streams: against a plain model with a seed, ten megabytes at once, many at a time.
 --
+-- test: over TLS
+--
 -- SPDX-License-Identifier: MIT
 -- luacheck: ignore 431/asio (child processes require their own)
 
@@ -214,7 +216,7 @@ end
 function T.test_a_thousand_clients_at_once()
   -- The first version dropped events when a queue was full.
   local n = t.stress and 50 or 1000
-  local server = assert(asio.server('127.0.0.1', 0, function(conn)
+  local server = assert(t.server('127.0.0.1', 0, function(conn)
     local name = conn:read(8)
     asio.sleep(0.001)
     conn:write('hello ', name)
@@ -224,7 +226,7 @@ function T.test_a_thousand_clients_at_once()
   local clients = {}
   for i = 1, n do
     clients[i] = asio.spawn(function()
-      local conn = assert(asio.connect('127.0.0.1', port))
+      local conn = assert(t.connect('127.0.0.1', port))
       local name = ('%08d'):format(i)
       conn:write(name)
       assert(conn:read(14) == 'hello ' .. name)

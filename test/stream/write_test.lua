@@ -1,5 +1,7 @@
 -- write and flush: what may be written, coalescing, back-pressure, time-outs, many writers.
 --
+-- test: over TLS
+--
 -- SPDX-License-Identifier: MIT
 -- luacheck: ignore 431/asio 431/raw (child processes require their own)
 

@@ -86,6 +86,14 @@ local known = {
   openssl = { 'the command openssl is not installed', function()
     return works 'command -v openssl'
   end },
+  tls = { 'TLS was not built', function()
+    local a, b = require('over_tls').plain_pair()
+    local _, _, code = a:start_tls { server = true } -- without a certificate: nothing happens
+    a:close()
+    b:close()
+    return code ~= 'ENOTSUP'
+  end },
+  plain = { 'looks at the bytes below TLS', os.getenv 'ASIO_TEST_TLS' ~= '1' },
   strace = { 'this machine does not allow strace', function()
     return not emulated and works 'strace -o /dev/null true'
   end },

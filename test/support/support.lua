@@ -4,7 +4,8 @@
 --
 -- Environment: ASIO_GC=stress collects at every opportunity; ASIO_LONG=1 runs the full counts;
 -- ASIO_SANITIZED=1 (set by the launcher) grants more time and skips what the sanitizers forbid;
--- ASIO_PATIENCE=N grants N times as much, where the processor is emulated or busy.
+-- ASIO_PATIENCE=N grants N times as much, where the processor is emulated or busy. ASIO_TEST_TLS=1 puts TLS
+-- over the connections that cases make here (over_tls.lua).
 --
 -- SPDX-License-Identifier: MIT
 
@@ -12,6 +13,7 @@ local lu = require 'luaunit'
 local asio = require 'asio'
 local raw = require 'raw'
 local can = require 'can'
+local over_tls = require 'over_tls'
 
 local M = {}
 
@@ -195,6 +197,11 @@ local function warm_up()
     conn:read(1)
     conn:close()
     server:close()
+    if over_tls.on and can.has 'tls' and can.has 'openssl' then -- which keep things as well
+      local a, b = over_tls.pair()
+      a:close()
+      b:close()
+    end
   end)
   drain(1)
 end
@@ -211,7 +218,10 @@ function M.suite(cases, dir)
   warm_up()
   local suite = {}
   for name, case in pairs(cases) do
-    suite[name] = function() run_case(name, case) end
+    suite[name] = function()
+      if over_tls.on then can.need('tls', 'openssl') end
+      run_case(name, case)
+    end
   end
   return suite
 end
@@ -305,6 +315,9 @@ end
 
 -- Connections ---------------------------------------------------------------------------------
 
+-- These two are asio's, unless there is to be TLS.
+M.server, M.connect = over_tls.server, over_tls.connect
+
 function M.pair()
   local a, b, code = asio.socketpair()
   return assert(a, b, code), b
@@ -324,13 +337,18 @@ end
 
 --- Two connected ends over TCP: the accepted one, the connecting one.
 function M.tcp(server_options, connect_options)
-  return accept_one(server_options, function(port)
+  return over_tls.both(accept_one(server_options, function(port)
     return assert(asio.connect('127.0.0.1', port, connect_options))
-  end)
+  end))
 end
 
---- An accepted connection and a peer that does nothing by itself.
+--- An accepted connection and a peer that does nothing by itself: a raw socket; over TLS a connection with
+--- the same methods.
 function M.raw_peer(server_options, raw_options)
+  if over_tls.on then
+    local conn, peer = M.tcp(server_options)
+    return conn, over_tls.peer(peer)
+  end
   return accept_one(server_options, function(port) return raw.connect(port, raw_options) end)
 end
 

@@ -4,6 +4,7 @@
 --   ends      a set of the ways in which it can end by itself: done; the_end, its other side has
 --             gone; closed, its own object was closed
 --   limited   it takes a time-out of its own
+--   stream    it reads or writes a connection: what runs over TLS as well (over_tls.lua)
 --   network   it needs a network of its own, see support.slow_names
 --   slow      ending it takes a second
 --   lingers   the state does not close at once, since what was written is to go out
@@ -27,6 +28,8 @@
 local asio = require 'asio'
 local raw = require 'raw'
 local rawunix = require 'rawunix'
+local can = require 'can'
+local over_tls = require 'over_tls'
 local t = require 'support'
 
 local M = { operations = {}, surroundings = {} }
@@ -70,7 +73,7 @@ local function operation_where(there, name, about)
   if there then operation(name, about) end
 end
 
-local has_unix_sockets = require('can').has 'unix_sockets'
+local has_unix_sockets = can.has 'unix_sockets'
 
 -- More than the kernel takes for a peer that does not read and has small buffers.
 local SMALL, TOO_MUCH = 2 ^ 17, ('s'):rep(2 ^ 23)
@@ -83,6 +86,13 @@ end
 
 -- A connection whose queue is full and whose peer does nothing by itself.
 local function stuck()
+  if over_tls.on then
+    local conn, peer = t.raw_peer { linger = 0.05 }
+    conn:set_timeout(nil, 0)
+    conn:write(TOO_MUCH)
+    conn:set_timeout(nil, nil)
+    return conn, peer
+  end
   local accepted
   local server = assert(asio.server('127.0.0.1', 0, function(conn) accepted = conn end,
     { linger = 0.05 }))
@@ -132,6 +142,7 @@ local function reading(method)
   return {
     ends = set('done', 'the_end', 'closed'),
     limited = true,
+    stream = true,
     prepare = function()
       local a, b = asio.socketpair()
       local written = false
@@ -162,6 +173,7 @@ local function writing(method)
   return {
     ends = set('done', 'the_end', 'closed'),
     limited = true,
+    stream = true,
     prepare = function()
       local conn, peer = stuck()
       return {
@@ -620,6 +632,7 @@ local function reading_up_to(method, argument, ends, text, expect)
   return {
     ends = ends,
     limited = true,
+    stream = true,
     prepare = function()
       local a, b = asio.socketpair()
       local written = false
@@ -657,6 +670,7 @@ operation('peek', reading_up_to('peek', 4, all_ways, 'data'))
 -- Raises what the others return.
 operation('lines', {
   ends = set('done', 'the_end'),
+  stream = true,
   prepare = function()
     local a, b = asio.socketpair()
     local next_line = a:lines()
@@ -850,6 +864,144 @@ if names then
   })
 end
 
+-- TLS -------------------------------------------------------------------------------------------
+
+local has_tls = can.has 'tls' and can.has 'openssl'
+local plain_pair, of_server = over_tls.plain_pair, over_tls.server_options
+
+local function of_client()
+  return { verify = false }
+end
+
+-- A failure closes the connection: every wait has one of its own.
+local function shaking_hands(ours, others)
+  return {
+    ends = set('done', 'the_end', 'closed'),
+    limited = true,
+    prepare = function()
+      local options, a, b = ours()
+      local what
+      what = {
+        wait = function()
+          a, b = plain_pair()
+          what.held = { what.held, a, b }
+          return a:start_tls(options)
+        end,
+        done = function() if b then asio.spawn(b.start_tls, b, others()) end end,
+        the_end = function() if b then b:close() end end,
+        closed = function() if a then a:close() end end,
+        limit = function(seconds) options.handshake_timeout = seconds end,
+        finish = function() if a then a:close() b:close() end end,
+        expect = { done = { true }, the_end = 'EOF', closed = 'ECANCELED' },
+      }
+      return what
+    end,
+  }
+end
+
+operation_where(has_tls, 'start_tls', shaking_hands(of_client, of_server))
+operation_where(has_tls, 'start_tls_server', shaking_hands(of_server, of_client))
+
+-- The script's function, which chooses a certificate, waits.
+operation_where(has_tls, 'start_tls_names', {
+  ends = set 'done',
+  limited = true,
+  prepare = function()
+    local options, gate, a, b = of_server(), asio.event(), nil, nil
+    options.names = function() gate:wait() end
+    local what
+    what = {
+      wait = function()
+        a, b = plain_pair()
+        what.held = { what.held, a, b }
+        asio.spawn(b.start_tls, b, { verify = false, server_name = 'localhost' })
+        return a:start_tls(options)
+      end,
+      done = function() gate:set() end,
+      limit = function(seconds) options.handshake_timeout = seconds end,
+      finish = function() if a then a:close() b:close() end end,
+      expect = { done = { true } },
+    }
+    return what
+  end,
+})
+
+operation_where(has_tls, 'connect_tls', {
+  ends = set('done', 'the_end'),
+  limited = true,
+  prepare = function()
+    local accepted, go = {}, nil
+    local server = assert(asio.server('127.0.0.1', 0, function(conn)
+      table.insert(accepted, conn)
+      if go then go(conn) end
+    end))
+    local _, port = server:address()
+    local options = { tls = of_client() }
+    local function each(fn)
+      go = fn
+      for _, conn in ipairs(accepted) do fn(conn) end
+    end
+    return {
+      wait = function()
+        local conn, message, code = asio.connect('127.0.0.1', port, options)
+        if not conn then return conn, message, code end
+        conn:close()
+        return true
+      end,
+      done = function()
+        each(function(conn) asio.spawn(conn.start_tls, conn, of_server()) end)
+      end,
+      the_end = function()
+        each(function(conn) conn:close() end)
+      end,
+      limit = function(seconds) options.timeout = seconds end,
+      finish = function()
+        each(function(conn) conn:close() end)
+        server:close()
+      end,
+      expect = { done = { true }, the_end = 'EOF' },
+      held = { server, accepted },
+    }
+  end,
+})
+
+-- A connection that was accepted while its handshake goes on.
+operation_where(has_tls, 'read_in_handshake', {
+  ends = set('done', 'the_end', 'closed'),
+  limited = true,
+  prepare = function()
+    local options = of_server()
+    options.server = nil
+    local server = assert(asio.server('127.0.0.1', 0, nil, { tls = options }))
+    local client = assert(asio.connect(server:address()))
+    local conn = assert(server:accept())
+    server:close()
+    local written = false
+    return {
+      wait = function() return conn:read(4) end,
+      done = function()
+        asio.spawn(function()
+          if client:start_tls(of_client()) then client:write 'data' end
+        end)
+        written = true
+      end,
+      the_end = function() client:close() end,
+      closed = function() conn:close() end,
+      limit = function(seconds) conn:set_timeout(seconds) end,
+      agree = function(ended)
+        conn:set_timeout(5)
+        agreed(ended or not written or conn:read(4) == 'data')
+      end,
+      finish = function()
+        conn:close()
+        client:close()
+      end,
+      expect = { done = { 'data' }, the_end = 'ETRUNCATED', closed = 'ECANCELED' },
+      held = { conn, client },
+    }
+  end,
+})
+
 -- Datagrams -----------------------------------------------------------------------------------
 
 -- Connected: its peer may turn out not to be there.
@@ -962,13 +1114,19 @@ operation('udp_flush', sending_datagrams 'flush')
 operation('relay', {
   ends = set('done', 'the_end', 'closed'),
   limited = true,
+  stream = true,
   prepare = function()
     local options, a, far_a, b, far_b = {}
+    local stock = {}
+    for i = 1, over_tls.on and 6 or 0 do stock[i] = { asio.socketpair() } end -- that takes a handshake
+    local function open()
+      return unpack(table.remove(stock) or { asio.socketpair() })
+    end
     local what
     what = {
       wait = function()
-        a, far_a = asio.socketpair()
-        b, far_b = asio.socketpair()
+        a, far_a = open()
+        b, far_b = open()
         what.held = { what.held, a, far_a, b, far_b }
         return asio.relay(a, b, options)
       end,
