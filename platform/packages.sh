@@ -32,6 +32,8 @@ missing_for_test() {
     has dig || echo bind9-dnsutils
     has haproxy || echo haproxy
     has openssl || echo openssl
+    has gnutls-cli || echo gnutls-bin
+    has stunnel || echo stunnel4
     has_lib libedit || echo libedit-dev # for the prompt
     [ -e /etc/services ] || echo netbase
 }

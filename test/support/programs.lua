@@ -119,6 +119,69 @@ local function slurp(path)
   return text
 end
 
+-- A program that is talked to while the loop goes on.
+local talk = {}
+talk.__index = talk
+
+--- Sends text to its standard input.
+function talk:say(text)
+  self.input:write(text)
+  self.input:flush()
+end
+
+--- Ends its standard input.
+function talk:eof()
+  if self.input then self.input:close() end
+  self.input = nil
+end
+
+--- All that it has said.
+function talk:text() return t.contents(self.base) end
+
+--- Waits until it has said what matches the pattern; returns all that it has said.
+function talk:expect(pattern)
+  local text
+  local ok = pcall(t.wait_until, function()
+    text = self:text()
+    return text:find(pattern) or exists(self.base .. '.done')
+  end, pattern, 15)
+  text = self:text()
+  if not ok or not text:find(pattern) then error(('no %q in what it said:\n%s'):format(pattern, text), 2) end
+  return text
+end
+
+--- Sends a signal: "TERM", "KILL".
+function talk:kill(signal)
+  os.execute(('kill -%s %s 2>/dev/null'):format(signal, t.contents(self.base .. '.pid'):match '%d+'))
+end
+
+--- Waits for its end; returns all that it has said, and its exit code.
+function talk:wait()
+  t.wait_until(function() return exists(self.base .. '.done') end, 'the end of ' .. self.command, LIMIT)
+  return self:text(), tonumber(t.contents(self.base .. '.done'))
+end
+
+--- Runs a shell command beside and calls fn(program) with it; ends it afterwards, if it has not ended yet.
+function M.talk(line, fn)
+  can.need 'shell'
+  local base = t.temporary()
+  local self = setmetatable({ base = base, command = line }, talk)
+  local inner = t.quote(('echo $$ >%s.pid; exec %s'):format(base, line))
+  local command_line = '(timeout -k 2 %d sh -c %s <%s.in >%s 2>&1; echo $? >%s.new; mv %s.new %s.done) &'
+  os.execute(('mkfifo %s.in; ' .. command_line):format(
+    base, LIMIT * t.patience, inner, base, base, base, base, base))
+  self.input = assert(io.open(base .. '.in', 'r+e'))
+  t.wait_until(function() return exists(base .. '.pid') and t.contents(base .. '.pid') ~= '' end, line)
+  local ok, err = xpcall(fn, function(e)
+    return type(e) == 'string' and not e:find('LuaUnit test ', 1, true) and debug.traceback(e, 2) or e
+  end, self)
+  self:eof()
+  if not exists(base .. '.done') then self:kill 'TERM' end
+  self:wait()
+  os.execute(('rm -f %s %s.*'):format(base, base))
+  if not ok then error(err, 0) end
+end
+
 -- Runs it while the loop goes on; returns its output and its exit code.
 local function beside(line)
   local base = os.tmpname()
