@@ -72,13 +72,6 @@ local known = {
     return not exists(os.getenv 'ASIO_BUILD' .. '/luajit')
   end },
   ares = { 'the resolver over c-ares was not built', function() return require('ns').has_ares() end },
-  tls = { 'asio/tls.so was not built', function()
-    local conn, other = require 'asio'.socketpair()
-    local _, message = conn:tls()
-    conn:close()
-    other:close()
-    return not message:find('asio/tls.so', 1, true)
-  end },
   module_file = { 'the module is a part of the program', function()
     return not package.preload['asio']
   end },
