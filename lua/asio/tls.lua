@@ -29,8 +29,8 @@ function asio.server(...)
     return plugin.server(c_server, opts, opts == third and 3 or 4, ...)
 end
 
---- Begins TLS on a connection, over whatever it is: after STARTTLS for instance. Waits for the handshake. After a
---- failure the connection is closed. See docs/tls.md for the options.
+--- Begins TLS on a connection, over whatever it is: after STARTTLS for instance. Waits for the handshake.
+--- After a failure the connection is closed. See docs/tls.md for the options.
 ---@param opts? table as the option `tls` of connect; `server = true` and the options of a server on the
 --- accepting side; `peeked = true`: bytes that have come and were not read are the peer's first
 ---@return true? ok
@@ -52,7 +52,8 @@ function conn.tls(self)
     return plugin.info(self)
 end
 
---- Replaces certificates and options of a server that was made with the option `tls`. Connections stay as they are.
+--- Replaces certificates and options of a server that was made with the option `tls`. Connections stay as
+--- they are.
 ---@param opts table as the option `tls` of server
 ---@return true? ok
 ---@return string? message what is wrong with the new ones; the old ones stay

@@ -417,9 +417,15 @@ function T.test_errors_are_told_and_counted()
       lu.assertEquals({ info.peer, type(info.port) }, { '127.0.0.1', 'number' })
       if not row[4] then peer:close() end
     end
+    local peer = raw.connect(port)
+    peer:send '\22\3\1'
+    asio.sleep(0.02)
+    peer:reset()
+    local _, code, info = ends.error_of(errors)
+    lu.assertEquals({ code, info.peer, type(info.port) }, { 'ECONNRESET', '127.0.0.1', 'number' })
     ends.visit(port, ends.trust())
     local after = asio.stats()
-    lu.assertEquals(after.handshakes_failed - before.handshakes_failed, 7)
+    lu.assertEquals(after.handshakes_failed - before.handshakes_failed, 8)
     lu.assertEquals(after.handshakes - before.handshakes, 1)
   end)
 end
@@ -503,6 +509,16 @@ function T.test_accept()
   first:close()
   lu.assertNotStrContains(t.recv(silent), 'clear')
   silent:close()
+  -- What TLS has agreed on is told when it has.
+  client = asio.spawn(function() return assert(ends.connect(port, ends.trust())) end)
+  local third = assert(server:accept())
+  lu.assertEquals(third:tls().version, 'TLSv1.3')
+  select(2, client:join()):close()
+  third:close()
+  local gone = raw.connect(port)
+  local fourth = assert(server:accept())
+  gone:close()
+  t.failure('EBADF', fourth:tls())
   server:close()
 end
 

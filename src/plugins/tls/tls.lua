@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
--- What scripts see of TLS, over the functions of module.c. Embedded in asio/tls.so; lua/asio/tls.lua calls what is
--- returned here. A context is made of a table of options once, and found again by what the options say.
+-- What scripts see of TLS, over the functions of module.c. Embedded in asio/tls.so; lua/asio/tls.lua calls
+-- what is returned here. A context is made of a table of options once, and found again by what the options
+-- say.
 
 local core, c = ...
 local asio, server = core.asio, core.server
@@ -52,7 +53,8 @@ end
 local function text_of(opts, is_server)
     local parts = { is_server and 's' or 'c' }
     local function add(name, value)
-        parts[#parts + 1] = format('%s=%s%d:%s', name, type(value):sub(1, 1), #tostring(value), tostring(value))
+        local text = tostring(value)
+        parts[#parts + 1] = format('%s=%s%d:%s', name, type(value):sub(1, 1), #text, text)
     end
     for _, name in ipairs(FILES) do
         local value = opts[name]
@@ -258,13 +260,12 @@ end
 
 -- Servers ----------------------------------------------------------------------------------------
 
--- What the server has now: { context = ..., opts = ..., on_error = function or nil }. A handler's light thread refers
--- to it, and not to the server.
+-- What the server has now: { context = ..., opts = ..., on_error = function or nil }. A handler's light
+-- thread refers to it, and not to the server.
 local states = setmetatable({}, { __mode = 'k' })
 
-local function report(state, con, message, code)
+local function report(state, con, address, port, message, code)
     if not state.on_error then return give_up(con, message, code) end
-    local address, port = con:peer()
     local info = c.info(con)
     give_up(con, message, code)
     state.on_error({ peer = address, port = port, server_name = info and info.server_name }, message, code)
@@ -272,11 +273,13 @@ local function report(state, con, message, code)
 end
 
 local function secure(state, con)
-    local opts = state.opts
+    local opts, address, port = state.opts, nil, nil
+    if state.on_error then address, port = con:peer() end -- once the peer has gone it has no address
+    if not address then port = nil end
     local ok, message, code = c.start(con, state.context, nil, nil, false, true)
     if ok then ok, message, code = handshake(con, opts, deadline_of(opts)) end
     if ok then return true end
-    return report(state, con, message, code)
+    return report(state, con, address, port, message, code)
 end
 
 function M.server(plain, opts, arg, ...)
@@ -301,19 +304,34 @@ function M.server(plain, opts, arg, ...)
     return made
 end
 
--- The handshake goes on behind: one slow client must not keep the others from being accepted. What reads or writes
--- waits for its end.
+-- Those of `accept` whose handshake goes on: an event for its end.
+local pending = setmetatable({}, { __mode = 'k' })
+
+local function secure_behind(state, con, over)
+    local ok, err = pcall(secure, state, con)
+    pending[con] = nil
+    over:set()
+    if not ok then error(err, 0) end
+end
+
+-- The handshake goes on behind: one slow client must not keep the others from being accepted. What reads or
+-- writes waits for its end, so does M.info.
 local plain_accept = server.accept
 function server.accept(self, timeout)
     local con, message, code = plain_accept(self, timeout)
     local state = con and states[self]
-    if state then asio.spawn_light_thread(secure, state, con) end
+    if state then
+        pending[con] = asio.event()
+        asio.spawn_light_thread(secure_behind, state, con, pending[con])
+    end
     return con, message, code
 end
 
 function M.set_tls(self, opts)
     local state = states[self]
-    if not state then c.misuse "calling 'set_tls' on something that is not a server made with the option 'tls'" end
+    if not state then
+        c.misuse "calling 'set_tls' on something that is not a server made with the option 'tls'"
+    end
     check(opts, 'set_tls', 1)
     if opts.cert == nil and type(opts.names) ~= 'function' then
         return nil, 'cert: a server needs a certificate', 'EINVAL'
@@ -333,7 +351,7 @@ function M.start(con, opts)
     local name = not is_server and peer_name(opts, nil, 'start_tls', 1) or nil
     local context, message, code = context_of(opts, is_server, 'start_tls', 1)
     if not context then return nil, message, code end
-    local key, ok = not is_server and key_of(con, name) or nil, nil
+    local key, ok = not is_server and key_of(con, name) or nil
     ok, message, code = c.start(con, context, key, name, opts.verify ~= false, opts.peeked)
     if not ok then
         if code ~= 'EPROTO' then return nil, message, code end -- nothing has changed
@@ -345,6 +363,11 @@ function M.start(con, opts)
 end
 
 function M.info(con)
+    local over = pending[con]
+    if over then
+        local ok, message, code = over:wait()
+        if not ok then return nil, message, code end
+    end
     return c.info(con)
 end
 
