@@ -4,6 +4,7 @@
 
 local ffi = require 'ffi'
 local asio = require 'asio'
+local numbers = require 'numbers'
 local w = require 'fuzz.world'
 require 'raw'
 
@@ -268,8 +269,6 @@ end
 
 -- The process ---------------------------------------------------------------------------------------
 
-local SIGWINCH = 28
-
 function M.signal()
   local signal = w.any 'signal'
   if not signal or chance(10) then
@@ -279,7 +278,7 @@ function M.signal()
   end
   local choice = random(6)
   if choice <= 2 then
-    ffi.C.kill(ffi.C.getpid(), SIGWINCH)
+    ffi.C.kill(ffi.C.getpid(), numbers.SIGWINCH)
   elseif choice == 3 then
     call('signal.close', signal.close, signal)
   elseif choice == 4 then
@@ -298,8 +297,8 @@ function M.wait_fd()
       ends[0] = 0
       return
     end
-    ffi.C.fcntl(ends[0], 4, ffi.cast('int', 0x800)) -- F_SETFL, O_NONBLOCK
-    ffi.C.fcntl(ends[1], 4, ffi.cast('int', 0x800))
+    ffi.C.fcntl(ends[0], 4, ffi.cast('int', numbers.O_NONBLOCK)) -- F_SETFL
+    ffi.C.fcntl(ends[1], 4, ffi.cast('int', numbers.O_NONBLOCK))
   end
   if chance(2) then
     ffi.C.write(ends[1], byte, 1)

@@ -243,6 +243,7 @@ function T.test_stacks_do_not_grow_by_reading_and_writing()
         for i = 1, count do far[i]:write(('x'):rep(64)) end
         for i = 1, count do far[i]:read(64) end
       end
+      jit.flush() -- compiled code is not what is measured
       local grown = (heap() - before) / count
       assert(grown < 150, ('%.0f bytes each'):format(grown))
       for i = 1, count do far[i]:close() end
