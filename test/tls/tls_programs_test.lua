@@ -194,6 +194,26 @@ function T.test_gnutls_cli_and_new_keys()
   end)
 end
 
+-- It asks again and again: that has an end.
+function T.test_gnutls_cli_gets_no_new_handshake()
+  can.run 'gnutls-cli'
+  local ended
+  ends.with(ends.identity 'server', function(port)
+    local options = '--inline-commands --priority ' .. PRIORITIES['TLSv1.2']
+    programs.talk(gnutls_client(port, options), function(program)
+      program:expect 'Simple Client Mode'
+      program:say '^renegotiate^\n'
+      program:expect 'No renegotiation is allowed'
+      t.wait_until(function() return ended end)
+      lu.assertEquals(ended, 'EPROTO')
+      lu.assertTrue(t.occurrences(program:text(), 'No renegotiation is allowed') < 20)
+    end)
+  end, function(conn)
+    ended = select(3, conn:read(1))
+    conn:close()
+  end)
+end
+
 function T.test_gnutls_serv()
   can.run 'gnutls-serv'
   for version, priority in pairs(PRIORITIES) do

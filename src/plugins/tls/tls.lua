@@ -221,7 +221,7 @@ end
 local function peer_name(opts, host, fname, arg)
     local name = opts.server_name
     if name == nil then name = host end
-    if name == nil and opts.verify ~= false then
+    if not name and opts.verify ~= false then
         c.bad(arg, fname, "option 'tls.server_name' is needed: the name in the server's certificate")
     elseif name and type(name) ~= 'string' then
         c.bad(arg, fname, "option 'tls.server_name': string expected, got " .. type(name))
