@@ -22,6 +22,8 @@ static int tls_module_load(const struct asio_plugin *core)
         1) /* other threads may use it as the process ends */
         return UV_ENOMEM;
     int status = tls_contexts_load();
+    if (status == 0)
+        status = tls_resume_load();
     return status < 0 ? status : tls_session_load();
 }
 

@@ -87,6 +87,28 @@ void tls_resume_set_client(SSL_CTX *ctx)
 
 /* ---- a server's ----------------------------------------------------------------------------- */
 
+/* Of the process. OpenSSL 3 would look them up by name for every ticket: a twentieth of a resumed handshake. */
+static const EVP_CIPHER *ticket_cipher;
+static const EVP_MD *ticket_digest;
+
+int tls_resume_load(void)
+{
+    if (ticket_cipher)
+        return 0;
+#if OPENSSL_VERSION_NUMBER >= 0x30000000L
+    const EVP_MD *digest = EVP_MD_fetch(NULL, "SHA256", NULL);
+    const EVP_CIPHER *cipher = EVP_CIPHER_fetch(NULL, "AES-256-CBC", NULL);
+#else
+    const EVP_MD *digest = EVP_sha256();
+    const EVP_CIPHER *cipher = EVP_aes_256_cbc();
+#endif
+    if (!digest || !cipher)
+        return UV_ENOMEM;
+    ticket_digest = digest;
+    ticket_cipher = cipher;
+    return 0;
+}
+
 /* A fresh key in front; the one before goes on decrypting. False: no random bytes. */
 static bool resume_renew(struct tls_ticket_keys *keys)
 {
@@ -109,8 +131,8 @@ static bool resume_use(
     const unsigned char *key, const unsigned char *iv, EVP_CIPHER_CTX *cipher, HMAC_CTX *mac, bool encrypt)
 {
     const unsigned char *mac_key = key + TICKET_NAME, *aes = mac_key + TICKET_KEY;
-    return HMAC_Init_ex(mac, mac_key, TICKET_KEY, EVP_sha256(), NULL) == 1 &&
-        EVP_CipherInit_ex(cipher, EVP_aes_256_cbc(), NULL, aes, iv, encrypt) == 1;
+    return HMAC_Init_ex(mac, mac_key, TICKET_KEY, ticket_digest, NULL) == 1 &&
+        EVP_CipherInit_ex(cipher, ticket_cipher, NULL, aes, iv, encrypt) == 1;
 }
 
 /* 1: used; 2: used, and a new ticket is to be sent; 0: no such key; negative: failed. */
@@ -122,7 +144,7 @@ static int resume_on_ticket(
         return encrypt ? -1 : 0;
     if (encrypt) {
         memcpy(name, keys->bytes[0], TICKET_NAME);
-        if (RAND_bytes(iv, EVP_CIPHER_iv_length(EVP_aes_256_cbc())) != 1)
+        if (RAND_bytes(iv, EVP_CIPHER_iv_length(ticket_cipher)) != 1)
             return -1;
         return resume_use(keys->bytes[0], iv, cipher, mac, true) ? 1 : -1;
     }

@@ -118,6 +118,15 @@ static void session_wake(struct tls_session *s, int status)
         asio_tls_core->wait->ready(w, status);
 }
 
+/* At once, if no light thread runs: what it writes goes out with the last records of the handshake. */
+static void session_wake_now(struct tls_session *s)
+{
+    struct asio_wait *w = s->waiter;
+    s->waiter = NULL;
+    if (w)
+        asio_tls_core->wait->wake(w, 0);
+}
+
 /* The connection is of no use any more. An alert that OpenSSL has written goes out. User code may run. */
 static void session_fail(struct tls_session *s)
 {
@@ -144,8 +153,8 @@ static void session_handshake(struct tls_session *s)
         s->ready = true;
         s->messages = 0;
         session_count(s, true);
-        session_wake(s, 0);
         session_layers()->resume(s->layer);
+        session_wake_now(s);
         return;
     }
     switch (SSL_get_error(s->ssl, done)) {

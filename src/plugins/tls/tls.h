@@ -88,6 +88,7 @@ int tls_read_staple(lua_State *L, struct tls_context *c, const char *ocsp);
 
 /* ---- resuming (resume.c) ------------------------------------------------------------------- */
 
+int tls_resume_load(void); /* once for each process: 0 or an error */
 void tls_resume_set_client(SSL_CTX *ctx);
 void tls_resume_set_server(SSL_CTX *ctx);
 void tls_resume_offer(SSL *ssl, const char *key); /* a session that is kept for this key */
