@@ -239,6 +239,8 @@ function asio.threads() end
 ---@field bytes_out integer to the kernel
 ---@field turns integer of the loop
 ---@field longest_turn number seconds: the longest time that one turn kept the processor
+---@field handshakes integer of TLS, that servers have done
+---@field handshakes_failed integer of TLS, on servers
 
 --- Counters.
 ---@return asio.stats
@@ -265,18 +267,73 @@ function asio.watchdog(seconds) end
 ---@field from string|string[] trusted networks: '10.0.0.0/8, ::1'; 'unix' for Unix sockets
 ---@field timeout? number seconds until the header has to be there (5)
 
+---@class asio.tls_opts files are named, or given as PEM text
+---@field cert? string the own certificate, and those of the authorities in between
+---@field key? string its private key (the file of `cert`)
+---@field password? string of an encrypted key
+---@field ca? string the authorities that are trusted: a file, a directory, PEM text (those of the system)
+---@field crl? string lists of revoked certificates, one of each issuer
+---@field pin? string|string[] SHA-256 of the public keys that the peer may have: hexadecimal digits or base64
+---@field alpn? string|string[] names of protocols, the preferred one first
+---@field min_version? "1.2"|"1.3" ("1.2")
+---@field ciphers? string OpenSSL's names, with colons between them
+---@field handshake_timeout? number seconds (10)
+
+---@class asio.tls_client_opts: asio.tls_opts
+---@field verify? boolean false: any certificate is taken (true)
+---@field server_name? string|false the name in the server's certificate (the host); false: any
+
+---@class asio.tls_server_opts: asio.tls_opts
+---@field names? table<string, asio.tls_server_opts>|fun(name: string): asio.tls_server_opts? by the
+--- name that the client asks for, 'example.org' or '*.example.org'; the function may wait. What an entry
+--- leaves out is as outside
+---@field verify? false|"optional"|"require" whether clients are asked for a certificate (false)
+---@field ocsp? string a file with the response of OCSP that goes with the certificate, in DER
+---@field ticket_keys? string[] 1 to 3 strings of 80 bytes, which servers share to resume each other's sessions;
+--- the first one encrypts
+
+---@class asio.start_tls_opts: asio.tls_client_opts, asio.tls_server_opts
+---@field server? boolean this is the accepting side (false)
+---@field peeked? boolean bytes that have come and were not read are the peer's first ones of TLS (false)
+
+---@class asio.tls_certificate
+---@field subject string 'CN=example.org'
+---@field issuer string
+---@field names string[] DNS names and addresses
+---@field not_before number seconds since 1970, as `os.time`
+---@field not_after number
+---@field sha256 string hexadecimal digits
+---@field pem string
+
+---@class asio.tls_info
+---@field version string 'TLSv1.3'
+---@field cipher string
+---@field alpn? string the protocol that was agreed on
+---@field server_name? string that the client has asked for
+---@field resumed boolean
+---@field peer? asio.tls_certificate
+---@field bindings {["tls-exporter"]?: string, ["tls-server-end-point"]?: string} for SCRAM-...-PLUS
+
+---@class asio.tls_failure_info
+---@field peer? string address
+---@field port? integer
+---@field server_name? string that the client has asked for
+
 ---@class asio.server_opts: asio.opts
 ---@field backlog? integer connections that the kernel holds until they are accepted (511)
 ---@field max_connections? integer open at a time; further ones wait in the backlog
 ---@field proxy_protocol? asio.proxy_protocol|false connections come through a proxy: `peer` is the client
 ---@field ipv6only? boolean a server on `::` takes no IPv4 (false)
 ---@field unlink_stale? boolean Unix sockets: the file of a server that has gone is replaced (false)
+---@field tls? asio.tls_server_opts|false
+---@field on_tls_error? asio.on_tls_error
 
 ---@class asio.connect_opts: asio.opts
 ---@field timeout? number seconds for everything together
 ---@field bind? string|{[1]: string, [2]?: asio.port} local numeric address, and port
 ---@field servers? string[] as for `resolve`
 ---@field cache? boolean as for `resolve`
+---@field tls? asio.tls_client_opts|boolean true: without options
 
 ---@class asio.credentials
 ---@field pid integer
@@ -286,9 +343,13 @@ function asio.watchdog(seconds) end
 --- Runs in a light thread of its own for each connection. If it raises, the connection is aborted.
 ---@alias asio.handler fun(conn: asio.conn)
 
+--- A handshake has failed. May wait.
+---@alias asio.on_tls_error fun(info: asio.tls_failure_info, message: string, code: string)
+
 ---@class asio.server closes when it is collected
 ---@field accept fun(self: asio.server, timeout?: number): asio.conn?, string?, string? waits
 ---@field shutdown fun(self: asio.server, timeout?: number): true?, string?, string? waits
+---@field set_tls fun(self: asio.server, opts: asio.tls_server_opts): true?, string?, string?
 local server = {}
 
 ---@class asio.conn
@@ -303,6 +364,8 @@ local server = {}
 ---@field flush fun(self: asio.conn): true?, string?, string?, integer? waits
 ---@field send_handle fun(self: asio.conn, passed: asio.conn): true?, string?, string? waits
 ---@field recv_handle fun(self: asio.conn): asio.conn?, string?, string? waits
+---@field start_tls fun(self: asio.conn, opts?: asio.start_tls_opts): true?, string?, string? waits
+---@field tls fun(self: asio.conn): asio.tls_info?, string?, string? waits
 local conn = {}
 
 --- Listens. Keep the result in a variable: a server that is collected closes.

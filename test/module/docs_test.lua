@@ -9,6 +9,7 @@
 local lu = require 'luaunit'
 local t = require 'support'
 local raw = require 'raw'
+local can = require 'can'
 
 local T = {}
 
@@ -67,12 +68,31 @@ local function is_of_unix(program)
   end
 end
 
-local function run(program, expected)
+-- A directory with the certificates that the chapter on TLS begins with.
+local function with_certificates(fn)
+  can.run 'openssl'
+  can.need 'tls'
+  local dir = os.tmpname()
+  os.remove(dir)
+  local make = ('sh %s/examples/certs.sh '):format(t.quote(t.root))
+  local ok, err = os.execute(make .. t.quote(dir) .. ' localhost') == 0 and
+    os.execute(make .. t.quote(dir .. '/example') .. " example.org '*.example.org'") == 0, 'certs.sh failed'
+  if ok then ok, err = pcall(fn, dir) end
+  os.execute('rm -rf ' .. t.quote(dir))
+  if not ok then error(err, 0) end
+end
+
+local function run(program, expected, dir)
   lu.skipIf(raw.windows and is_of_unix(program), 'this program of the manual is of Unix')
-  local result = t.child(function(source)
+  local result = t.child(function(source, where)
+    if where then
+      local ffi = require 'ffi'
+      ffi.cdef 'int chdir(const char *path);'
+      assert(ffi.C.chdir(where) == 0)
+    end
     io.stdout:setvbuf 'no' -- in the order in which a terminal shows it
     assert(loadstring(source, '@program.lua'))()
-  end, { args = { program }, merged = true, wrap = [[sh -c 'exec "$@" 2>&1' sh]] })
+  end, { args = { program, dir }, merged = true, wrap = [[sh -c 'exec "$@" 2>&1' sh]] })
   if not matches(result.out, expected) then
     lu.fail(('it prints\n%s\nand not\n%s'):format(result.out, expected))
   end
@@ -104,7 +124,9 @@ for _, name in ipairs(chapters()) do
     local output = following and following.follows and following.language == 'text' and following.text
     if block.language == 'lua' then
       T[('test_%s_line_%04d'):format(name, block.line)] = function()
-        if output then
+        if output and name == 'tls' then
+          with_certificates(function(dir) run(block.text, output, dir) end)
+        elseif output then
           run(block.text, output)
         else
           compile(block.text, ('%s.md:%d'):format(name, block.line))
