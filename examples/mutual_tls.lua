@@ -1,7 +1,7 @@
 -- Certificates on both sides: a server lets in only clients whose certificate its own authority has signed,
 -- and knows them by it. Server and clients are in this one program, which ends by itself.
 --     luajit mutual_tls.lua [DIR]     certs; made by `sh certs.sh certs localhost`
--- You will see that the first client is let in by its name, and the second one, without a certificate, is not.
+-- You will see that the first client is let in by its name, and the second one, which has none, is not.
 local asio = require 'asio'
 
 local dir = (arg[1] or 'certs') .. '/'

@@ -1,5 +1,5 @@
--- STARTTLS as SMTP has it (RFC 3207): a dialogue that begins in clear and goes on with TLS. A tiny server, that
--- throws the mail away, and a client that sends one message; both in this program, which ends by itself.
+-- STARTTLS as SMTP has it (RFC 3207): a dialogue that begins in clear and goes on with TLS. A tiny server
+-- that throws the mail away, and a client that sends one message; both in this program, which ends by itself.
 --     luajit smtp_starttls.lua [DIR]     certs; made by `sh certs.sh certs localhost`
 -- You will see the dialogue: C is the client, S the server.
 local asio = require 'asio'

@@ -289,8 +289,8 @@ function asio.watchdog(seconds) end
 --- leaves out is as outside
 ---@field verify? false|"optional"|"require" whether clients are asked for a certificate (false)
 ---@field ocsp? string a file with the response of OCSP that goes with the certificate, in DER
----@field ticket_keys? string[] 1 to 3 strings of 80 bytes, which servers share to resume each other's sessions;
---- the first one encrypts
+---@field ticket_keys? string[] 1 to 3 strings of 80 bytes, with which servers resume each other's
+--- sessions; the first one encrypts
 
 ---@class asio.start_tls_opts: asio.tls_client_opts, asio.tls_server_opts
 ---@field server? boolean this is the accepting side (false)

@@ -72,9 +72,6 @@ local known = {
     return not exists(os.getenv 'ASIO_BUILD' .. '/luajit')
   end },
   ares = { 'the resolver over c-ares was not built', function() return require('ns').has_ares() end },
-  tls = { 'TLS was not built', function()
-    return exists(os.getenv 'ASIO_BUILD' .. '/asio/tls.so')
-  end },
   module_file = { 'the module is a part of the program', function()
     return not package.preload['asio']
   end },
