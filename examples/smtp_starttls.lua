@@ -86,9 +86,13 @@ local function send_mail(host, port)
     conn:close()
 end
 
-asio.run(function()
+local sent, message = asio.run(function()
     local _, port = server:address()
-    local ok, message, code = asio.timeout(30, pcall, send_mail, 'localhost', port)
-    if not ok then print(message, code) end
+    local ok, why = asio.timeout(30, pcall, send_mail, 'localhost', port)
     server:close()
+    return ok, why
 end)
+if not sent then
+    io.stderr:write(message, '\n')
+    os.exit(1, true)
+end

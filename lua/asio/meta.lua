@@ -281,7 +281,7 @@ function asio.watchdog(seconds) end
 
 ---@class asio.tls_client_opts: asio.tls_opts
 ---@field verify? boolean false: any certificate is taken (true)
----@field server_name? string|false the name in the server's certificate (the host); false: any
+---@field server_name? string|false the name in the server's certificate (the host)
 
 ---@class asio.tls_server_opts: asio.tls_opts
 ---@field names? table<string, asio.tls_server_opts>|fun(name: string): asio.tls_server_opts? by the

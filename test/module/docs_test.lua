@@ -2,7 +2,7 @@
 -- error included; every other block of Lua compiles. In the text "..." stands for anything: what
 -- differs from one run, or one machine, to the next.
 --
--- test: 15 s
+-- test: 20 s
 --
 -- SPDX-License-Identifier: MIT
 
@@ -10,6 +10,7 @@ local lu = require 'luaunit'
 local t = require 'support'
 local raw = require 'raw'
 local can = require 'can'
+local certs = require 'certs'
 
 local T = {}
 
@@ -68,20 +69,6 @@ local function is_of_unix(program)
   end
 end
 
--- A directory with the certificates that the chapter on TLS begins with.
-local function with_certificates(fn)
-  can.run 'openssl'
-  can.need 'tls'
-  local dir = os.tmpname()
-  os.remove(dir)
-  local make = ('sh %s/examples/certs.sh '):format(t.quote(t.root))
-  local ok, err = os.execute(make .. t.quote(dir) .. ' localhost') == 0 and
-    os.execute(make .. t.quote(dir .. '/example') .. " example.org '*.example.org'") == 0, 'certs.sh failed'
-  if ok then ok, err = pcall(fn, dir) end
-  os.execute('rm -rf ' .. t.quote(dir))
-  if not ok then error(err, 0) end
-end
-
 local function run(program, expected, dir)
   lu.skipIf(raw.windows and is_of_unix(program), 'this program of the manual is of Unix')
   local result = t.child(function(source, where)
@@ -125,7 +112,8 @@ for _, name in ipairs(chapters()) do
     if block.language == 'lua' then
       T[('test_%s_line_%04d'):format(name, block.line)] = function()
         if output and name == 'tls' then
-          with_certificates(function(dir) run(block.text, output, dir) end)
+          can.need 'tls'
+          certs.with_examples(function(dir) run(block.text, output, dir) end)
         elseif output then
           run(block.text, output)
         else

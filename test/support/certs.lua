@@ -57,4 +57,19 @@ function M.dir()
   return found
 end
 
+--- Calls fn with a directory, without a slash at its end, that has what examples/certs.sh makes for localhost;
+--- in its directory `example` is the same for example.org and *.example.org, by another authority. It goes
+--- afterwards.
+function M.with_examples(fn)
+  can.need 'openssl'
+  local base = assert(output_of 'mktemp -d':match '^[^\n]+')
+  local example = ('sh %s %%s %%s'):format(t.quote(t.root .. 'examples/certs.sh'))
+  local own = example:format(t.quote(base), 'localhost')
+  local others = example:format(t.quote(base .. '/example'), "example.org '*.example.org'")
+  local ok, err = os.execute(own .. ' && ' .. others) == 0, 'examples/certs.sh has failed'
+  if ok then ok, err = pcall(fn, base) end
+  os.execute('rm -rf ' .. t.quote(base))
+  if not ok then error(err, 0) end
+end
+
 return M

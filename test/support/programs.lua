@@ -57,6 +57,11 @@ function program:interrupt()
   end
 end
 
+--- As a closed terminal does, and as daemons are told to read their files again.
+function program:hangup()
+  os.execute('kill -HUP ' .. self.pid)
+end
+
 -- Waits for its end; returns the rest of its output, and its exit code as a string.
 local function finish(self)
   if windows then
