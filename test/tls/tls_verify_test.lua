@@ -249,30 +249,26 @@ local function client_seen(name, code, words, server)
   server = ends.identity('server', server)
   if server.verify == nil then server.verify = 'require' end
   server.ca = server.ca or file 'ca.pem'
-  for _, version in ipairs { '1.2', '1.3' } do
-    ends.with(server, function(port, errors)
-      local options = ends.trust()
-      if name then options = ends.identity(name, options) end
-      options.min_version = version
-      if version == '1.2' then options.ciphers = 'ECDHE-ECDSA-AES128-GCM-SHA256' end
-      local conn, message, found = ends.connect(port, options)
-      local reply
-      if conn then
-        conn:write 'hello\n'
-        reply, message, found = conn:read_line()
-      end
-      if not code then
-        lu.assertEquals(reply, 'hello', ('%s: %s %s'):format(name, message, found))
-      else
-        lu.assertNil(reply)
-        local told, its_code = ends.error_of(errors)
-        lu.assertEquals(its_code, code, ('%s: %s'):format(name, told))
-        for _, word in ipairs(words or {}) do lu.assertStrContains(told, word) end
-        lu.assertItemsEquals({ t.codes('EPROTO', 'EPIPE', 'ECONNRESET')[found] }, { true }, found)
-      end
-      if conn then conn:close() end
-    end)
-  end
+  ends.with(server, function(port, errors)
+    local options = ends.trust()
+    if name then options = ends.identity(name, options) end
+    local conn, message, found = ends.connect(port, options)
+    local reply
+    if conn then -- in TLS 1.3 a client is done before the server has looked at its certificate
+      conn:write 'hello\n'
+      reply, message, found = conn:read_line()
+    end
+    if not code then
+      lu.assertEquals(reply, 'hello', ('%s: %s %s'):format(name, message, found))
+    else
+      lu.assertNil(reply)
+      local told, its_code = ends.error_of(errors)
+      lu.assertEquals(its_code, code, ('%s: %s'):format(name, told))
+      for _, word in ipairs(words or {}) do lu.assertStrContains(told, word) end
+      lu.assertItemsEquals({ t.codes('EPROTO', 'EPIPE', 'ECONNRESET')[found] }, { true }, found)
+    end
+    if conn then conn:close() end
+  end)
 end
 
 function T.test_clients()

@@ -66,6 +66,21 @@ static int resume_on_session(SSL *ssl, SSL_SESSION *session)
     return 1;
 }
 
+/* A server of TLS 1.2 may bring a new ticket for a session that it resumes. OpenSSL does not resume the old one again,
+ * and tells of no new one. */
+void tls_resume_renewed(SSL *ssl)
+{
+    struct tls_context *c = tls_context_of(SSL_get_SSL_CTX(ssl));
+    if (SSL_version(ssl) >= TLS1_3_VERSION || !SSL_session_reused(ssl))
+        return;
+    SSL_SESSION *session = SSL_get1_session(ssl);
+    const struct tls_resumable *r = c->resumable;
+    while (r && r->session != session)
+        r = r->next;
+    if (r || !session || !resume_on_session(ssl, session))
+        SSL_SESSION_free(session);
+}
+
 void tls_resume_offer(SSL *ssl, const char *key)
 {
     struct tls_context *c = tls_context_of(SSL_get_SSL_CTX(ssl));

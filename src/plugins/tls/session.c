@@ -152,6 +152,8 @@ static void session_handshake(struct tls_session *s)
     if (done == 1) {
         s->ready = true;
         s->messages = 0;
+        if (!s->server)
+            tls_resume_renewed(s->ssl);
         session_count(s, true);
         session_layers()->resume(s->layer);
         session_wake_now(s);

@@ -92,6 +92,7 @@ int tls_resume_load(void); /* once for each process: 0 or an error */
 void tls_resume_set_client(SSL_CTX *ctx);
 void tls_resume_set_server(SSL_CTX *ctx);
 void tls_resume_offer(SSL *ssl, const char *key); /* a session that is kept for this key */
+void tls_resume_renewed(SSL *ssl);                /* a client's handshake is done */
 void tls_resume_forget(struct tls_context *c);
 
 /* tls.ticket_keys(context, strings), tls.share_keys(context, from) */
