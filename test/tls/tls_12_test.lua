@@ -1,5 +1,5 @@
--- The cases of tls_server_test.lua and tls_verify_test.lua again, with TLS 1.2 alone: OpenSSL is told so before
--- it is loaded.
+-- The cases of tls_server_test.lua and tls_verify_test.lua again, with TLS 1.2 alone: OpenSSL is told so
+-- before it is loaded.
 -- test: 8 s
 --
 -- SPDX-License-Identifier: MIT

@@ -338,6 +338,32 @@ function T.test_starttls()
   end
 end
 
+-- One port for clients with and without TLS: the first byte tells.
+function T.test_a_peeked_hello()
+  certs.dir()
+  local server = assert(asio.server('127.0.0.1', 0, function(conn)
+    local first = conn:peek(1)
+    local tls = ends.identity('server', { server = true, peeked = true })
+    if first == '\22' then assert(conn:start_tls(tls)) end
+    conn:write(conn:tls() and 'safe ' or 'open ', conn:read_line() or '', '\n')
+    conn:close()
+  end))
+  local _, port = server:address()
+  local open = assert(asio.connect('127.0.0.1', port))
+  open:write 'hello\n'
+  lu.assertEquals(open:read_line(), 'open hello')
+  open:close()
+  for _, option in pairs(VERSIONS) do
+    local line = ('openssl s_client -connect 127.0.0.1:%d -CAfile %s -verify_return_error %s'):format(
+      port, file 'ca.pem', option)
+    programs.talk(line, function(program)
+      program:say 'hello\n'
+      program:expect 'safe hello'
+    end)
+  end
+  server:close()
+end
+
 -- What was sent in clear behind the command must not count as sent under TLS (CVE-2011-0411).
 function T.test_commands_in_clear_are_not_taken_over()
   with_smtp(function(port, result)
