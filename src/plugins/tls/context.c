@@ -466,8 +466,10 @@ static int context_fill(const struct context_options *o, SSL_CTX *ctx)
         n = context_read_alpn(o, ctx);
     if (!n && (cert || key))
         n = tls_read_identity(o->L, ctx, cert, key, password);
+    if (!n && c->server && c->verify && !ca)
+        n = context_refuse(o, "ca", "is needed: the authorities of the clients' certificates");
     if (!n && (ca || c->verify))
-        n = tls_read_authorities(o->L, ctx, ca, c->server && c->verify);
+        n = tls_read_authorities(o->L, ctx, ca, crl != NULL, c->server && c->verify);
     if (!n && crl)
         n = tls_read_revoked(o->L, ctx, crl);
     if (!n && ocsp)

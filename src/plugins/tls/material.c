@@ -8,6 +8,7 @@
 #include <openssl/ocsp.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -161,13 +162,70 @@ static bool material_is_directory(const char *path)
     return stat(path, &s) == 0 && (s.st_mode & S_IFMT) == S_IFDIR;
 }
 
-/* A file, a directory of files named by hashes (openssl rehash), PEM text; NULL: what the system trusts. */
-int tls_read_authorities(lua_State *L, SSL_CTX *ctx, const char *ca, bool client_names)
+/* What the system trusts: read once, as it takes some 20 ms; the contexts of a Lua state share it. Kept in the registry
+ * under the address of its type. */
+struct material_trust {
+    X509_STORE *store; /* a reference; NULL: not read */
+    uint64_t stamp;    /* of the file when it was read */
+};
+static const char material_trust_type = 0;
+
+static int material_trust_gc(lua_State *L)
 {
-    if (!ca)
-        return SSL_CTX_set_default_verify_paths(ctx) == 1
-            ? 0
-            : material_fail(L, "ca", UV_ENOENT, "no certificates of the system", NULL);
+    struct material_trust *t = lua_touserdata(L, 1);
+    X509_STORE_free(t->store);
+    t->store = NULL;
+    return 0;
+}
+
+static struct material_trust *material_trust_of(lua_State *L)
+{
+    lua_pushlightuserdata(L, (void *)&material_trust_type);
+    lua_rawget(L, LUA_REGISTRYINDEX);
+    struct material_trust *t = lua_touserdata(L, -1);
+    if (t)
+        return t;
+    lua_pushlightuserdata(L, (void *)&material_trust_type);
+    t = lua_newuserdata(L, sizeof *t);
+    *t = (struct material_trust){ 0 };
+    lua_createtable(L, 0, 1);
+    lua_pushcfunction(L, material_trust_gc);
+    lua_setfield(L, -2, "__gc");
+    lua_setmetatable(L, -2);
+    lua_rawset(L, LUA_REGISTRYINDEX);
+    return t;
+}
+
+const char *tls_trusted_file(void)
+{
+    const char *chosen = getenv(X509_get_default_cert_file_env());
+    return chosen ? chosen : X509_get_default_cert_file();
+}
+
+static bool material_trust_system(lua_State *L, SSL_CTX *ctx)
+{
+    struct material_trust *t = material_trust_of(L);
+    uint64_t stamp = asio_tls_core->names->file_stamp(tls_trusted_file());
+    if (t->store && t->stamp == stamp)
+        return SSL_CTX_set1_cert_store(ctx, t->store), true;
+    if (SSL_CTX_set_default_verify_paths(ctx) != 1)
+        return false;
+    X509_STORE_free(t->store);
+    t->store = SSL_CTX_get_cert_store(ctx);
+    X509_STORE_up_ref(t->store);
+    t->stamp = stamp;
+    return true;
+}
+
+/* A file, a directory of files named by hashes (openssl rehash), PEM text; NULL: what the system trusts. */
+int tls_read_authorities(lua_State *L, SSL_CTX *ctx, const char *ca, bool own, bool client_names)
+{
+    if (!ca) {
+        bool ok = own ? SSL_CTX_set_default_verify_paths(ctx) == 1 : material_trust_system(L, ctx);
+        return ok ? 0 : material_fail(L, "ca", UV_ENOENT, "no certificates of the system", NULL);
+    }
+    /* One that is named is trusted, also if it is no root, as curl and Go have it. */
+    X509_STORE_set_flags(SSL_CTX_get_cert_store(ctx), X509_V_FLAG_PARTIAL_CHAIN);
     if (!material_is_pem(ca) && material_is_directory(ca))
         return SSL_CTX_load_verify_locations(ctx, NULL, ca) == 1
             ? 0

@@ -4,7 +4,6 @@
 #include "base/error.h"
 #include "plugins/tls/tls.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 extern const char asio_tls_lua[]; /* tls.lua, written into a C file when it is built */
@@ -37,8 +36,7 @@ static int l_tls_stamp(lua_State *L)
 /* tls.trusted() -> the file of the certificates that the system trusts */
 static int l_tls_trusted(lua_State *L)
 {
-    const char *chosen = getenv(X509_get_default_cert_file_env());
-    lua_pushstring(L, chosen ? chosen : X509_get_default_cert_file());
+    lua_pushstring(L, tls_trusted_file());
     return 1;
 }
 

@@ -82,7 +82,9 @@ void tls_context_choose(SSL *ssl, SSL_CTX *ctx);
 /* Each reads one option into the context: a file's name, or PEM text. 0, or the results of a failure are pushed (3).
  * `name`: of the option. */
 int tls_read_identity(lua_State *L, SSL_CTX *ctx, const char *cert, const char *key, const char *password);
-int tls_read_authorities(lua_State *L, SSL_CTX *ctx, const char *ca, bool client_names);
+/* own: nothing else shares the store, since lists of revoked certificates go into it. */
+int tls_read_authorities(lua_State *L, SSL_CTX *ctx, const char *ca, bool own, bool client_names);
+const char *tls_trusted_file(void); /* of the certificates that the system trusts */
 int tls_read_revoked(lua_State *L, SSL_CTX *ctx, const char *crl);
 int tls_read_staple(lua_State *L, struct tls_context *c, const char *ocsp);
 

@@ -82,6 +82,7 @@ local function text_of(opts, is_server)
 end
 
 local contexts, count = {}, 0
+local by_table = setmetatable({}, { __mode = 'k' }) -- of options with names: the table is looked at once
 local context_of
 
 local function inherited(opts, own)
@@ -135,11 +136,17 @@ end
 
 -- The context of checked options; with names it is the server's own.
 function context_of(opts, is_server, fname, arg)
-    if opts.names ~= nil and is_server then return new_context(opts, is_server, fname, arg) end
+    local context, message, code
+    if opts.names ~= nil and is_server then
+        context = by_table[opts]
+        if context then return context end
+        context, message, code = new_context(opts, is_server, fname, arg)
+        by_table[opts] = context
+        return context, message, code
+    end
     local text = text_of(opts, is_server)
-    local context = contexts[text]
+    context = contexts[text]
     if context then return context end
-    local message, code
     context, message, code = new_context(opts, is_server, fname, arg)
     if not context then return nil, message, code end
     if count >= CONTEXTS then contexts, count = {}, 0 end
