@@ -1,4 +1,5 @@
--- For LuaRocks, with LuaJIT, libuv and, if look-ups shall take no thread, c-ares installed. In the source tree:
+-- For LuaRocks, with LuaJIT and libuv installed; c-ares, if look-ups shall take no thread; OpenSSL, for TLS. In the
+-- source tree:
 --     luarocks --lua-version=5.1 make packaging/lua-asio-scm-1.rockspec LUA_INCDIR=/usr/include/luajit-2.1
 rockspec_format = '3.0'
 package = 'lua-asio'
@@ -8,8 +9,8 @@ source = {
 }
 description = {
     summary = 'Network programs in LuaJIT that read from top to bottom',
-    detailed = 'Light threads, TCP, Unix sockets, UDP, names, timers and signals over libuv. Every call looks as if '
-        .. 'it blocked; only the light thread that made it waits.',
+    detailed = 'Light threads, TCP, Unix sockets, TLS, UDP, names, timers and signals over libuv. Every call looks as '
+        .. 'if it blocked; only the light thread that made it waits.',
     license = 'MIT',
 }
 dependencies = {

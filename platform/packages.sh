@@ -21,6 +21,11 @@ missing_for_build() {
     has_lib 'libuv >= 1.43' || echo libuv1-dev
 }
 
+# What the build goes on without.
+wanted_for_build() {
+    has_lib 'libssl >= 1.1.1' || echo libssl-dev # for asio/tls.so
+}
+
 missing_for_test() {
     has_module luaunit || echo lua-unit
     has_lib libcares || echo libc-ares-dev # what builds without it looks names up by getaddrinfo
@@ -104,8 +109,27 @@ missing() {
     for check in "$@"; do missing_for_"$check"; done | tr '\n' ' '
 }
 
+wanted() {
+    for check in "$@"; do
+        [ "$check" != build ] || wanted_for_build
+    done | tr '\n' ' '
+}
+
+# Where that can be done without a question, and once for each build directory.
+need_wanted() {
+    packages=$(wanted "$@")
+    [ -n "$packages" ] && [ "$(id -u)" = 0 ] && has apt-get && [ ! -e build/.wanted ] || return 0
+    say "installing $packages"
+    # shellcheck disable=SC2086 # one word a package
+    apt install --no-install-recommends $packages || { apt update && apt install --no-install-recommends $packages; } ||
+        say "could not install $packages; the build goes on without"
+    mkdir -p build
+    touch build/.wanted
+}
+
 # need build|test|... : installs what is missing for all of them, then looks again.
 need() {
+    need_wanted "$@"
     packages=$(missing "$@")
     [ -n "$packages" ] || return 0
     has apt-get || fail "please install first (names as in Debian): $packages"

@@ -114,7 +114,8 @@ function T.test_smtp_starttls()
   with_certificates(function(dir)
     local out, status = programs.run_example('smtp_starttls', dir)
     lu.assertStrMatches(out, 'S: 220 localhost ready\nC: EHLO client%.example\nS: 250%-localhost\n' ..
-      'S: 250 STARTTLS\nC: STARTTLS\nS: 220 go ahead\n   TLSv1%.%d\nC: EHLO .*S: 250 took 3 lines\nC: QUIT\nS: 221 bye\n')
+      'S: 250 STARTTLS\nC: STARTTLS\nS: 220 go ahead\n   TLSv1%.%d\nC: EHLO .*' ..
+      'S: 250 took 3 lines\nC: QUIT\nS: 221 bye\n')
     lu.assertEquals(status, 0)
     out, status = programs.run_example('smtp_starttls', dir .. '/nothing')
     lu.assertStrContains(out, 'no such file or directory')

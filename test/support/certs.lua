@@ -57,9 +57,9 @@ function M.dir()
   return found
 end
 
---- Calls fn with a directory, without a slash at its end, that has what examples/certs.sh makes for localhost;
---- in its directory `example` is the same for example.org and *.example.org, by another authority. It goes
---- afterwards.
+--- Calls fn with a directory, without a slash at its end, that has what examples/certs.sh makes for
+--- localhost; in its directory `example` is the same for example.org and *.example.org, by another authority.
+--- It goes afterwards.
 function M.with_examples(fn)
   can.need 'openssl'
   local base = assert(output_of 'mktemp -d':match '^[^\n]+')

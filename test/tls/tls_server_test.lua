@@ -521,6 +521,28 @@ function T.test_accept()
   server:close()
 end
 
+-- The handshake has not begun when the connection is closed.
+function T.test_what_is_written_and_closed_before_the_handshake_arrives()
+  local told = 0
+  local server = assert(asio.server('127.0.0.1', 0, nil, {
+    tls = ends.identity 'server', on_tls_error = function() told = told + 1 end,
+  }))
+  local _, port = server:address()
+  local failed, done = asio.stats().handshakes_failed, asio.stats().handshakes
+  local client = asio.spawn(function()
+    local conn = assert(ends.connect(port, ends.trust()))
+    local text = assert(conn:read_all())
+    conn:close()
+    return text
+  end)
+  local conn = assert(server:accept())
+  conn:write(('x'):rep(50000))
+  conn:close()
+  lu.assertEquals({ client:join() }, { true, ('x'):rep(50000) })
+  lu.assertEquals({ told, asio.stats().handshakes_failed, asio.stats().handshakes }, { 0, failed, done + 1 })
+  server:close()
+end
+
 -- Sockets of other kinds --------------------------------------------------------------------------
 
 local function reply(conn)

@@ -17,4 +17,5 @@ asio.run(function()
     assert(asio.resolve 'localhost', 'localhost has no address')
     assert(select(3, asio.timeout(0.01, asio.sleep, 60)) == 'ETIMEDOUT', 'no deadline')
 end)
-print('asio works', asio.version or '', asio.stats().resolver or '')
+local _, _, code = asio.socketpair():start_tls { server = true } -- which needs a certificate
+print('asio works', asio.version or '', asio.stats().resolver or '', code == 'ENOTSUP' and 'no TLS' or 'TLS')

@@ -228,7 +228,7 @@ static void session_read(struct tls_session *s)
 
 static void session_go_on(struct tls_session *s)
 {
-    if (!s->ready && !s->failed && !s->closed && (!s->asked || s->chosen))
+    if (!s->ready && !s->failed && (!s->asked || s->chosen)) /* closed or not: what was written waits for it */
         session_handshake(s);
     if (s->ready)
         session_read(s);
@@ -240,7 +240,7 @@ static void session_keep(struct tls_session *s)
     const struct asio_allocator *mem = asio_tls_core->mem->allocator;
     char *old = s->kept;
     s->kept = NULL;
-    if (s->in_left > 0 && !s->failed && !s->ended && !s->closed) {
+    if (s->in_left > 0 && !s->failed && !s->ended && !(s->closed && s->ready)) {
         s->kept = mem->malloc(s->in_left);
         if (s->kept)
             memcpy(s->kept, s->in, s->in_left);
@@ -355,8 +355,6 @@ static void session_closed(void *state)
 {
     struct tls_session *s = state;
     s->closed = true;
-    if (!s->ready && !s->failed)
-        session_count(s, false);
     session_wake(s, UV_ECANCELED);
 }
 
@@ -364,6 +362,8 @@ static void session_free(void *state)
 {
     struct tls_session *s = state;
     const struct asio_allocator *mem = asio_tls_core->mem->allocator;
+    if (s->layer)
+        session_count(s, false); /* unless it has been counted */
     SSL_free(s->ssl);
     mem->free(s->failure);
     mem->free(s->kept);

@@ -286,6 +286,7 @@ local function secure(state, con)
     local ok, message, code = c.start(con, state.context, nil, nil, false, true)
     if ok then ok, message, code = handshake(con, opts, deadline_of(opts)) end
     if ok then return true end
+    if code == 'ECANCELED' then return nil end -- the script has closed it; what it has written is still sent
     return report(state, con, address, port, message, code)
 end
 
