@@ -57,6 +57,7 @@ bool host_fork(int (*fn)(void *arg), void *arg);
 
 /* To be called before libuv and the core are first used. */
 void memory_install(void);
+bool memory_of_openssl(void); /* it has to be there, and not yet used; its blocks are refused too */
 void *memory_lua(void *ud, void *p, size_t old_size, size_t size); /* a lua_Alloc */
 
 /* Refuses the first-th allocation after memory_arm, and count - 1 behind it. */

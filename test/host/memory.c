@@ -15,6 +15,7 @@
 
 #include "base/asio.h"
 
+#include <dlfcn.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -100,6 +101,38 @@ static void *core_realloc(void *p, size_t size)
 static void core_free(void *p)
 {
     give_back(CORE, p);
+}
+
+/* What OpenSSL keeps to the end of the process is not told from the rest: its blocks are not counted. */
+static void *openssl_malloc(size_t size, const char *file, int line)
+{
+    (void)file, (void)line;
+    return refuse() ? NULL : malloc(size);
+}
+
+static void *openssl_realloc(void *p, size_t size, const char *file, int line)
+{
+    (void)file, (void)line;
+    return refuse() ? NULL : realloc(p, size);
+}
+
+static void openssl_free(void *p, const char *file, int line)
+{
+    (void)file, (void)line;
+    free(p);
+}
+
+bool memory_of_openssl(void)
+{
+    typedef void *malloc_fn(size_t, const char *, int);
+    typedef void *realloc_fn(void *, size_t, const char *, int);
+    typedef void free_fn(void *, const char *, int);
+    void *library = dlopen("libcrypto.so.3", RTLD_NOW | RTLD_GLOBAL);
+    if (!library)
+        library = dlopen("libcrypto.so.1.1", RTLD_NOW | RTLD_GLOBAL);
+    int (*set)(malloc_fn *, realloc_fn *, free_fn *);
+    *(void **)&set = library ? dlsym(library, "CRYPTO_set_mem_functions") : NULL;
+    return set && set(openssl_malloc, openssl_realloc, openssl_free) == 1;
 }
 
 void memory_install(void)

@@ -84,6 +84,7 @@ function M.still_works()
     asio.stop()
   end)
   assert(fine)
+  if M.tls_works then M.tls_works() end
   collectgarbage()
 end
 
@@ -252,6 +253,93 @@ if os.getenv 'ASIO_RESOLVER' == 'ares' then
       asio.resolve_cache_clear()
     end)
   end)
+end
+
+-- TLS -------------------------------------------------------------------------------------------
+
+local certs = os.getenv 'HOST_CERTS'
+
+local function identity(options)
+  options.cert, options.key = certs .. 'server.pem', certs .. 'server.key'
+  options.handshake_timeout = math.huge
+  return options
+end
+
+local function trusting(options)
+  options.ca, options.server_name, options.handshake_timeout = certs .. 'ca.pem', 'localhost', math.huge
+  return options
+end
+
+-- Both ways, with half-closes.
+local function talk(asio, conn, mine, other)
+  local writer = asio.spawn(function()
+    assert(conn:write(mine))
+    assert(conn:shutdown())
+  end)
+  local data = conn:read(#other)
+  if not data then conn:abort() end
+  all_of(writer)
+  assert(data == other)
+end
+
+local function tls_pair(asio, server_options, client_options)
+  local a, b = assert(asio.socketpair())
+  local ping, pong = ('ping'):rep(5000), ('pong'):rep(20000)
+  local server = asio.spawn(then_close, b, function(conn)
+    assert(conn:start_tls(server_options))
+    assert(conn:tls().version)
+    talk(asio, conn, pong, ping)
+  end)
+  local ok, err = pcall(then_close, a, function(conn)
+    assert(conn:start_tls(client_options))
+    talk(asio, conn, ping, pong)
+  end)
+  all_of(server)
+  if not ok then error(err, 0) end
+end
+
+if certs then
+  scenario('tls_plain', function(asio)
+    tls_pair(asio, identity { server = true }, trusting {})
+  end)
+
+  scenario('tls_names', function(asio)
+    local function names(name)
+      asio.yield()
+      return { cert = certs .. name .. '.pem', key = certs .. name .. '.key', alpn = 'two' }
+    end
+    local client = trusting { alpn = { 'one', 'two' } }
+    client.cert, client.key, client.server_name = certs .. 'client.pem', certs .. 'client.key', 'example.org'
+    tls_pair(asio, identity { server = true, verify = 'require', ca = certs .. 'ca.pem', names = function()
+      return names 'example'
+    end }, client)
+  end)
+
+  scenario('tls_server', function(asio)
+    local wild = { cert = certs .. 'wild.pem', key = certs .. 'wild.key' }
+    asio.run(function()
+      local server = assert(asio.server('127.0.0.1', 0, function(conn)
+        local message = conn:read(4)
+        while message do
+          assert(conn:write(message))
+          message = conn:read(4)
+        end
+        conn:close()
+      end, { tls = identity { names = { ['*.example.org'] = wild } }, on_tls_error = function() end }))
+      local _, port = assert(server:address())
+      for _ = 1, 2 do -- the second resumes
+        local conn = assert(asio.connect('127.0.0.1', port, { tls = trusting {} }))
+        assert(conn:write 'ping' and conn:read(4) == 'ping')
+        conn:close()
+      end
+      assert(server:set_tls(identity {}))
+      server:close()
+    end)
+  end)
+
+  M.tls_works = function()
+    tls_pair(require 'asio', identity { server = true }, trusting {})
+  end
 end
 
 -- More clients than are accepted in one turn. There is no time-out anywhere: the heap of deadlines

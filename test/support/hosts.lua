@@ -10,14 +10,14 @@ local M = {}
 
 local function start(run)
   -- c-ares takes an answer for which it has no memory for a lost one, and asks again after its time.
-  local env = ('ASIO_RESOLVER=%s RES_OPTIONS="timeout:1 attempts:1" ASIO_SHARE=%s'):format(
-    run.resolver or 'getaddrinfo', run.share or '1/1')
+  local env = ('%s ASIO_RESOLVER=%s RES_OPTIONS="timeout:1 attempts:1" ASIO_SHARE=%s'):format(
+    run.env or '', run.resolver or 'getaddrinfo', run.share or '1/1')
   return io.popen(('%s timeout -k 5 %d %s %s 2>&1; echo "status $?"'):format(
     env, run.seconds * t.patience, t.quote(os.getenv 'ASIO_BUILD' .. '/test/host'), run.mode))
 end
 
---- Runs it several times at once, each with {mode=, seconds=[, resolver='ares'][, share='K/N']}. Blocks the
---- loop: nothing else goes on meanwhile.
+--- Runs it several times at once, each with {mode=, seconds=[, resolver='ares'][, share='K/N'][, env=,
+--- assignments for the shell]}. Blocks the loop: nothing else goes on meanwhile.
 function M.run_together(...)
   can.need 'host'
   lu.skipIf(t.stress, 'its states do not collect at every opportunity')

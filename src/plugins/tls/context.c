@@ -373,18 +373,22 @@ static int context_on_hello(SSL *ssl, int *alert, void *arg)
     if (n > 0 && c->asks)
         return SSL_CLIENT_HELLO_RETRY;
     SSL_CTX *other = n > 0 ? context_find_name(c, name) : NULL;
-    if (other)
-        tls_context_choose(ssl, other);
+    if (other && !tls_context_choose(ssl, other)) {
+        *alert = SSL_AD_INTERNAL_ERROR;
+        return SSL_CLIENT_HELLO_ERROR;
+    }
     s->chosen = true;
     return SSL_CLIENT_HELLO_SUCCESS;
 }
 
-void tls_context_choose(SSL *ssl, SSL_CTX *ctx)
+bool tls_context_choose(SSL *ssl, SSL_CTX *ctx)
 {
     const struct tls_context *c = tls_context_of(ctx);
-    SSL_set_SSL_CTX(ssl, ctx);
+    if (!SSL_set_SSL_CTX(ssl, ctx))
+        return false;
     SSL_set_verify(ssl, c->pins ? c->verify | SSL_VERIFY_PEER : c->verify, tls_verify);
     SSL_set_min_proto_version(ssl, (int)SSL_CTX_get_min_proto_version(ctx));
+    return true;
 }
 
 /* The certificates and the lists of revoked ones that are trusted, in whatever order. Those in a directory are read

@@ -426,15 +426,16 @@ static struct tls_session *session_new(struct asio_rt *rt, SSL_CTX *ctx)
     s->server = tls_context_of(ctx)->server;
     s->keys = tls_context_of(ctx)->keys;
     s->ssl = SSL_new(ctx);
-    BIO *bio = s->ssl ? BIO_new(session_bio_method) : NULL;
+    bool there = s->ssl && SSL_set_app_data(s->ssl, s) == 1;
+    BIO *bio = there ? BIO_new(session_bio_method) : NULL;
     if (!bio) {
+        ERR_clear_error();
         SSL_free(s->ssl);
         mem->free(s);
         return NULL;
     }
     BIO_set_data(bio, s);
     SSL_set_bio(s->ssl, bio, bio);
-    SSL_set_app_data(s->ssl, s);
     SSL_set_msg_callback(s->ssl, session_on_message);
     if (s->server)
         SSL_set_accept_state(s->ssl);
@@ -582,9 +583,11 @@ int tls_l_choose(lua_State *L)
     struct tls_session *s = tls_session_at(L, 1);
     if (!s || !s->asked || s->chosen)
         return 0;
-    if (lua_isuserdata(L, 2))
-        tls_context_choose(s->ssl, tls_check_context(L, 2));
     s->refused = lua_isboolean(L, 2);
+    if (lua_isuserdata(L, 2) && !tls_context_choose(s->ssl, tls_check_context(L, 2))) {
+        s->refused = true;
+        tls_session_note(s, "ENOMEM", "not enough memory");
+    }
     s->chosen = true;
     session_go_on(s);
     session_keep(s);

@@ -74,8 +74,8 @@ SSL_CTX *tls_check_context(lua_State *L, int index);
 void tls_contexts_open(lua_State *L); /* the metatable */
 int tls_contexts_load(void);          /* once for each process: 0 or an error */
 
-/* Gives the SSL object of a handshake the certificates and demands of another context. */
-void tls_context_choose(SSL *ssl, SSL_CTX *ctx);
+/* Gives the SSL object of a handshake the certificates and demands of another context. False: memory is out. */
+bool tls_context_choose(SSL *ssl, SSL_CTX *ctx);
 
 /* ---- certificates from options (material.c) ------------------------------------------------ */
 

@@ -53,7 +53,7 @@ end
 local function text_of(opts, is_server)
     local parts = { is_server and 's' or 'c' }
     local function add(name, value)
-        local text = tostring(value)
+        local text = format('%s', value)
         parts[#parts + 1] = format('%s=%s%d:%s', name, type(value):sub(1, 1), #text, text)
     end
     for _, name in ipairs(FILES) do
@@ -242,7 +242,7 @@ end
 -- By what a session is kept, to be resumed.
 local function key_of(con, name)
     local _, port = con:peer()
-    return (name or '') .. '|' .. tostring(port)
+    return format('%s|%s', name or '', port) -- tostring of a number crashes LuaJIT when memory is out
 end
 
 local M = {}
