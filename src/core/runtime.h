@@ -63,7 +63,7 @@ struct asio_stats {
     size_t connections_open;
     uint64_t bytes_in, bytes_out;
     uint64_t handshakes, handshakes_failed; /* of servers */
-    uint64_t longest_turn; /* ns that one turn kept the processor */
+    uint64_t longest_turn;                  /* ns that one turn kept the processor */
 };
 
 /* Resumes nest on the C stack (a spawn runs the new light thread inside the call of the old one): beyond this

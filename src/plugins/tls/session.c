@@ -226,9 +226,10 @@ static void session_read(struct tls_session *s)
     mem->free(large);
 }
 
+/* The handshake also if the script has closed: what it has written waits for that. */
 static void session_go_on(struct tls_session *s)
 {
-    if (!s->ready && !s->failed && (!s->asked || s->chosen)) /* closed or not: what was written waits for it */
+    if (!s->ready && !s->failed && (!s->asked || s->chosen))
         session_handshake(s);
     if (s->ready)
         session_read(s);
