@@ -1,5 +1,5 @@
 #!/bin/sh
-# Prints a directory with LuaJIT, libuv, c-ares and libc of another processor, from Debian's packages for it:
+# Prints a directory with LuaJIT, libuv, c-ares, OpenSSL and libc of another processor, from Debian's packages for it:
 #     platform/sysroot.sh ARCHITECTURE
 # It is kept in the cache, as what platform/deps.sh builds. apt has lists, state and an architecture of its own here:
 # the machine's stay as they are.
@@ -12,7 +12,7 @@ cache=${ASIO_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/lua-asio}
 case $cache in /*) ;; *) fail "ASIO_CACHE has to be an absolute path" ;; esac
 
 packages='libc6 libgcc-s1 luajit libluajit-5.1-2 libluajit-5.1-common libluajit-5.1-dev libuv1 libuv1-dev
-    libc-ares2 libc-ares-dev'
+    libc-ares2 libc-ares-dev libssl3 libssl-dev'
 
 # The distribution that the packages of this machine come from.
 source_list() {
@@ -40,10 +40,11 @@ fetch() {
     for package in packages/*.deb; do
         dpkg-deb -x "$package" root
     done
+    mv root/usr/include/*-linux-gnu*/openssl/* root/usr/include/openssl # the compiler is not told of such folders
     rm -rf root/usr/share/doc root/usr/share/man
 }
 
-versions=$(apt-cache policy libc6 libluajit-5.1-common libuv1 libc-ares2 | sed -n 's/^ *Candidate: //p')
+versions=$(apt-cache policy libc6 libluajit-5.1-common libuv1 libc-ares2 libssl3 | sed -n 's/^ *Candidate: //p')
 kept=$cache/$architecture-$( (echo "$versions"; cat "$root/platform/sysroot.sh") | cksum | cut -d ' ' -f 1)
 if [ ! -d "$kept" ]; then
     mkdir -p "$cache"
