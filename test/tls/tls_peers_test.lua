@@ -260,6 +260,21 @@ function T.test_the_ends_of_s_server()
   end
 end
 
+-- Half-closed: what the peer still has to say arrives, and its end.
+function T.test_a_half_close()
+  for _, option in pairs(VERSIONS) do
+    with_server(option .. ' -rev', function(port)
+      local conn = assert(ends.connect(port, ends.trust()))
+      conn:write 'abc\n'
+      lu.assertTrue((conn:shutdown()))
+      lu.assertEquals(conn:read_line(), 'cba')
+      t.failure('EOF', conn:read(1))
+      t.failure('EPIPE', conn:write 'x')
+      conn:close()
+    end)
+  end
+end
+
 function T.test_key_updates_of_a_server()
   with_server('-tls1_3', function(port, program)
     local conn = assert(ends.connect(port, ends.trust()))

@@ -222,7 +222,7 @@ function T.test_gnutls_serv()
       .. '--require-client-cert --priority %s'):format(
       port, file 'server.pem', file 'server.key', file 'ca.pem', priority)
     programs.talk(line, function(program)
-      program:expect 'listening on'
+      program:expect 'listening on[^\n]*done'
       for i = 1, 2 do
         local conn = assert(ends.connect(port, ends.identity('client', ends.trust()), 'localhost'))
         for k = 1, 100 do
