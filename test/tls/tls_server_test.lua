@@ -430,6 +430,7 @@ function T.test_errors_are_told_and_counted()
 end
 
 function T.test_a_client_does_not_wait_for_ever()
+  can.need 'tls'
   local server = assert(asio.server('127.0.0.1', 0, function(conn) conn:read_all() end))
   local _, port = server:address()
   for _, row in ipairs { { nil, 0.05 }, { 0.05, nil }, { 0.05, 5 }, { 5, 0.05 } } do

@@ -6,6 +6,7 @@
 
 local lu = require 'luaunit'
 local asio = require 'asio'
+local can = require 'can'
 local certs = require 'certs'
 local ends = require 'tls_ends'
 local t = require 'support'
@@ -231,6 +232,7 @@ function T.test_pins()
 end
 
 function T.test_bad_pins_raise()
+  can.need 'tls'
   local hex = ('0'):rep(64)
   for _, pin in ipairs {
     '', 'x', hex .. '0', hex:sub(2), ('g'):rep(64), ('*'):rep(44), 1, true, {}, { 1 }, { hex, '' },
