@@ -52,44 +52,84 @@ static int layer_obstacle(const struct asio_layer *l)
     return l->below->write_status < 0 ? l->below->write_status : l->said ? UV_EPIPE : 0;
 }
 
-/* As much as the queue below has room for. Returns how many bytes, or why none. */
-static ssize_t layer_encode(struct asio_layer *l, const char *bytes, size_t n)
+/* Where in the buffers the next byte is. */
+struct layer_cursor {
+    const uv_buf_t *bufs;
+    unsigned count;
+    size_t offset; /* in the first */
+};
+
+static void layer_advance(struct layer_cursor *c, size_t n)
 {
-    size_t done = 0;
-    ssize_t taken = n > 0 ? UV_EAGAIN : 0;
-    while (done < n && l->below->out.length <= ASIO_HIGH_WATER) {
-        size_t piece = n - done < LAYER_PIECE ? n - done : LAYER_PIECE;
-        taken = l->codec->encode(l->state, bytes + done, piece);
+    c->offset += n;
+    while (c->count > 0 && c->offset >= c->bufs->len) {
+        c->offset -= c->bufs->len;
+        c->bufs++;
+        c->count--;
+    }
+}
+
+/* The next bytes for the codec, at most a piece: where they lie, or joined in `room` where a buffer ends too early, so
+ * that records are full. Returns how many. */
+static size_t layer_piece(const struct layer_cursor *from, char *room, const char **bytes)
+{
+    struct layer_cursor c = *from;
+    size_t n = 0, here = c.count > 0 ? c.bufs->len - c.offset : 0;
+    *bytes = c.count > 0 ? c.bufs->base + c.offset : room;
+    if (here >= LAYER_PIECE || c.count <= 1)
+        return here < LAYER_PIECE ? here : LAYER_PIECE;
+    *bytes = room;
+    while (c.count > 0 && n < LAYER_PIECE) {
+        here = c.bufs->len - c.offset;
+        here = here < LAYER_PIECE - n ? here : LAYER_PIECE - n;
+        memcpy(room + n, c.bufs->base + c.offset, here);
+        n += here;
+        layer_advance(&c, here);
+    }
+    return n;
+}
+
+/* As much as the queue below has room for. Returns how many bytes, or why none. */
+static ssize_t layer_encode(struct asio_layer *l, const uv_buf_t *bufs, unsigned count)
+{
+    struct layer_cursor c = { bufs, count, 0 };
+    char room[LAYER_PIECE];
+    const char *bytes;
+    size_t done = 0, piece;
+    ssize_t taken = 0;
+    layer_advance(&c, 0);
+    while ((piece = layer_piece(&c, room, &bytes)) > 0) {
+        if (l->below->out.length > ASIO_HIGH_WATER) {
+            taken = UV_EAGAIN;
+            break;
+        }
+        taken = l->codec->encode(l->state, bytes, piece);
         if (taken <= 0)
             break;
         assert((size_t)taken <= piece);
         done += (size_t)taken;
+        layer_advance(&c, (size_t)taken);
         if (l->below->out.length > ASIO_HIGH_WATER)
             asio_stream_flush(l->below);
         if (layer_obstacle(l) < 0)
             return layer_obstacle(l);
     }
-    return done > 0 ? (ssize_t)done : taken;
+    return taken < 0 && taken != UV_EAGAIN ? taken : (ssize_t)done;
 }
 
 static ssize_t layer_try_write(struct asio_stream *s, const uv_buf_t *bufs, unsigned count)
 {
     struct asio_layer *l = layer_of(s);
-    size_t done = 0;
     ssize_t n = layer_obstacle(l);
-    for (unsigned i = 0; i < count && n >= 0; i++) {
-        n = layer_encode(l, bufs[i].base, bufs[i].len);
-        done += n > 0 ? (size_t)n : 0;
-        if (n >= 0 && (size_t)n < bufs[i].len)
-            n = UV_EAGAIN;
-    }
-    if (n < 0 && n != UV_EAGAIN)
+    if (n == 0)
+        n = layer_encode(l, bufs, count);
+    if (n < 0)
         return n;
     asio_stream_flush(l->below); /* an error of it has come to the stream above by now */
     if (layer_obstacle(l) < 0)
         return layer_obstacle(l);
-    s->rt->stats.bytes_out -= done; /* those below count */
-    return done > 0 ? (ssize_t)done : UV_EAGAIN;
+    s->rt->stats.bytes_out -= (size_t)n; /* those below count */
+    return n > 0 ? n : UV_EAGAIN;
 }
 
 /* The bytes are tried again when the queue below is short, or the codec resumes. */
