@@ -157,6 +157,11 @@ local function print_table(list, results, columns)
     report.table(titles, rows)
 end
 
+-- Our median of a figure against another server's, round by round.
+local function against(results, figure, base)
+    return report.ratio((results.asio_tls or {})[figure] or {}, (results[base] or {})[figure] or {})
+end
+
 local SERVER_CPU = { 'server CPU', 'server_cpu', '%.0f%%', 0.01 }
 local LOAD_CPU = { 'load CPU', 'load_cpu', '%.0f%%', 0.01 }
 
@@ -184,6 +189,11 @@ local function stream(ctx, all, mode, load_mode)
         { 'x yardstick', 'cpu_s_per_gb', '%.2f', base = 'tls_yard' },
         { 'GB/s', 'gb_per_s', '%.2f' }, SERVER_CPU, LOAD_CPU,
     })
+    local what = 'TLS, ' .. (mode == 'send' and 'sending' or 'receiving') .. ', CPU per GB against '
+    report.limit(what .. 'the yardstick', against(results, 'cpu_s_per_gb', 'tls_yard'), 1.05, '%.2f')
+    if mode == 'send' then
+        report.limit(what .. 'nginx', against(results, 'cpu_s_per_gb', 'nginx'), 0.90, '%.2f')
+    end
 end
 
 function M.tls_stream(ctx)
@@ -213,6 +223,15 @@ function M.tls_pingpong(ctx)
         { 'x yardstick', 'cpu_ns_per_message', '%.2f', base = 'tls_yard' },
         { 'p50 us', 'p50_us' }, { 'p99 us', 'p99_us' }, SERVER_CPU, LOAD_CPU,
     })
+    report.limit('TLS, ping-pong, CPU per message against the yardstick',
+        against(results, 'cpu_ns_per_message', 'tls_yard'), 1.10, '%.2f')
+    for _, server in ipairs(list) do
+        if server.key ~= 'tls_yard' and server.key ~= 'asio_tls' then
+            local value = against(results, 'cpu_ns_per_message', server.key)
+            report.bound('TLS, ping-pong, CPU per message against ' .. server.title, 'below 1.00 x',
+                report.number('%.2f', value), value and value < 1)
+        end
+    end
 end
 
 -- Handshakes --------------------------------------------------------------------------------------
@@ -233,6 +252,8 @@ function M.tls_handshake(ctx)
             { 'x nginx', 'cpu_ns_per_connection', '%.2f', base = 'nginx' },
             { 'x yardstick', 'cpu_ns_per_connection', '%.2f', base = 'tls_yard' }, SERVER_CPU, LOAD_CPU,
         })
+        report.limit('TLS, a handshake and a message, ' .. what .. ', CPU against nginx',
+            against(results, 'cpu_ns_per_connection', 'nginx'), 1.05, '%.2f')
     end
 end
 
@@ -251,6 +272,8 @@ function M.tls_idle(ctx)
         { 'idle', 'idle' }, { 'bytes each', 'bytes_used' },
         { 'x yardstick', 'bytes_used', '%.2f', base = 'tls_yard' },
     })
+    report.limit('memory of an idle connection over TLS, bytes',
+        report.median((results.asio_tls or {}).bytes_used or {}), 16.5 * 1024, '%.0f')
 end
 
 return M

@@ -1,5 +1,5 @@
--- The records that writes become: full ones in bulk, small ones after a pause, one for a few small writes; TLS
--- over TLS.
+-- The records that writes become: full ones in bulk, small ones after a pause, one for a few small writes;
+-- TLS over TLS.
 --
 -- SPDX-License-Identifier: MIT
 
