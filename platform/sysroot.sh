@@ -12,7 +12,7 @@ cache=${ASIO_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/lua-asio}
 case $cache in /*) ;; *) fail "ASIO_CACHE has to be an absolute path" ;; esac
 
 packages='libc6 libgcc-s1 luajit libluajit-5.1-2 libluajit-5.1-common libluajit-5.1-dev libuv1 libuv1-dev
-    libc-ares2 libc-ares-dev libssl3 libssl-dev'
+    libc-ares2 libc-ares-dev libssl3 libssl-dev libatomic1'
 
 # The distribution that the packages of this machine come from.
 source_list() {

@@ -399,7 +399,7 @@ end
 -- Errors, and limits ------------------------------------------------------------------------------
 
 function T.test_errors_are_told_and_counted()
-  ends.with(ends.identity('server', { handshake_timeout = 0.1 }), function(port, errors)
+  ends.with(ends.identity('server', { handshake_timeout = 0.1 * t.patience }), function(port, errors)
     local before = asio.stats()
     for _, row in ipairs {
       { 'GET / HTTP/1.1\r\n\r\n', 'EPROTO', 'http request' }, { ('x'):rep(1000), 'EPROTO', 'TLS: ' },
