@@ -69,6 +69,20 @@ function T.test_issuers()
   seen('no_inter', 'localhost', nil, nil, { ca = t.contents(file 'ca.pem') .. t.contents(file 'inter.pem') })
 end
 
+-- A certificate that is named as an authority is trusted itself, and may issue others only if it says so.
+function T.test_a_leaf_that_is_trusted()
+  local leaf = file 'server.pem'
+  seen('server', 'localhost', nil, nil, { ca = leaf })
+  seen('server', 'example.org', 'HOSTNAME_MISMATCH', nil, { ca = leaf })
+  seen('server2', 'localhost', 'UNABLE_TO_GET_ISSUER_CERT_LOCALLY', nil, { ca = leaf })
+  seen('not_a_ca', 'localhost', 'INVALID_CA', nil, { ca = leaf })
+  seen('expired', 'localhost', 'CERT_HAS_EXPIRED', nil, { ca = file 'expired.pem' })
+  seen('revoked', 'localhost', 'CERT_REVOKED', nil,
+    { ca = t.contents(file 'revoked.pem') .. t.contents(file 'ca.pem'), crl = file 'crl.pem' })
+  seen('pathlen', 'localhost', 'PATH_LENGTH_EXCEEDED', nil, { ca = file 'inter.pem' })
+  seen('constrained', 'localhost', 'PERMITTED_VIOLATION', nil, { ca = file 'constrained_ca.pem' })
+end
+
 function T.test_purpose()
   for _, name in ipairs { 'bad_purpose', 'client' } do
     seen(name, 'localhost', 'INVALID_PURPOSE', { '(CN=' .. name .. ')' })
