@@ -310,6 +310,10 @@ end
 function T.test_pinned_clients()
   client_seen('client', nil, nil, { pin = hex_of 'client' })
   client_seen('client', 'PIN_MISMATCH', { 'pinned' }, { pin = hex_of 'client2' })
+  local alone = { pin = hex_of 'client2', verify = false }
+  client_seen('client2', nil, nil, alone)
+  client_seen('client', 'PIN_MISMATCH', nil, alone)
+  client_seen(nil, 'EPROTO', { 'did not return a certificate' }, alone)
 end
 
 function T.test_the_client_as_the_server_sees_it()

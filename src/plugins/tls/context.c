@@ -223,6 +223,13 @@ static int context_read_alpn(const struct context_options *o, SSL_CTX *ctx)
     return 0;
 }
 
+/* With pins alone the peer's key is looked at, and has to be there; tls_verify lets the rest pass. */
+static int context_verify_mode(const struct tls_context *c)
+{
+    bool pins_alone = c->pins > 0 && c->verify == SSL_VERIFY_NONE;
+    return pins_alone ? SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT : c->verify;
+}
+
 /* verify: on a client true (the default) or false; on a server false (the default), 'optional' or 'require'. */
 static void context_read_verify(const struct context_options *o, SSL_CTX *ctx)
 {
@@ -240,8 +247,7 @@ static void context_read_verify(const struct context_options *o, SSL_CTX *ctx)
         c->verify = lua_isnil(o->L, -1) || lua_toboolean(o->L, -1) ? SSL_VERIFY_PEER : SSL_VERIFY_NONE;
     else if (!plain)
         context_bad(o, "verify", c->server ? "'optional', 'require' or false" : "true or false");
-    /* With pins alone the peer's key is looked at; tls_verify lets the rest pass. */
-    SSL_CTX_set_verify(ctx, c->pins ? c->verify | SSL_VERIFY_PEER : c->verify, tls_verify);
+    SSL_CTX_set_verify(ctx, context_verify_mode(c), tls_verify);
 }
 
 /* SHA-256 of public keys, as hexadecimal digits or in base64, as curl --pinnedpubkey has it. */
@@ -386,7 +392,7 @@ bool tls_context_choose(SSL *ssl, SSL_CTX *ctx)
     const struct tls_context *c = tls_context_of(ctx);
     if (!SSL_set_SSL_CTX(ssl, ctx))
         return false;
-    SSL_set_verify(ssl, c->pins ? c->verify | SSL_VERIFY_PEER : c->verify, tls_verify);
+    SSL_set_verify(ssl, context_verify_mode(c), tls_verify);
     SSL_set_min_proto_version(ssl, (int)SSL_CTX_get_min_proto_version(ctx));
     return true;
 }
