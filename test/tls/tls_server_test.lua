@@ -544,6 +544,27 @@ function T.test_what_is_written_and_closed_before_the_handshake_arrives()
   server:close()
 end
 
+-- What is written waits for the handshake; when the peer goes before, nothing of the connection stays.
+function T.test_a_peer_that_goes_before_what_is_written()
+  local server = assert(asio.server('127.0.0.1', 0, nil, { tls = ends.identity 'server' }))
+  for _, how in ipairs { 'close', 'reset' } do
+    local peer = raw.connect(select(2, server:address()))
+    local conn = assert(server:accept())
+    assert(conn:write 'waits')
+    asio.sleep(0.02)
+    peer[how](peer)
+    lu.assertNil((conn:flush()))
+    lu.assertNil((conn:write 'more'))
+    conn:close()
+    peer = raw.connect(select(2, server:address()))
+    conn = assert(server:accept())
+    assert(conn:write 'waits')
+    conn:close()
+    peer[how](peer)
+  end
+  server:close()
+end
+
 -- Sockets of other kinds --------------------------------------------------------------------------
 
 local function reply(conn)

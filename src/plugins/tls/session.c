@@ -305,6 +305,7 @@ static int session_ended(void *state, int status)
             tls_session_note(s, "EOF", "the peer closed the connection during the handshake");
         s->status = status;
         session_wake(s, 0);
+        session_layers()->resume(s->layer); /* what waits to be written will never be */
     }
     return status == UV_EOF && !s->ended ? ASIO_ETRUNCATED : status;
 }
