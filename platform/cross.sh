@@ -86,6 +86,8 @@ cross() {
     sysroot=$(platform/sysroot.sh "$architecture")
     directory=build/$triplet
     [ "$preset" = release ] || directory=$directory-$preset
+    # What cmake found in a sysroot of before is not looked for again.
+    grep -qs "^ASIO_SYSROOT:.*=$sysroot\$" "$directory/CMakeCache.txt" || rm -f "$directory/CMakeCache.txt"
     configure_and_build "$preset" "$directory" -DCMAKE_TOOLCHAIN_FILE="$PWD/platform/cross.cmake" \
         -DASIO_TRIPLET="$triplet" -DASIO_SYSROOT="$sysroot"
     cross_scripts "$directory"
