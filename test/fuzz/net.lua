@@ -52,6 +52,19 @@ function M.server()
   w.keep(server)
 end
 
+-- Without a certificate, which a function might have.
+local function no_certificate() end
+
+function M.tls_server()
+  local opts = { tls = { names = no_certificate, handshake_timeout = moment() } }
+  local server, message, code = call('asio.server', asio.server, '127.0.0.1', 0, some_handler(), opts)
+  if not server then return w.check_failure('asio.server', SERVER, message, code) end
+  w.keep(server)
+  local ok
+  ok, message, code = call('server.set_tls', server.set_tls, server, opts.tls)
+  if not ok then w.check_failure('server.set_tls', codes 'ENOTSUP', message, code) end
+end
+
 local CONNECT = codes('ECONNREFUSED', 'ETIMEDOUT', 'ECONNRESET', 'EADDRNOTAVAIL', 'ECANCELED', 'EAGAIN',
   'ENOENT',
   'EPIPE', 'EAFNOSUPPORT', 'ENETUNREACH', 'ECONNABORTED')
@@ -127,10 +140,11 @@ local CONN_CALLS = {
   function(c) return 'set_timeout', c.set_timeout, c, moment_or_never() end,
   function(c) return 'recv_handle', c.recv_handle, c end,
   function(c) return 'send_handle', c.send_handle, c, w.any 'conn' end,
+  function(c) return 'start_tls', c.start_tls, c, { verify = false, handshake_timeout = moment() } end,
 }
 local CONN = codes('EOF', 'ETIMEDOUT', 'EBADF', 'ECANCELED', 'EBUSY', 'ECONNRESET', 'EPIPE', 'EMSGSIZE',
   'ENOBUFS',
-  'ENOTSUP', 'ENOTCONN', 'EMFILE')
+  'ENOTSUP', 'ENOTCONN', 'EMFILE', 'EPROTO', 'ETRUNCATED')
 
 function M.conn_call()
   local conn = w.any 'conn'
@@ -320,8 +334,8 @@ function M.close_pipe()
 end
 
 M.weights = {
-  server = 1, connect = 3, accept = 3, server_end = 1, conn = 1, conn_call = 6, conn_end = 1, relay = 2,
-    udp = 1,
+  server = 1, tls_server = 1, connect = 3, accept = 3, server_end = 1, conn = 1, conn_call = 6,
+  conn_end = 1, relay = 2, udp = 1,
   send_datagram = 4, recv_datagram = 4, udp_facts = 3, resolve = 1, original_dst = 1, signal = 2, wait_fd = 2,
 }
 
