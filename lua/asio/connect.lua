@@ -173,30 +173,28 @@ function asio.connect(host, port, opts)
     if type(host) ~= 'string' then
         error(("bad argument #1 to 'connect' (host or address expected, got %s)"):format(type(host)), 2)
     end
-    if host:find('unix:', 1, true) == 1 then
+    local unix = host:find('unix:', 1, true) == 1
+    local raw = not unix and #host >= 64 and (port == nil or type(port) == 'table' or type(port) == 'boolean')
+    local at, family = 3, nil
+    if unix or raw then
         if port ~= nil then opts = port end
-        local secure, message, code = core.client(host, opts, 2)
-        if code then return nil, message, code end
-        return secured(secure, nil, connect_unix(host, opts))
-    end
-    local raw = #host >= 64 and (port == nil or type(port) == 'table' or type(port) == 'boolean')
-    if raw then
-        if port ~= nil then opts = port end
-        port = nil
+        port, at = nil, 2
     else
         port = check_port(port, 1, 2, 'connect')
     end
-    local family
-    if type(opts) == 'boolean' then
+    local kind = not unix and type(opts) or 'nil' -- connect_pipe checks its options
+    if kind == 'boolean' then
         family, opts = opts and 'AAAA' or 'A', nil
-    elseif type(opts) ~= 'table' and type(opts) ~= 'nil' then -- a null pointer of ffi equals nil, and is none
-        error(("bad argument #3 to 'connect' (table expected, got %s)"):format(type(opts)), 2)
+    elseif kind ~= 'table' and kind ~= 'nil' then -- a null pointer of ffi equals nil, and is none
+        error(("bad argument #3 to 'connect' (table expected, got %s)"):format(kind), 2)
     end
+    local secure, message, code = core.client(host, opts, at)
+    if code then return nil, message, code end
+    if unix then return secured(secure, nil, connect_unix(host, opts)) end
     local deadline = check_timeout(opts and opts.timeout)
-    local secure, unable, why = core.client(host, opts, raw and 2 or 3)
-    if why then return nil, unable, why end
     local seconds = deadline and max(deadline - now(), 0)
-    local conn, message, code = finish(nil, c_connect(host, port, seconds, opts))
+    local conn
+    conn, message, code = finish(nil, c_connect(host, port, seconds, opts))
     if conn ~= false then return secured(secure, deadline, conn, message, code) end
     return secured(secure, deadline, connect_name(host, port, deadline, opts, family))
 end

@@ -6,9 +6,9 @@ local c_open, c_obstacle = core.plugin_open, core.plugin_obstacle
 local error, package, pcall, require, tostring = error, package, pcall, require, tostring
 
 -- The one beside asio.so belongs to it; one that was linked into the program comes first. Returns what its
--- luaopen function returns; nil and what was said; or nil, message, code if it cannot be loaded now.
+-- luaopen function returns; nil; or nil, message, code if it cannot be loaded now.
 function core.find_plugin(name)
-    if not package then return nil, '' end
+    if not package then return nil end
     local dir, extension = (core.plugin_beside() or ''):match '^(.*[/\\])[^/\\]*(%.[^./\\]+)$'
     local open, said
     if dir then open, said = package.loadlib(dir .. 'asio/' .. name .. extension, 'luaopen_asio_' .. name) end
@@ -16,25 +16,18 @@ function core.find_plugin(name)
     local ok, found = pcall(require, 'asio.' .. name)
     if ok then return found end
     if found == 'not enough memory' then error(found, 0) end
-    said = tostring(said) .. tostring(found)
-    local _, message, code = c_obstacle(said)
-    return nil, message or said, code
+    return c_obstacle(tostring(said) .. tostring(found))
 end
 
 local opened = {}
 
 -- The functions of a plugin, which is loaded at the first call; or nil, message, code.
 function core.plugin(name, library)
-    if opened[name] then return opened[name] end
-    local found, said, code = core.find_plugin(name)
-    if code then return nil, said, code end
-    if found then
-        found, said, code = c_open(core, found)
-        if code then return nil, said, code end
-        opened[name] = found
-    end
+    local found, said, code = opened[name]
     if found then return found end
-    local missing = (said or ''):match ': (lib[^:]*): cannot open'
-    local text = 'asio/%s.so is not there, or cannot be loaded: it needs %s'
-    return nil, text:format(name, missing or library), 'ENOTSUP'
+    found, said, code = core.find_plugin(name)
+    if found then found, said, code = c_open(core, found) end
+    opened[name] = found
+    if found or code then return found, said, code end
+    return nil, ('asio/%s.so cannot be loaded: it needs %s'):format(name, library), 'ENOTSUP'
 end

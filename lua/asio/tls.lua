@@ -6,17 +6,18 @@ local asio, conn, server = core.asio, core.conn, core.server
 local c_server = asio.server
 local type = type
 
-local function tls()
-    return core.plugin('tls', 'OpenSSL (libssl), with which it is built')
+-- Calls a function of the plugin.
+local function call(name, ...)
+    local plugin, message, code = core.plugin('tls', "OpenSSL's libssl (to build it, libssl-dev)")
+    if not plugin then return nil, message, code end
+    return plugin[name](...)
 end
 
 -- What makes a connection one of TLS, if the options say so: a function of the connection and a deadline;
 -- nil: nothing has to be done; or nil, message, code. The options are argument `arg` of connect.
 function core.client(host, opts, arg)
     if type(opts) ~= 'table' or not opts.tls then return nil end
-    local plugin, message, code = tls()
-    if not plugin then return nil, message, code end
-    return plugin.client(host, opts.tls, arg)
+    return call('client', host, opts.tls, arg)
 end
 
 function asio.server(...)
@@ -24,9 +25,7 @@ function asio.server(...)
     local opts = fourth
     if type(third) == 'table' then opts = third end -- behind a handler, without a port
     if type(opts) ~= 'table' or not opts.tls then return c_server(...) end
-    local plugin, message, code = tls()
-    if not plugin then return nil, message, code end
-    return plugin.server(c_server, opts, opts == third and 3 or 4, ...)
+    return call('server', c_server, opts, opts == third and 3 or 4, ...)
 end
 
 --- Begins TLS on a connection, over whatever it is: after STARTTLS for instance. Waits for the handshake.
@@ -37,9 +36,7 @@ end
 ---@return string? message
 ---@return string? code `CERT_HAS_EXPIRED` and the like, `EPROTO`, `ETIMEDOUT`, `EOF`, `ENOTSUP`: no OpenSSL
 function conn.start_tls(self, opts)
-    local plugin, message, code = tls()
-    if not plugin then return nil, message, code end
-    return plugin.start(self, opts)
+    return call('start', self, opts)
 end
 
 --- What TLS has agreed on. Waits while the handshake goes on.
@@ -47,9 +44,7 @@ end
 ---@return string? message
 ---@return string? code `ENOTSUP`: the connection has no TLS; `EBADF`: it is closed
 function conn.tls(self)
-    local plugin, message, code = tls()
-    if not plugin then return nil, message, code end
-    return plugin.info(self)
+    return call('info', self)
 end
 
 --- Replaces certificates and options of a server that was made with the option `tls`. Connections stay as
@@ -59,7 +54,5 @@ end
 ---@return string? message what is wrong with the new ones; the old ones stay
 ---@return string? code
 function server.set_tls(self, opts)
-    local plugin, message, code = tls()
-    if not plugin then return nil, message, code end
-    return plugin.set_tls(self, opts)
+    return call('set_tls', self, opts)
 end

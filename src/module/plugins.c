@@ -4,20 +4,11 @@
  * opening of those that have functions for Lua. */
 #include "base/error.h"
 #include "core/bind.h"
+#include "core/load.h"
 #include "core/part.h"
-#include "plugin/plugin.h"
 
 #include <errno.h>
 #include <string.h>
-
-static uv_once_t plugins_once = UV_ONCE_INIT;
-static uv_mutex_t plugins_lock; /* libraries have a global state, and Lua states may run on several threads */
-static int plugins_lock_status;
-
-static void plugins_init_lock(void)
-{
-    plugins_lock_status = uv_mutex_init(&plugins_lock);
-}
 
 /* This module can be opened, unless descriptors or memory are used up. */
 static int plugins_probe(const struct asio_plugin *core)
@@ -61,25 +52,13 @@ static int l_plugin_beside(lua_State *L)
     return 1;
 }
 
-static int plugins_load(const struct asio_plugin *core, const struct asio_plugin_module *plugin)
-{
-    uv_once(&plugins_once, plugins_init_lock);
-    if (plugins_lock_status < 0)
-        return plugins_lock_status;
-    uv_mutex_lock(&plugins_lock);
-    asio_sys_pin(plugin);
-    int status = plugin->load(core);
-    uv_mutex_unlock(&plugins_lock);
-    return status;
-}
-
 /* core.plugin_open(core, plugin) -> its functions; nil: it belongs to another asio.so; nil, message, code */
 static int l_plugin_open(lua_State *L)
 {
     struct asio_rt *rt = asio_rt_of(L);
     const struct asio_plugin_module *plugin = lua_touserdata(L, 2);
     bool known = plugin && plugin->version == ASIO_PLUGIN_MODULE_VERSION;
-    int status = known ? plugins_load(rt->plugin, plugin) : UV_ENOTSUP;
+    int status = known ? asio_load(rt->plugin, plugin, plugin->load) : UV_ENOTSUP;
     if (status == UV_ENOTSUP)
         return 0;
     if (status < 0)

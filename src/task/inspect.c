@@ -65,20 +65,18 @@ static void inspect_set_number(lua_State *L, const char *field, double value)
 /* asio.stats() */
 static int l_stats(lua_State *L)
 {
+    static const char *const names[] = { "threads", "threads_peak", "threads_spawned", "connections",
+        "connections_opened", "bytes_in", "bytes_out", "handshakes", "handshakes_failed", "turns",
+        "longest_turn" };
+    enum { COUNT = sizeof names / sizeof *names };
     const struct asio_rt *rt = asio_rt_of(L);
     const struct asio_stats *s = &rt->stats;
-    lua_createtable(L, 0, 11);
-    inspect_set_number(L, "threads", (double)rt->threads);
-    inspect_set_number(L, "threads_peak", (double)s->threads_peak);
-    inspect_set_number(L, "threads_spawned", (double)s->spawned);
-    inspect_set_number(L, "connections", (double)s->connections_open);
-    inspect_set_number(L, "connections_opened", (double)s->connections);
-    inspect_set_number(L, "bytes_in", (double)s->bytes_in);
-    inspect_set_number(L, "bytes_out", (double)s->bytes_out);
-    inspect_set_number(L, "handshakes", (double)s->handshakes);
-    inspect_set_number(L, "handshakes_failed", (double)s->handshakes_failed);
-    inspect_set_number(L, "turns", (double)rt->turns);
-    inspect_set_number(L, "longest_turn", (double)s->longest_turn / 1e9);
+    const uint64_t values[COUNT] = { rt->threads, s->threads_peak, s->spawned, s->connections_open,
+        s->connections, s->bytes_in, s->bytes_out, s->handshakes, s->handshakes_failed, rt->turns,
+        s->longest_turn };
+    lua_createtable(L, 0, COUNT);
+    for (int i = 0; i < COUNT; i++)
+        inspect_set_number(L, names[i], i == COUNT - 1 ? (double)values[i] / 1e9 : (double)values[i]);
     return 1;
 }
 
