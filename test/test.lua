@@ -14,18 +14,32 @@
 --   -- test: alone         it measures time or memory: nothing runs beside it
 --   -- test: 40 s          it takes about so long: the longest files begin first
 --   -- test: over TLS      it runs a second time, with --tls, as NAME_over_tls
+--   -- test: needs tls     without this capability (support/can.lua) it is one case, which is skipped
 --
 -- SPDX-License-Identifier: MIT
 
 local here = (arg[0]:match '^(.*/)' or './')
 package.path = here .. 'support/?.lua;' .. package.path
 
+local function read_file(path)
+  local file = io.open(path)
+  local text = file and file:read '*a' or ''
+  if file then file:close() end
+  return text
+end
+
 -- One file, in this process ---------------------------------------------------------------------
 
 local function run_here(dir, name, path, options)
   _G.arg = options -- luaunit takes them from here, when it is loaded
-  local lu = require 'luaunit'
-  local suite = require 'support'.suite(dofile(path), dir)
+  local lu, can = require 'luaunit', require 'can'
+  local cases, needed = nil, ('\n' .. read_file(path)):match '\n%-%- test: needs (%w+)'
+  if needed and not can.has(needed) then
+    cases = { test_all = function() can.need(needed) end }
+  else
+    cases = dofile(path)
+  end
+  local suite = require 'support'.suite(cases, dir)
   local runner = lu.LuaUnit.new()
   local failed = runner:runSuiteByInstances { { name, suite } }
   for _, node in ipairs(runner.result.skippedTests) do
@@ -62,13 +76,6 @@ local function output_of(command)
   local pipe = io.popen(command)
   local text = pipe:read '*a'
   pipe:close()
-  return text
-end
-
-local function read_file(path)
-  local file = io.open(path)
-  local text = file and file:read '*a' or ''
-  if file then file:close() end
   return text
 end
 

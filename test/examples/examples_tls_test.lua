@@ -1,6 +1,7 @@
 -- The examples that use TLS, with certificates that examples/certs.sh makes.
 --
 -- test: 5 s
+-- test: needs tls
 --
 -- SPDX-License-Identifier: MIT
 

@@ -2,6 +2,7 @@
 -- minutes, with seeds that no run before had.
 --
 -- test: 8 s
+-- test: needs tls
 --
 -- SPDX-License-Identifier: MIT
 

@@ -1,5 +1,7 @@
 -- Many handshakes, those that fail and contexts that change: memory stays as it is.
 --
+-- test: needs tls
+--
 -- SPDX-License-Identifier: MIT
 
 local lu = require 'luaunit'

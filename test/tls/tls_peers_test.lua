@@ -1,5 +1,6 @@
 -- TLS with the command openssl at the other end, in both roles; STARTTLS. More peers: tls_programs_test.lua.
 -- test: 15 s
+-- test: needs tls
 --
 -- SPDX-License-Identifier: MIT
 

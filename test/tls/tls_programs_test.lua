@@ -1,5 +1,6 @@
 -- TLS with curl, GnuTLS, stunnel and HAProxy at the other end, in both roles, with bulk both ways.
 -- test: 12 s
+-- test: needs tls
 --
 -- SPDX-License-Identifier: MIT
 

@@ -1,6 +1,8 @@
 -- The records that writes become: full ones in bulk, small ones after a pause, one for a few small writes;
 -- TLS over TLS.
 --
+-- test: needs tls
+--
 -- SPDX-License-Identifier: MIT
 
 local lu = require 'luaunit'

@@ -1,5 +1,6 @@
 -- Servers with TLS: certificates by name, ALPN, new certificates, tickets, errors, time-outs, sockets.
 -- test: 8 s
+-- test: needs tls
 --
 -- SPDX-License-Identifier: MIT
 

@@ -1,6 +1,7 @@
 -- Certificates, good ones and bad ones: each of the zoo (test/support/certs.sh) as a server's and as a
 -- client's; names, pins, revocation; the files and texts that options take.
 -- test: 8 s
+-- test: needs tls
 --
 -- SPDX-License-Identifier: MIT
 
