@@ -230,6 +230,11 @@ end
 
 -- What is opened once and kept.
 local function warm_up()
+  -- TLS is loaded now: LuaJIT crashes when a VM event is handled while it reads a chunk.
+  local end_a, end_b = asio.socketpair()
+  end_a:tls()
+  end_a:close()
+  end_b:close()
   local server = assert(asio.server('127.0.0.1', 0, function(conn) conn:close() end))
   local _, port = server:address()
   asio.run(function()

@@ -28,7 +28,26 @@ local function some_handler()
   return chance(4) and nil or pick(HANDLERS)
 end
 
+-- A certificate with its key, for nothing but this.
+local here = debug.getinfo(1, 'S').source:match '^@(.*)net%.lua$'
+local identity = io.open(here .. 'identity.pem'):read '*a'
+
+local function server_tls()
+  return { cert = identity, handshake_timeout = moment(), verify = chance(4) and 'optional' or false,
+    ca = identity, alpn = chance(2) and 'x' or nil,
+    names = chance(4) and function()
+      if chance(2) then asio.sleep(moment()) end
+      if chance(9) then error(w.OWN, 0) end
+    end or nil }
+end
+
+local function client_tls()
+  return { ca = identity, server_name = chance(9) and '127.0.0.2' or 'localhost',
+    handshake_timeout = moment(), cert = chance(2) and identity or nil }
+end
+
 local OPTIONS = {
+  function() return { tls = server_tls(), on_tls_error = chance(2) and w.act or nil } end,
   function() return nil end,
   function() return { max_connections = random(3) } end,
   function() return { backlog = random(3), nodelay = chance(2), keepalive = chance(2) } end,
@@ -67,7 +86,7 @@ end
 
 local CONNECT = codes('ECONNREFUSED', 'ETIMEDOUT', 'ECONNRESET', 'EADDRNOTAVAIL', 'ECANCELED', 'EAGAIN',
   'ENOENT',
-  'EPIPE', 'EAFNOSUPPORT', 'ENETUNREACH', 'ECONNABORTED')
+  'EPIPE', 'EAFNOSUPPORT', 'ENETUNREACH', 'ECONNABORTED', 'EPROTO', 'EOF', 'ENOTSUP')
 
 function M.connect()
   local server = w.any 'server'
@@ -75,6 +94,7 @@ function M.connect()
   local host, port, code = call('server.address', server.address, server)
   if not host then return w.check_failure('server.address', codes 'EBADF', port, code) end
   local opts = chance(2) and { timeout = moment(), linger = moment() } or nil
+  if chance(3) then opts = { timeout = moment(), tls = client_tls() } end
   local conn, message
   if port then
     if chance(6) and host == '127.0.0.1' then host = 'localhost' end
@@ -160,6 +180,35 @@ function M.conn_call()
     end
   end
   go(which(conn))
+end
+
+local function start_tls(conn, tls)
+  local ok, result, message, code = w.try('conn.start_tls', conn.start_tls, conn, tls)
+  if not ok then
+    if w.is_interrupt(result) then error(result, 0) end
+  elseif not result and code ~= 'IP_ADDRESS_MISMATCH' then
+    w.check_failure('conn.start_tls', CONN, message, code)
+  end
+end
+
+-- Both ends begin it, while other light threads use them.
+function M.start_tls()
+  local a, b, code = call('asio.socketpair', asio.socketpair)
+  if not a then return w.check_failure('asio.socketpair', {}, b, code) end
+  w.keep(a)
+  w.keep(b)
+  local tls = server_tls()
+  tls.server = true
+  w.keep(call('asio.spawn', asio.spawn, start_tls, b, tls))
+  start_tls(a, client_tls())
+  w.try('conn.tls', a.tls, a)
+end
+
+function M.set_tls()
+  local server = w.any 'server'
+  if not server then return M.server() end
+  local ok, done, message, code = w.try('server.set_tls', server.set_tls, server, server_tls())
+  if ok and not done then w.check_failure('server.set_tls', codes 'ENOTSUP', message, code) end
 end
 
 function M.conn_end()
@@ -335,7 +384,7 @@ end
 
 M.weights = {
   server = 1, tls_server = 1, connect = 3, accept = 3, server_end = 1, conn = 1, conn_call = 6,
-  conn_end = 1, relay = 2, udp = 1,
+  conn_end = 1, relay = 2, udp = 1, start_tls = 2, set_tls = 1,
   send_datagram = 4, recv_datagram = 4, udp_facts = 3, resolve = 1, original_dst = 1, signal = 2, wait_fd = 2,
 }
 

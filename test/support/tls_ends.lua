@@ -72,6 +72,16 @@ function M.visit(port, tls, host)
   return info
 end
 
+--- Connects, and is refused, at the latest when it reads: in TLS 1.3 a client is done
+--- before the server has looked at its certificate.
+function M.refused(port, tls)
+  local conn, _, code = M.connect(port, tls)
+  if not conn then return lu.assertEquals(code, 'EPROTO') end
+  conn:write 'x'
+  lu.assertNil((conn:read(1)))
+  conn:close()
+end
+
 --- Waits until the server has told of an error; returns its message, code, info, and takes it away.
 function M.error_of(errors)
   t.wait_until(function() return errors[1] end, 'on_tls_error')

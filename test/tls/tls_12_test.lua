@@ -1,5 +1,5 @@
--- The cases of tls_server_test.lua and tls_verify_test.lua again, with TLS 1.2 alone: OpenSSL is told so
--- before it is loaded.
+-- The cases of tls_server_test.lua, tls_tickets_test.lua and tls_verify_test.lua again, with TLS 1.2 alone:
+-- OpenSSL is told so before it is loaded.
 -- test: 8 s
 --
 -- SPDX-License-Identifier: MIT
@@ -26,7 +26,7 @@ end
 -- Asking for the capability loads OpenSSL: afterwards.
 if can.has 'fork' then
   rawunix.setenv('OPENSSL_CONF', t.root .. 'test/support/tls12.conf')
-  for _, name in ipairs { 'server', 'verify' } do
+  for _, name in ipairs { 'server', 'tickets', 'verify' } do
     for case, fn in pairs(dofile(t.root .. 'test/tls/tls_' .. name .. '_test.lua')) do
       if not OTHERS[case] then T[case .. '_' .. name] = fn end
     end
