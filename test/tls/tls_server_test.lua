@@ -42,6 +42,7 @@ function T.test_a_table_of_names()
     ['www.example.org'] = ends.identity 'constrained_ok',
     ['*.xn--bcher-kva.example'] = ends.identity 'wild_xn',
     ['elsewhere.example'] = { cert = file 'combined.pem' }, ['same.example'] = {},
+    ['root.example.'] = ends.identity 'example',
   } }), function(port)
     for name, expected in pairs {
       ['example.org'] = 'example', ['EXAMPLE.ORG'] = 'example', ['example.org.'] = 'example',
@@ -49,6 +50,7 @@ function T.test_a_table_of_names()
       ['b.xn--bcher-kva.example'] = 'wild_xn', ['xn--bcher-kva.example'] = 'server', ['x.org'] = 'server',
       ['127.0.0.1'] = 'server', ['::1'] = 'server', ['elsewhere.example'] = 'server',
       ['same.example'] = 'server', localhost = 'server', ['*.example.org'] = 'wild',
+      ['root.example'] = 'example',
       [('a'):rep(60) .. '.example.org'] = 'wild',
     } do
       lu.assertEquals(given(port, name), expected, name)

@@ -152,6 +152,15 @@ function T.test_the_host_is_the_name()
   end)
 end
 
+-- A name as long as a raw address is one with a port.
+function T.test_a_host_of_many_bytes()
+  can.need 'tls'
+  local label = ('a'):rep(63)
+  local host = table.concat({ label, label, label }, '.')
+  local _, _, code = asio.connect(host, 443, { tls = true, timeout = 0.1 })
+  lu.assertItemsEquals({ code == 'ETIMEDOUT' or code:find('^EAI_') == 1 }, { true }, code)
+end
+
 function T.test_ipv6()
   local works = asio.server('::1', 0, print)
   lu.skipIf(not works, 'no IPv6 here')

@@ -102,10 +102,13 @@ static SSL_CTX *context_push(lua_State *L, bool server)
     return NULL;
 }
 
-/* Only tls.lua has contexts. */
+/* Only tls.lua has contexts. At the end of the Lua state one may be finalized before a script's finalizer uses it. */
 SSL_CTX *tls_check_context(lua_State *L, int index)
 {
-    return *(SSL_CTX **)lua_touserdata(L, index);
+    SSL_CTX *ctx = *(SSL_CTX **)lua_touserdata(L, index);
+    if (!ctx)
+        luaL_error(L, "the Lua state is being closed");
+    return ctx;
 }
 
 /* ---- reading options ----------------------------------------------------------------------- */
@@ -399,7 +402,7 @@ bool tls_context_choose(SSL *ssl, SSL_CTX *ctx)
 
 /* The certificates and the lists of revoked ones that are trusted, in whatever order. Those in a directory are read
  * when they are needed: then its name counts. */
-static bool context_digest_trusted(const struct context_options *o, SSL_CTX *ctx, EVP_MD_CTX *md)
+static bool context_digest_trusted(SSL_CTX *ctx, const char *ca, EVP_MD_CTX *md)
 {
     STACK_OF(X509_OBJECT) *objects = X509_STORE_get0_objects(SSL_CTX_get_cert_store(ctx));
     unsigned char all[EVP_MAX_MD_SIZE] = { 0 }, one[EVP_MAX_MD_SIZE];
@@ -416,14 +419,13 @@ static bool context_digest_trusted(const struct context_options *o, SSL_CTX *ctx
         for (unsigned k = 0; k < n; k++)
             all[k] ^= one[k];
     }
-    const char *ca = certs ? NULL : context_string(o, "ca");
     ok = ok && EVP_DigestUpdate(md, all, sizeof all) == 1;
-    return ok && (!ca || EVP_DigestUpdate(md, ca, strlen(ca)) == 1);
+    return ok && (certs || !ca || EVP_DigestUpdate(md, ca, strlen(ca)) == 1);
 }
 
 /* A session is resumed only where the same is asked of the client: CVE-2025-23419 is of a server that let a ticket of
  * one name pass at another. A client that has been revoked since does not get in by its ticket. */
-static int context_set_identity(const struct context_options *o, SSL_CTX *ctx)
+static int context_set_identity(const struct context_options *o, SSL_CTX *ctx, const char *ca)
 {
     const struct tls_context *c = tls_context_of(ctx);
     unsigned char id[EVP_MAX_MD_SIZE];
@@ -431,7 +433,7 @@ static int context_set_identity(const struct context_options *o, SSL_CTX *ctx)
     EVP_MD_CTX *md = EVP_MD_CTX_new();
     bool ok = md && EVP_DigestInit_ex(md, EVP_sha256(), NULL) == 1;
     ok = ok && EVP_DigestUpdate(md, &c->verify, sizeof c->verify) == 1;
-    ok = ok && (!c->verify || context_digest_trusted(o, ctx, md));
+    ok = ok && (!c->verify || context_digest_trusted(ctx, ca, md));
     for (unsigned i = 0; i < c->pins && ok; i++)
         ok = EVP_DigestUpdate(md, c->pin[i], TLS_PIN) == 1;
     ok = ok && EVP_DigestFinal_ex(md, id, &n) == 1;
@@ -484,7 +486,7 @@ static int context_fill(const struct context_options *o, SSL_CTX *ctx)
         n = tls_read_revoked(o->L, ctx, crl);
     if (!n && ocsp)
         n = tls_read_staple(o->L, c, ocsp);
-    return n || !c->server ? n : context_set_identity(o, ctx);
+    return n || !c->server ? n : context_set_identity(o, ctx, ca);
 }
 
 int tls_l_context(lua_State *L)

@@ -501,12 +501,14 @@ int tls_l_start(lua_State *L)
     if (!s)
         return asio_tls_core->error->push(L, UV_ENOMEM);
     s->peeked = lua_toboolean(L, 6);
-    if (key)
-        s->name = session_copy(key);
-    if ((key && !s->name) || (name && !session_set_peer(s, name, length, lua_toboolean(L, 5)))) {
+    if (key && !(s->name = session_copy(key))) {
+        session_free(s);
+        return asio_tls_core->error->push(L, UV_ENOMEM);
+    }
+    if (name && !session_set_peer(s, name, length, lua_toboolean(L, 5))) {
         ERR_clear_error();
         session_free(s);
-        return asio_tls_core->error->push_text(L, UV_EINVAL, "not a server's name: %s", name ? name : "");
+        return asio_tls_core->error->push_text(L, UV_EINVAL, "not a server's name: %s", name);
     }
     if (key)
         tls_resume_offer(s->ssl, key);

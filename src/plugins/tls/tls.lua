@@ -111,7 +111,7 @@ local function set_names(context, opts, fname, arg)
         check(own, fname, arg)
         local other, message, code = context_of(inherited(opts, own), true, fname, arg)
         if not other then return nil, pattern .. ': ' .. message, code end
-        c.name(context, lower(pattern), other)
+        c.name(context, (lower(pattern):gsub('%.$', '')), other)
     end
     return true
 end
@@ -247,12 +247,12 @@ end
 
 local M = {}
 
--- See core.client: the function that goes on where connect has a connection.
+-- See core.client: the function that goes on where connect has a connection. A path and a raw address have no
+-- port behind them, and are no name.
 function M.client(host, opts, arg)
     if opts == true then opts = {} end
     check(opts, 'connect', arg)
-    local unix = find(host, 'unix:', 1, true) == 1 or #host >= 64
-    local name = peer_name(opts, not unix and host or nil, 'connect', arg)
+    local name = peer_name(opts, arg == 3 and host or nil, 'connect', arg)
     local context, message, code = context_of(opts, false, 'connect', arg)
     if not context then return nil, message, code end
     return function(con, deadline)
@@ -279,11 +279,15 @@ local function report(state, con, address, port, message, code)
     return nil
 end
 
-local function secure(state, con)
+local function start(state, con)
+    return c.start(con, state.context, nil, nil, false, true)
+end
+
+-- The rest of the arguments is what `start` has returned.
+local function secure(state, con, ok, message, code)
     local opts, address, port = state.opts, nil, nil
     if state.on_error then address, port = con:peer() end -- once the peer has gone it has no address
     if not address then port = nil end
-    local ok, message, code = c.start(con, state.context, nil, nil, false, true)
     if ok then ok, message, code = handshake(con, opts, deadline_of(opts)) end
     if ok then return true end
     if code == 'ECANCELED' then return nil end -- the script has closed it; what it has written is still sent
@@ -303,7 +307,7 @@ function M.server(plain, opts, arg, ...)
     local handler = arguments[arg - 1]
     if type(handler) == 'function' then
         arguments[arg - 1] = function(con)
-            if secure(state, con) then return handler(con) end
+            if secure(state, con, start(state, con)) then return handler(con) end
         end
     end
     local made, why, its_code = plain(unpack(arguments, 1, arg))
@@ -315,22 +319,23 @@ end
 -- Those of `accept` whose handshake goes on: an event for its end.
 local pending = setmetatable({}, { __mode = 'k' })
 
-local function secure_behind(state, con, over)
-    local ok, err = pcall(secure, state, con)
+local function secure_behind(state, con, over, ...)
+    local ok, err = pcall(secure, state, con, ...)
     pending[con] = nil
     over:set()
     if not ok then error(err, 0) end
 end
 
 -- The handshake goes on behind: one slow client must not keep the others from being accepted. What reads or
--- writes waits for its end, so does M.info.
+-- writes waits for its end, so does M.info. It begins here: the light thread may have to wait before it runs,
+-- and what the script writes meanwhile must not go out in clear.
 local plain_accept = server.accept
 function server.accept(self, timeout)
     local con, message, code = plain_accept(self, timeout)
     local state = con and states[self]
     if state then
         pending[con] = asio.event()
-        asio.spawn_light_thread(secure_behind, state, con, pending[con])
+        asio.spawn_light_thread(secure_behind, state, con, pending[con], start(state, con))
     end
     return con, message, code
 end
