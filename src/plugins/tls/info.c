@@ -11,6 +11,14 @@
 #include <arpa/inet.h>
 #endif
 
+/* What is held while the table is made: Lua may raise at any time. */
+struct info_held {
+    struct tls_session *session;
+    X509 *peer;
+    BIO *bio;
+    GENERAL_NAMES *names;
+};
+
 static void info_set(lua_State *L, const char *field, const char *text)
 {
     if (!text)
@@ -55,22 +63,26 @@ double tls_seconds(const ASN1_TIME *time)
         tm.tm_min * 60 + tm.tm_sec;
 }
 
-static void info_set_bio(lua_State *L, const char *field, BIO *bio)
+/* Takes the BIO. */
+static void info_set_bio(lua_State *L, struct info_held *held, const char *field, BIO *bio)
 {
     char *bytes;
     long n = bio ? BIO_get_mem_data(bio, &bytes) : 0;
+    held->bio = bio;
     lua_pushlstring(L, n > 0 ? bytes : "", n > 0 ? (size_t)n : 0);
-    BIO_free(bio);
     lua_setfield(L, -2, field);
+    held->bio = NULL;
+    BIO_free(bio);
 }
 
 /* The alternative names of kinds that can be compared: DNS, and addresses. */
-static void info_set_names(lua_State *L, X509 *cert)
+static void info_set_names(lua_State *L, struct info_held *held)
 {
-    GENERAL_NAMES *names = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
     int count = 0;
     char text[64];
     lua_newtable(L);
+    held->names = X509_get_ext_d2i(held->peer, NID_subject_alt_name, NULL, NULL);
+    GENERAL_NAMES *names = held->names;
     for (int i = 0; i < sk_GENERAL_NAME_num(names); i++) {
         const GENERAL_NAME *name = sk_GENERAL_NAME_value(names, i);
         const ASN1_STRING *s = name->d.ia5;
@@ -84,7 +96,6 @@ static void info_set_names(lua_State *L, X509 *cert)
             continue;
         lua_rawseti(L, -2, ++count);
     }
-    GENERAL_NAMES_free(names);
     lua_setfield(L, -2, "names");
 }
 
@@ -101,12 +112,13 @@ static void info_set_digest(lua_State *L, X509 *cert)
     lua_setfield(L, -2, "sha256");
 }
 
-static void info_push_certificate(lua_State *L, X509 *cert)
+static void info_push_certificate(lua_State *L, struct info_held *held)
 {
+    X509 *cert = held->peer;
     lua_createtable(L, 0, 7);
-    info_set_bio(L, "subject", info_name(X509_get_subject_name(cert)));
-    info_set_bio(L, "issuer", info_name(X509_get_issuer_name(cert)));
-    info_set_names(L, cert);
+    info_set_bio(L, held, "subject", info_name(X509_get_subject_name(cert)));
+    info_set_bio(L, held, "issuer", info_name(X509_get_issuer_name(cert)));
+    info_set_names(L, held);
     lua_pushnumber(L, tls_seconds(X509_get0_notBefore(cert)));
     lua_setfield(L, -2, "not_before");
     lua_pushnumber(L, tls_seconds(X509_get0_notAfter(cert)));
@@ -115,7 +127,7 @@ static void info_push_certificate(lua_State *L, X509 *cert)
     BIO *pem = BIO_new(BIO_s_mem());
     if (pem)
         PEM_write_bio_X509(pem, cert);
-    info_set_bio(L, "pem", pem);
+    info_set_bio(L, held, "pem", pem);
 }
 
 /* ---- channel binding ------------------------------------------------------------------------ */
@@ -135,12 +147,11 @@ static void info_set_exporter(lua_State *L, SSL *ssl)
 }
 
 /* RFC 5929: the digest of the server's certificate, by the algorithm of its signature, but no weaker than SHA-256. */
-static void info_set_end_point(lua_State *L, SSL *ssl, bool server)
+static void info_set_end_point(lua_State *L, SSL *ssl, X509 *peer, bool server)
 {
     unsigned char digest[EVP_MAX_MD_SIZE];
     unsigned n = 0;
     int hash = NID_undef;
-    X509 *peer = server ? NULL : SSL_get_peer_certificate(ssl);
     X509 *cert = server ? SSL_get_certificate(ssl) : peer;
     if (cert && OBJ_find_sigid_algs(X509_get_signature_nid(cert), &hash, NULL) == 1) {
         const EVP_MD *md = EVP_get_digestbynid(hash);
@@ -151,30 +162,27 @@ static void info_set_end_point(lua_State *L, SSL *ssl, bool server)
             lua_setfield(L, -2, "tls-server-end-point");
         }
     }
-    X509_free(peer);
 }
 
-static void info_set_bindings(lua_State *L, SSL *ssl, bool server)
+static void info_set_bindings(lua_State *L, SSL *ssl, X509 *peer, bool server)
 {
     lua_createtable(L, 0, 2);
     info_set_exporter(L, ssl);
-    info_set_end_point(L, ssl, server);
+    info_set_end_point(L, ssl, peer, server);
     lua_setfield(L, -2, "bindings");
 }
 
 /* ---- the table ------------------------------------------------------------------------------ */
 
-int tls_l_info(lua_State *L)
+/* (held) -> table */
+static int l_info_fill(lua_State *L)
 {
-    struct tls_session *s = tls_session_at(L, 1);
-    if (!s && !asio_tls_core->stream->stream_at(L, 1))
-        return asio_tls_core->error->push(L, UV_EBADF);
-    if (!s)
-        return asio_tls_core->error->push_text(L, UV_ENOTSUP, "the connection has no TLS");
+    struct info_held *held = lua_touserdata(L, 1);
+    struct tls_session *s = held->session;
     const unsigned char *alpn;
     unsigned n;
-    X509 *peer = SSL_get_peer_certificate(s->ssl);
     lua_createtable(L, 0, 7);
+    held->peer = SSL_get_peer_certificate(s->ssl);
     info_set(L, "version", SSL_get_version(s->ssl));
     info_set(L, "cipher", SSL_get_cipher_name(s->ssl));
     info_set(L, "server_name", s->server ? s->name : SSL_get_servername(s->ssl, TLSEXT_NAMETYPE_host_name));
@@ -185,12 +193,27 @@ int tls_l_info(lua_State *L)
     }
     lua_pushboolean(L, SSL_session_reused(s->ssl));
     lua_setfield(L, -2, "resumed");
-    if (peer) {
-        info_push_certificate(L, peer);
+    if (held->peer) {
+        info_push_certificate(L, held);
         lua_setfield(L, -2, "peer");
     }
-    X509_free(peer);
-    info_set_bindings(L, s->ssl, s->server);
-    ERR_clear_error();
+    info_set_bindings(L, s->ssl, held->peer, s->server);
     return 1;
+}
+
+int tls_l_info(lua_State *L)
+{
+    struct info_held held = { .session = tls_session_at(L, 1) };
+    if (!held.session && !asio_tls_core->stream->stream_at(L, 1))
+        return asio_tls_core->error->push(L, UV_EBADF);
+    if (!held.session)
+        return asio_tls_core->error->push_text(L, UV_ENOTSUP, "the connection has no TLS");
+    lua_pushcfunction(L, l_info_fill);
+    lua_pushlightuserdata(L, &held);
+    int error = lua_pcall(L, 1, 1, 0);
+    X509_free(held.peer);
+    BIO_free(held.bio);
+    GENERAL_NAMES_free(held.names);
+    ERR_clear_error();
+    return error ? lua_error(L) : 1;
 }
