@@ -1,5 +1,6 @@
 -- Sessions of TLS that are resumed: tickets, their keys, and what they must not get round.
 -- test: 3 s
+-- test: needs tls
 --
 -- SPDX-License-Identifier: MIT
 
