@@ -313,6 +313,7 @@ function asio.watchdog(seconds) end
 ---@field resumed boolean
 ---@field peer? asio.tls_certificate
 ---@field bindings {["tls-exporter"]?: string, ["tls-server-end-point"]?: string} for SCRAM-...-PLUS
+---@field failure? string what has ended the connection, in words
 
 ---@class asio.tls_failure_info
 ---@field peer? string address

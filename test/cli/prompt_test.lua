@@ -38,6 +38,7 @@ end
 -- Starts it with a terminal; returns the process, and what types a line and waits for a text.
 local function start(options)
   options = options or {}
+  can.need 'terminals'
   local master, slave = process.terminal()
   if not home then forget_history() end
   local wrap = ('%s env HOME=%s TERM=%s LC_ALL=C.UTF-8'):format(

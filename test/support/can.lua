@@ -40,7 +40,9 @@ local known = {
   proc = { 'this system has no /proc', function() return linux and exists '/proc/self/status' end },
   splice = { 'splicing is of Linux', linux },
   mmsg = { 'many datagrams in one call are of Linux', linux },
-  terminals = { 'this system has no pseudo-terminals', unix },
+  terminals = { 'this system has no pseudo-terminals', function()
+    return unix and (not linux or exists '/dev/pts/ptmx')
+  end },
   host = { 'the host was not built: it needs a linker with --wrap', function()
     local path = os.getenv 'ASIO_BUILD' .. '/test/host'
     return exists(path) or exists(path .. '.exe')

@@ -73,13 +73,16 @@ function M.visit(port, tls, host)
 end
 
 --- Connects, and is refused, at the latest when it reads: in TLS 1.3 a client is done
---- before the server has looked at its certificate.
+--- before the server has looked at its certificate. Returns the reason in words.
 function M.refused(port, tls)
-  local conn, _, code = M.connect(port, tls)
-  if not conn then return lu.assertEquals(code, 'EPROTO') end
+  local conn, message, code = M.connect(port, tls)
+  lu.assertEquals(code, not conn and 'EPROTO' or nil)
+  if not conn then return message end
   conn:write 'x'
   lu.assertNil((conn:read(1)))
+  local failure = conn:tls().failure
   conn:close()
+  return failure
 end
 
 --- Waits until the server has told of an error; returns its message, code, info, and takes it away.

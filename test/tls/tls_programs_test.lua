@@ -78,8 +78,9 @@ function T.test_curl()
     lu.assertEquals((curl(port, trusted .. '--tls-max 1.1 --ciphers DEFAULT@SECLEVEL=0')), 35)
     ends.error_of(errors)
     for _, options in ipairs { '', '--cacert ' .. file 'other_ca.pem' } do
-      lu.assertEquals((curl(port, options)), 60)
-      lu.assertStrContains(ends.error_of(errors), 'the peer refuses: ')
+      local code = curl(port, options)
+      lu.assertTrue(code == 60 or options == '' and code == 77, code) -- 77: the system trusts no authority
+      if code == 60 then lu.assertStrContains(ends.error_of(errors), 'the peer refuses: ') end
     end
     local bulk, got = t.temporary(BULK), t.temporary()
     local posted = ('-H Expect: --data-binary @%s -o %s'):format(bulk, got)

@@ -198,6 +198,8 @@ static int l_info_fill(lua_State *L)
         lua_setfield(L, -2, "peer");
     }
     info_set_bindings(L, s->ssl, held->peer, s->server);
+    if (s->failed && s->failure)
+        info_set(L, "failure", s->failure->text);
     return 1;
 }
 
