@@ -109,6 +109,14 @@ int tls_verify(int ok, X509_STORE_CTX *store)
     return 0;
 }
 
+/* What an alert says; OpenSSL's list of descriptions lacks those of TLS 1.3: "tlsv13 alert certificate required". */
+static const char *verify_alert(int alert, const char *words)
+{
+    static const char before[] = " alert ";
+    const char *text = SSL_alert_desc_string_long(alert), *rest = words ? strstr(words, before) : NULL;
+    return strcmp(text, "unknown") == 0 && rest ? rest + sizeof before - 1 : text;
+}
+
 /* An alert is the peer's word; else it is OpenSSL's. */
 void tls_error_text(char *text, size_t size)
 {
@@ -117,7 +125,7 @@ void tls_error_text(char *text, size_t size)
     const char *words = error ? ERR_reason_error_string(error) : NULL;
     if (error && ERR_GET_LIB(error) == ERR_LIB_SSL && reason > SSL_AD_REASON_OFFSET) {
         char alert[80];
-        snprintf(alert, sizeof alert, "%s", SSL_alert_desc_string_long(reason - SSL_AD_REASON_OFFSET));
+        snprintf(alert, sizeof alert, "%s", verify_alert(reason - SSL_AD_REASON_OFFSET, words));
         verify_lower(alert);
         snprintf(text, size, "the peer refuses: %s", alert);
     } else {
