@@ -1,5 +1,5 @@
 -- Sessions of TLS that are resumed: tickets, their keys, and what they must not get round.
--- test: 3 s
+-- test: 7 s
 -- test: needs tls
 --
 -- SPDX-License-Identifier: MIT
@@ -67,6 +67,43 @@ function T.test_ticket_keys_and_set_tls()
     assert(server:set_tls(ends.identity 'server'))
     for _ = 1, 3 do lu.assertTrue(resumed(port, client)) end
   end)
+end
+
+-- A certificate of `ca` for localhost that expires at this time, in the directory `dir`.
+local function brief(dir, expires)
+  local extensions = assert(io.open(dir .. '/extensions', 'w'))
+  extensions:write 'subjectAltName = DNS:localhost, IP:127.0.0.1\n'
+  extensions:close()
+  assert(os.execute(('cd %s && cp -R %sworks . && OPENSSL_CONF=works/conf && export OPENSSL_CONF && ' ..
+    'openssl req -new -key %sserver.key -subj /CN=brief -out request && ' ..
+    'openssl ca -batch -notext -in request -cert %sca.pem -keyfile %sca.key -extfile extensions ' ..
+    '-enddate %s -out brief.pem 2>log'):format(dir, t.quote(certs.dir()), t.quote(certs.dir()),
+    t.quote(certs.dir()), t.quote(certs.dir()), os.date('!%Y%m%d%H%M%SZ', expires))) == 0)
+  return dir .. '/brief.pem'
+end
+
+-- Each resumption brings a new ticket: they would outlive the certificate without end.
+function T.test_tickets_of_certificates_that_expire()
+  local dir = t.temporary()
+  os.remove(dir)
+  assert(os.execute('mkdir ' .. dir) == 0)
+  local expires = os.time() + 3 * t.patience
+  local cert, key = brief(dir, expires), file 'server.key'
+  local ca, client = file 'ca.pem', ends.trust { cert = cert, key = key }
+  ends.with({ cert = cert, key = key }, function(port)
+    ends.with(ends.identity('server', { ca = ca, verify = 'require' }), function(other, errors)
+      for i = 1, 2 do
+        lu.assertEquals({ resumed(port, ends.trust()), resumed(other, client) }, { i == 2, i == 2 })
+      end
+      while os.time() <= expires do asio.sleep(0.1) end
+      t.failure('CERT_HAS_EXPIRED', ends.connect(port, ends.trust()))
+      lu.assertFalse(resumed(port, { verify = false }))
+      lu.assertTrue(resumed(port, { verify = false }))
+      ends.refused(other, client)
+      lu.assertEquals(select(2, ends.error_of(errors)), 'CERT_HAS_EXPIRED')
+    end)
+  end)
+  os.execute('rm -r ' .. dir)
 end
 
 -- A ticket does not get round what is asked of the client now.

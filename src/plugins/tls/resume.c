@@ -81,13 +81,21 @@ void tls_resume_renewed(SSL *ssl)
         SSL_SESSION_free(session);
 }
 
+/* With each session that is resumed a server may offer a new one: without end, while the certificate of the first is
+ * not looked at again. */
+static bool resume_has_expired(SSL_SESSION *session)
+{
+    X509 *cert = SSL_SESSION_get0_peer(session);
+    return cert && X509_cmp_current_time(X509_get0_notAfter(cert)) <= 0;
+}
+
 void tls_resume_offer(SSL *ssl, const char *key)
 {
     struct tls_context *c = tls_context_of(SSL_get_SSL_CTX(ssl));
     struct tls_resumable **at = &c->resumable;
     while (*at && strcmp((*at)->key, key) != 0)
         at = &(*at)->next;
-    if (!*at)
+    if (!*at || (c->verify != SSL_VERIFY_NONE && resume_has_expired((*at)->session)))
         return;
     SSL_set_session(ssl, (*at)->session);
     if (SSL_SESSION_get_protocol_version((*at)->session) >= TLS1_3_VERSION)
@@ -173,11 +181,24 @@ static int resume_on_ticket(
     return i > 0 || SSL_version(ssl) >= TLS1_3_VERSION ? 2 : 1; /* there a ticket is used once */
 }
 
+/* A client whose certificate has expired since has to show another. */
+static SSL_TICKET_RETURN resume_on_decrypted(
+    SSL *ssl, SSL_SESSION *session, const unsigned char *name, size_t n, SSL_TICKET_STATUS status, void *arg)
+{
+    (void)ssl, (void)name, (void)n, (void)arg;
+    if (status != SSL_TICKET_SUCCESS && status != SSL_TICKET_SUCCESS_RENEW)
+        return SSL_TICKET_RETURN_IGNORE_RENEW;
+    if (resume_has_expired(session))
+        return SSL_TICKET_RETURN_IGNORE_RENEW;
+    return status == SSL_TICKET_SUCCESS ? SSL_TICKET_RETURN_USE : SSL_TICKET_RETURN_USE_RENEW;
+}
+
 void tls_resume_set_server(SSL_CTX *ctx)
 {
     SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_num_tickets(ctx, 1); /* each costs 5% of a handshake */
     SSL_CTX_set_tlsext_ticket_key_cb(ctx, resume_on_ticket);
+    SSL_CTX_set_session_ticket_cb(ctx, NULL, resume_on_decrypted, NULL);
 }
 
 static struct tls_ticket_keys *resume_new_keys(lua_State *L)
