@@ -55,8 +55,8 @@ struct asio_plugin_layer {
     /* The end for the script, UV_EOF or an error, before the stream below ends. User code runs. */
     void (*end)(struct asio_layer *l, int status);
 
-    /* Bytes for the peer, which are copied. 0 or an error. They go out with what is written, at the latest
-     * at the end of the turn. */
+    /* Bytes for the peer, which are copied. 0 or an error; UV_ENOBUFS: outside of `encode`, where a peer that does not
+     * read has too many waiting for it. They go out with what is written, at the latest at the end of the turn. */
     int (*send)(struct asio_layer *l, const char *bytes, size_t n);
 
     /* The codec can encode again. */

@@ -20,7 +20,10 @@
 #include <assert.h>
 #include <string.h>
 
-enum { LAYER_PIECE = 16 * 1024 }; /* that a codec gets at a time */
+enum {
+    LAYER_PIECE = 16 * 1024,   /* that a codec gets at a time */
+    LAYER_ANSWERS = 256 * 1024 /* of a codec's own bytes may wait for a peer that asks for them, and does not read */
+};
 
 struct asio_layer {
     struct asio_stream stream; /* first */
@@ -29,7 +32,9 @@ struct asio_layer {
     struct asio_stream *below; /* NULL: it was closed */
     const struct asio_layer_codec *codec;
     void *state;
-    bool said; /* the codec's last word */
+    size_t answers; /* bytes that the codec has sent of itself since the queue below was empty */
+    bool encoding;  /* it sends what the script writes: that waits while the queue below is long */
+    bool said;      /* the codec's last word */
 };
 
 static struct asio_layer *layer_of(struct asio_stream *s)
@@ -103,7 +108,9 @@ static ssize_t layer_encode(struct asio_layer *l, const uv_buf_t *bufs, unsigned
             taken = UV_EAGAIN;
             break;
         }
+        l->encoding = true;
         taken = l->codec->encode(l->state, bytes, piece);
+        l->encoding = false;
         if (taken <= 0)
             break;
         assert((size_t)taken <= piece);
@@ -384,6 +391,12 @@ static int layer_send(struct asio_layer *l, const char *bytes, size_t n)
         return status;
     if (l->below->shut)
         return UV_EPIPE;
+    if (l->below->out.length == 0)
+        l->answers = 0;
+    if (!l->encoding && l->answers + n > LAYER_ANSWERS)
+        return UV_ENOBUFS;
+    if (!l->encoding)
+        l->answers += n;
     status = asio_outbuf_copy(&l->below->out, &l->below->rt->out_env, bytes, n);
     if (status < 0)
         return status;

@@ -12,9 +12,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SECONDS = 20, PAYLOAD = 4000, HEAD = 2, KEY = 0x5a, GREETING = 0xffff, END = 0 };
+enum { SECONDS = 20, PAYLOAD = 4000, HEAD = 2, KEY = 0x5a, GREETING = 0xffff, ASK = 0xfffe, END = 0 };
 
-/* A record: its length, the high byte first, then its bytes. GREETING and END are records without bytes. */
+/* A record: its length, the high byte first, then its bytes. GREETING, ASK and END are records without bytes; ASK is
+ * answered with a long one. */
 struct scramble {
     struct asio_layer *layer;
     bool greeted, ended;
@@ -56,11 +57,15 @@ static unsigned head_of(const struct scramble *x)
 static void take_record(struct scramble *x)
 {
     unsigned head = head_of(x);
-    char bytes[PAYLOAD];
+    char bytes[PAYLOAD] = { 0 };
     x->held = 0;
     if (head == GREETING) {
         x->greeted = true;
         asio_layer.resume(x->layer);
+    } else if (head == ASK) {
+        int status = send_record(x, PAYLOAD, bytes, PAYLOAD);
+        if (status < 0)
+            asio_layer.end(x->layer, status);
     } else if (head == END) {
         x->ended = true;
         asio_layer.end(x->layer, UV_EOF);
@@ -73,7 +78,7 @@ static void take_record(struct scramble *x)
 static size_t missing(const struct scramble *x)
 {
     unsigned head = x->held < HEAD ? 0 : head_of(x);
-    return HEAD + (head == GREETING ? 0 : head) - x->held;
+    return HEAD + (head == GREETING || head == ASK ? 0 : head) - x->held;
 }
 
 static void scramble_received(void *state, const char *bytes, size_t n)
@@ -81,7 +86,7 @@ static void scramble_received(void *state, const char *bytes, size_t n)
     struct scramble *x = state;
     while (n > 0 && !x->ended) {
         size_t want = missing(x), piece = want < n ? want : n;
-        if (x->held == HEAD && head_of(x) > PAYLOAD) {
+        if (x->held == HEAD && head_of(x) > PAYLOAD && missing(x) > 0) {
             asio_layer.end(x->layer, UV_EPROTO);
             return;
         }

@@ -211,6 +211,22 @@ cases.a_peer_that_speaks_nonsense = function()
   b:close()
 end
 
+-- What the codec answers by itself waits for a peer that does not read, but not without bound.
+cases.a_peer_that_asks_and_does_not_read = function()
+  local a, b = ways.unix()
+  assert(host.scramble(a))
+  local reader = asio.spawn(function() fails('ENOBUFS', a:read(1)) end)
+  for _ = 1, 10 do -- one that reads may ask for more than that
+    b:write(('\255\254'):rep(50))
+    assert(b:read(50 * 4002))
+  end
+  same(reader:status(), 'waiting')
+  b:write(('\255\254'):rep(10000)) -- for 40 MB
+  assert(reader:join())
+  a:abort()
+  b:abort()
+end
+
 cases.a_reset_of_the_peer = function()
   local a, b = ways.tcp()
   assert(host.scramble(a))

@@ -1,5 +1,6 @@
 -- Where 100 light threads had resumed each other, a further one waited for its turn: so did the handshake of
 -- a connection that was accepted there, and what the script wrote meanwhile went out in clear.
+-- test: needs tls
 --
 -- SPDX-License-Identifier: MIT
 

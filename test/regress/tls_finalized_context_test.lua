@@ -1,5 +1,6 @@
 -- At the end of the Lua state a finalizer began TLS with options whose context had been finalized before: a
 -- crash.
+-- test: needs tls
 --
 -- SPDX-License-Identifier: MIT
 -- luacheck: ignore 431/asio (child processes require their own)

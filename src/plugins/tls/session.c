@@ -61,6 +61,8 @@ static int session_bio_write(BIO *bio, const char *from, int n)
     struct tls_session *s = BIO_get_data(bio);
     BIO_clear_retry_flags(bio);
     s->status = session_layers()->send(s->layer, from, (size_t)n);
+    if (s->status == UV_ENOBUFS)
+        tls_session_note(s, "EPROTO", "the peer does not read the answers that it asks for");
     return s->status < 0 ? -1 : n;
 }
 
@@ -398,7 +400,7 @@ static void session_on_message(
     if (sent && type == SSL3_RT_ALERT && n == 2 && alert[1] == SSL_AD_NO_RENEGOTIATION &&
         ++s->refusals > REFUSALS_MAX) {
         s->flooded = true;
-        tls_session_note(s, "EPROTO", "the peer does not stop to ask for a new handshake");
+        tls_session_note(s, "EPROTO", "the peer does not stop asking for a new handshake");
     }
     if (sent || type != SSL3_RT_HANDSHAKE || n == 0)
         return;
