@@ -20,10 +20,8 @@
 #include <assert.h>
 #include <string.h>
 
-enum {
-    LAYER_PIECE = 16 * 1024,   /* that a codec gets at a time */
-    LAYER_ANSWERS = 256 * 1024 /* of a codec's own bytes may wait for a peer that asks for them, and does not read */
-};
+enum { LAYER_PIECE = 16 * 1024 };    /* that a codec gets at a time */
+enum { LAYER_ANSWERS = 256 * 1024 }; /* bytes of a codec's own that may wait for a peer that does not read */
 
 struct asio_layer {
     struct asio_stream stream; /* first */

@@ -433,6 +433,26 @@ function T.test_authorities()
   lu.assertEquals({ code, message:match '^ocsp: ' }, { 'EINVAL', 'ocsp: ' })
 end
 
+-- Something behind the first that cannot be read would take the rest with it in silence.
+function T.test_what_is_damaged_is_not_left_out()
+  local cert, other = t.contents(file 'server.pem'), t.contents(file 'other_ca.pem')
+  local ca, crl = t.contents(file 'ca.pem'), t.contents(file 'crl.pem')
+  local function damaged(text) return (text:gsub('\n....', '\n****', 2)) end
+  for _, row in ipairs {
+    { cert = cert .. damaged(ca) .. other, key = file 'server.key' }, { ca = other .. damaged(cert) .. ca },
+    { ca = ca .. cert:sub(1, 200) }, { ca = ca, crl = crl .. damaged(crl) .. crl },
+  } do
+    local conn, message, code = ends.connect(1, row, 'localhost')
+    lu.assertEquals({ conn, code }, { nil, 'EINVAL' })
+    lu.assertStrContains(message, 'behind the first cannot be read')
+  end
+  for _, name in ipairs { 'ca', 'cert', 'key', 'password', 'crl', 'ciphers' } do
+    local row = ends.identity('client', ends.trust())
+    row[name] = (row[name] or file 'crl.pem') .. '\0x'
+    t.bad_argument(3, 'connect', function() asio.connect('localhost', 1, { tls = row }) end)
+  end
+end
+
 -- A PEM that is encrypted where no password can be asked for must not ask at the terminal.
 function T.test_encrypted_certificates_do_not_ask()
   local text = t.contents(file 'ca.pem'):gsub('^(%-+BEGIN CERTIFICATE%-+\n)',

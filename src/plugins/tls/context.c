@@ -125,15 +125,19 @@ static void context_bad(const struct context_options *o, const char *name, const
         luaL_typename(o->L, -1));
 }
 
-/* A string, or NULL; it stays on the stack. */
+/* A string, or NULL; it stays on the stack. OpenSSL would see it up to a zero byte only. */
 static const char *context_string(const struct context_options *o, const char *name)
 {
+    size_t n;
     lua_getfield(o->L, 1, name);
     if (lua_isnil(o->L, -1))
         return NULL;
     if (lua_type(o->L, -1) != LUA_TSTRING)
         context_bad(o, name, "string");
-    return lua_tostring(o->L, -1);
+    const char *text = lua_tolstring(o->L, -1, &n);
+    if (strlen(text) != n)
+        context_bad(o, name, "string without zero bytes");
+    return text;
 }
 
 static int context_refuse(const struct context_options *o, const char *name, const char *why)

@@ -77,6 +77,14 @@ static X509 *material_next(BIO *bio)
     return PEM_read_bio_X509_AUX(bio, NULL, material_password, &none);
 }
 
+/* Why there was no next one: the text has ended. Else something in it cannot be read, and what is behind would be left
+ * out in silence. */
+static bool material_at_end(void)
+{
+    unsigned long error = ERR_peek_last_error();
+    return ERR_GET_LIB(error) == ERR_LIB_PEM && ERR_GET_REASON(error) == PEM_R_NO_START_LINE;
+}
+
 /* The first certificate is ours; those behind it make the chain. 0, or the results of a failure. */
 static int material_read_chain(lua_State *L, SSL_CTX *ctx, const char *source)
 {
@@ -96,8 +104,10 @@ static int material_read_chain(lua_State *L, SSL_CTX *ctx, const char *source)
         }
     }
     BIO_free(bio);
+    if (ok && !material_at_end())
+        return material_fail(L, "cert", UV_EINVAL, "a certificate behind the first cannot be read", source);
     if (ok) {
-        ERR_clear_error(); /* the end of the file */
+        ERR_clear_error();
         return 0;
     }
     bool weak = found && ERR_GET_LIB(error) == ERR_LIB_SSL;
@@ -137,7 +147,7 @@ int tls_read_identity(lua_State *L, SSL_CTX *ctx, const char *cert, const char *
 
 /* ---- authorities ---------------------------------------------------------------------------- */
 
-/* All certificates of the text. Returns how many; negative: memory is out. */
+/* All certificates of the text. Returns how many; UV_ENOMEM; UV_EINVAL: one cannot be read. */
 static int material_add_authorities(SSL_CTX *ctx, BIO *bio, bool client_names)
 {
     X509_STORE *store = SSL_CTX_get_cert_store(ctx);
@@ -149,11 +159,12 @@ static int material_add_authorities(SSL_CTX *ctx, BIO *bio, bool client_names)
             ok = SSL_CTX_add_client_CA(ctx, cert) == 1;
         X509_free(cert);
         if (!ok)
-            return -1;
+            return UV_ENOMEM;
         count++;
     }
+    bool end = count == 0 || material_at_end();
     ERR_clear_error();
-    return count;
+    return end ? count : UV_EINVAL;
 }
 
 static bool material_is_directory(const char *path)
@@ -235,8 +246,10 @@ int tls_read_authorities(lua_State *L, SSL_CTX *ctx, const char *ca, bool own, b
         return 3;
     int count = material_add_authorities(ctx, bio, client_names);
     BIO_free(bio);
-    if (count < 0)
+    if (count == UV_ENOMEM)
         return material_fail(L, "ca", UV_ENOMEM, "not enough memory", ca);
+    if (count == UV_EINVAL)
+        return material_fail(L, "ca", UV_EINVAL, "a certificate behind the first cannot be read", ca);
     return count > 0 ? 0 : material_fail(L, "ca", UV_EINVAL, "no certificate in PEM", ca);
 }
 
@@ -261,6 +274,8 @@ int tls_read_revoked(lua_State *L, SSL_CTX *ctx, const char *crl)
         return material_fail(L, "crl", UV_ENOMEM, "not enough memory", crl);
     if (count == 0)
         return material_fail(L, "crl", UV_EINVAL, "no list of revoked certificates in PEM", crl);
+    if (!material_at_end())
+        return material_fail(L, "crl", UV_EINVAL, "a list behind the first cannot be read", crl);
     ERR_clear_error();
     X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK);
     return 0;
