@@ -27,7 +27,8 @@ struct asio_layer_codec {
 
     /* The rest only where it applies, else NULL. */
 
-    /* The script's bytes have ended: sends what tells the peer so. 0 or an error. */
+    /* The script's bytes have ended: sends what tells the peer so. 0 or an error; UV_EAGAIN: not now, and `resume` is
+     * called later. */
     int (*finish)(void *state);
 
     /* The stream below has ended, with UV_EOF or an error: what that is above. Bytes that came after the codec's

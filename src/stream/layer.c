@@ -155,7 +155,7 @@ static void layer_fail_writes(struct asio_layer *l, int status)
 static int layer_say_end(struct asio_layer *l)
 {
     int status = l->said || !l->codec->finish ? 0 : l->codec->finish(l->state);
-    l->said = true;
+    l->said = status != UV_EAGAIN;
     return status;
 }
 
@@ -407,6 +407,8 @@ static void layer_resume(struct asio_layer *l)
 {
     if (l->stream.sending)
         asio_stream_sent(&l->stream, 0, 0);
+    else if (l->stream.shut && !l->said)
+        asio_stream_flush(&l->stream);
 }
 
 /* As reading of the stream above, which stops it: below alone it could not be stopped from a further layer. */

@@ -111,7 +111,7 @@ static void stream_write_half_close(struct asio_stream *s)
 {
     int status = s->transport->shutdown(s);
     s->half_closed = status == 0;
-    if (status < 0)
+    if (status < 0 && status != UV_EAGAIN) /* of a layer: it comes back to it */
         asio_stream_write_fail(s, status == UV_ENOTCONN ? UV_EPIPE : status); /* the peer has gone */
 }
 

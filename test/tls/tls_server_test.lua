@@ -385,6 +385,28 @@ function T.test_accept()
   server:close()
 end
 
+-- A half-close before the handshake is over ended it.
+function T.test_a_half_close_during_the_handshake()
+  local server = assert(asio.server('127.0.0.1', 0, nil, { tls = ends.identity 'server' }))
+  local _, port = server:address()
+  for _, text in ipairs { '', 'all of it' } do
+    local client = asio.spawn(function()
+      local conn = assert(ends.connect(port, ends.trust()))
+      lu.assertEquals(conn:read_all(), text)
+      conn:write 'an answer'
+      conn:close()
+    end)
+    local conn = assert(server:accept())
+    conn:write(text)
+    lu.assertTrue(conn:shutdown())
+    t.failure('EPIPE', conn:write 'more')
+    lu.assertEquals(conn:read_all(), 'an answer')
+    conn:close()
+    lu.assertTrue((client:join()))
+  end
+  server:close()
+end
+
 -- The handshake has not begun when the connection is closed.
 function T.test_what_is_written_and_closed_before_the_handshake_arrives()
   local told = 0

@@ -343,10 +343,13 @@ static ssize_t session_encode(void *state, const char *bytes, size_t n)
     return s->status < 0 ? s->status : UV_EPROTO;
 }
 
-/* close_notify. After a failure the alert was the last word. */
+/* close_notify. After a failure the alert was the last word. A half-close waits for the end of the handshake, which could
+ * not go on after it. */
 static int session_finish(void *state)
 {
     struct tls_session *s = state;
+    if (!s->ready && !s->failed && !s->closed)
+        return UV_EAGAIN;
     if (s->failed || !s->ready)
         return 0;
     session_clear_errors();
