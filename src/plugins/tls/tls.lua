@@ -28,7 +28,8 @@ for name in pairs(OTHERS) do known[name] = true end
 
 local function check(opts, fname, arg)
     if type(opts) ~= 'table' then
-        c.bad(arg, fname, "option 'tls': true or a table expected, got " .. type(opts))
+        local expected = fname == 'connect' and 'true or a table' or 'table'
+        c.bad(arg, fname, ("option 'tls': %s expected, got %s"):format(expected, type(opts)))
     end
     for name in pairs(opts) do
         if not known[name] then c.bad(arg, fname, ("unknown option 'tls.%s'"):format(tostring(name))) end
