@@ -26,7 +26,7 @@ end))
 
 -- Of the handshake as well, and of what it needs: options, contexts, certificates.
 T.test_every_allocation_of_tls = t.slow(t.long and 600 or 150, t.main(function()
-  can.need('tls', 'openssl')
+  can.need('tls', 'openssl', 'processor')
   local env, seconds = 'HOST_CERTS=' .. t.quote(require('certs').dir()), t.long and 600 or 150
   hosts.run_together({ mode = 'alloc tls_plain', seconds = seconds, env = env },
     { mode = 'alloc tls_names', seconds = seconds, env = env },
@@ -34,7 +34,7 @@ T.test_every_allocation_of_tls = t.slow(t.long and 600 or 150, t.main(function()
 end))
 
 T.test_allocations_of_openssl = t.slow(t.long and 900 or 150, t.main(function()
-  can.need('tls', 'openssl')
+  can.need('tls', 'openssl', 'processor')
   local env = 'HOST_OPENSSL=1 HOST_CERTS=' .. t.quote(require('certs').dir())
   hosts.run_together({ mode = 'alloc tls_names', seconds = t.long and 900 or 150, env = env },
     t.long and { mode = 'alloc tls_server', seconds = 900, env = env } or nil)

@@ -10,11 +10,17 @@
 
 local lu = require 'luaunit'
 local asio = require 'asio'
+local can = require 'can'
 local t = require 'support'
 local waits = require 'waits'
 local over_tls = require 'over_tls'
 
 local T = {}
+
+if over_tls.on and not can.has 'processor' then
+  function T.test_over_tls() can.need 'processor' end
+  return T
+end
 
 local SOON = 0.01 * t.patience -- after a wait has begun, and before a sleep of the matrix ends
 

@@ -78,6 +78,7 @@ local known = {
     return not package.preload['asio']
   end },
   real_kernel = { 'the emulator of this processor does not do this as the kernel does', not emulated },
+  processor = { 'takes too long where the processor is emulated', not emulated },
   openssl = { 'the command openssl is not installed', function()
     return works 'command -v openssl'
   end },
