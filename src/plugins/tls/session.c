@@ -9,7 +9,6 @@
 #include "plugins/tls/tls.h"
 
 #include <openssl/err.h>
-#include <openssl/x509v3.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -106,7 +105,7 @@ void tls_session_note(struct tls_session *s, const char *code, const char *text)
     snprintf(s->failure->code, sizeof s->failure->code, "%s", code);
 }
 
-static void session_count(struct tls_session *s, bool done)
+void tls_session_count(struct tls_session *s, bool done)
 {
     if (s->server && !s->counted)
         asio_tls_core->stream->count_handshake(s->rt, done);
@@ -140,7 +139,7 @@ static void session_fail(struct tls_session *s)
     s->failed = true;
     tls_session_note(s, "EPROTO", text);
     if (!s->ready)
-        session_count(s, false);
+        tls_session_count(s, false);
     session_wake(s, 0);
     session_layers()->resume(s->layer); /* writers learn of it */
     session_layers()->end(s->layer, UV_EPROTO);
@@ -157,7 +156,7 @@ static void session_handshake(struct tls_session *s)
         s->messages = 0;
         if (!s->server)
             tls_resume_renewed(s->ssl);
-        session_count(s, true);
+        tls_session_count(s, true);
         session_layers()->resume(s->layer);
         session_wake_now(s);
         return;
@@ -229,7 +228,7 @@ static void session_read(struct tls_session *s)
 }
 
 /* The handshake also if the script has closed: what it has written waits for that. */
-static void session_go_on(struct tls_session *s)
+void tls_session_go_on(struct tls_session *s)
 {
     if (!s->ready && !s->failed && (!s->asked || s->chosen))
         session_handshake(s);
@@ -238,7 +237,7 @@ static void session_go_on(struct tls_session *s)
 }
 
 /* What OpenSSL has not taken stays: it waits for the script's choice. */
-static void session_keep(struct tls_session *s)
+void tls_session_keep(struct tls_session *s)
 {
     const struct asio_allocator *mem = asio_tls_core->mem->allocator;
     char *old = s->kept;
@@ -293,8 +292,8 @@ static void session_received(void *state, const char *bytes, size_t n)
         return;
     }
     if (!s->opening) /* else the handshake begins when the layer is there */
-        session_go_on(s);
-    session_keep(s);
+        tls_session_go_on(s);
+    tls_session_keep(s);
 }
 
 static int session_ended(void *state, int status)
@@ -302,7 +301,7 @@ static int session_ended(void *state, int status)
     struct tls_session *s = state;
     if (!s->ready && !s->failed) {
         s->failed = true;
-        session_count(s, false);
+        tls_session_count(s, false);
         if (status == UV_EOF)
             tls_session_note(s, "EOF", "the peer closed the connection during the handshake");
         s->status = status;
@@ -365,12 +364,12 @@ static void session_closed(void *state)
     session_wake(s, UV_ECANCELED);
 }
 
-static void session_free(void *state)
+void tls_session_free(void *state)
 {
     struct tls_session *s = state;
     const struct asio_allocator *mem = asio_tls_core->mem->allocator;
     if (s->layer)
-        session_count(s, false); /* unless it has been counted */
+        tls_session_count(s, false); /* unless it has been counted */
     SSL_free(s->ssl);
     mem->free(s->failure);
     mem->free(s->kept);
@@ -385,7 +384,7 @@ const struct asio_layer_codec tls_codec = {
     .finish = session_finish,
     .ended = session_ended,
     .closed = session_closed,
-    .free = session_free,
+    .free = tls_session_free,
 };
 
 /* ---- bounds on what a peer may ask for ----------------------------------------------------- */
@@ -413,16 +412,9 @@ static void session_on_message(
     }
 }
 
-/* ---- functions for Lua --------------------------------------------------------------------- */
+/* ---- a new one ------------------------------------------------------------------------------ */
 
-struct tls_session *tls_session_at(lua_State *L, int index)
-{
-    struct asio_stream *stream = asio_tls_core->stream->stream_at(L, index);
-    return stream ? session_layers()->state(stream, &tls_codec) : NULL;
-}
-
-/* NULL: out of memory. */
-static struct tls_session *session_new(struct asio_rt *rt, SSL_CTX *ctx)
+struct tls_session *tls_session_new(struct asio_rt *rt, SSL_CTX *ctx)
 {
     const struct asio_allocator *mem = asio_tls_core->mem->allocator;
     struct tls_session *s = mem->malloc(sizeof *s);
@@ -451,154 +443,8 @@ static struct tls_session *session_new(struct asio_rt *rt, SSL_CTX *ctx)
     return s;
 }
 
-/* Whom the peer has to be: a numeric address, or a name, which it is told as well. For OpenSSL a name that begins with
- * a dot stands for all names below it. */
-static bool session_set_peer(struct tls_session *s, const char *name, size_t length, bool verified)
+struct tls_session *tls_session_at(lua_State *L, int index)
 {
-    if (strlen(name) != length || name[0] == '.')
-        return false;
-    X509_VERIFY_PARAM *param = SSL_get0_param(s->ssl);
-    ASN1_OCTET_STRING *address = a2i_IPADDRESS(name);
-    bool numeric = address != NULL;
-    ASN1_OCTET_STRING_free(address);
-    ERR_clear_error();
-    if (!numeric && SSL_set_tlsext_host_name(s->ssl, name) != 1)
-        return false;
-    if (!verified)
-        return true;
-    if (numeric)
-        return X509_VERIFY_PARAM_set1_ip_asc(param, name) == 1;
-    X509_VERIFY_PARAM_set_hostflags(
-        param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
-    return X509_VERIFY_PARAM_set1_host(param, name, 0) == 1;
-}
-
-static char *session_copy(const char *text)
-{
-    size_t n = strlen(text) + 1;
-    char *copy = asio_tls_core->mem->allocator->malloc(n);
-    if (copy)
-        memcpy(copy, text, n);
-    return copy;
-}
-
-/* nil, message, code of what is noted, or of the status. */
-static int session_push_failure(lua_State *L, const struct tls_session *s)
-{
-    if (!s->failure)
-        return asio_tls_core->error->push(L, s->status < 0 ? s->status : UV_EPROTO);
-    lua_pushnil(L);
-    lua_pushstring(L, s->failure->text);
-    lua_pushstring(L, s->failure->code);
-    return 3;
-}
-
-int tls_l_start(lua_State *L)
-{
-    struct asio_rt *rt = lua_touserdata(L, lua_upvalueindex(1));
-    SSL_CTX *ctx = tls_check_context(L, 2);
-    size_t length;
-    const char *key = lua_tostring(L, 3), *name = lua_tolstring(L, 4, &length);
-    struct asio_stream *stream = asio_tls_core->stream->stream_at(L, 1);
-    if (!stream)
-        return asio_tls_core->error->push(L, UV_EBADF);
-    struct tls_session *s = session_new(rt, ctx);
-    if (!s)
-        return asio_tls_core->error->push(L, UV_ENOMEM);
-    s->peeked = lua_toboolean(L, 6);
-    if (key && !(s->name = session_copy(key))) {
-        session_free(s);
-        return asio_tls_core->error->push(L, UV_ENOMEM);
-    }
-    if (name && !session_set_peer(s, name, length, lua_toboolean(L, 5))) {
-        ERR_clear_error();
-        session_free(s);
-        return asio_tls_core->error->push_text(L, UV_EINVAL, "not a server's name: %s", name);
-    }
-    if (key)
-        tls_resume_offer(s->ssl, key);
-    s->opening = true;
-    int status = session_layers()->open(stream, &tls_codec, s, &s->layer);
-    if (status < 0) {
-        session_free(s);
-        return asio_tls_core->error->push(L, status);
-    }
-    s->opening = false;
-    if (s->clear) {
-        s->failed = true;
-        session_count(s, false);
-        return asio_tls_core->error->push_text(L, UV_EPROTO, "bytes have come in clear before the handshake");
-    }
-    session_go_on(s);
-    session_keep(s);
-    lua_pushboolean(L, 1);
-    return 1;
-}
-
-/* ---- waiting for the end of the handshake --------------------------------------------------- */
-
-static void session_abort_wait(struct asio_wait *w)
-{
-    struct tls_session *s = asio_tls_core->wait->source(w);
-    s->waiter = NULL;
-}
-
-/* When the light thread runs again the session may have been freed: the state is looked at anew. */
-static const struct asio_wait_op handshake_op = { "handshake", true, session_abort_wait, NULL };
-
-/* Token and results, if there is nothing to wait for; 0: there is. */
-static int session_push_state(lua_State *L, struct asio_rt *rt, struct tls_session *s)
-{
-    if (s->failed && !s->ready) {
-        asio_tls_core->wait->push_fail(L, UV_EPROTO);
-        lua_pop(L, 3);
-        return 1 + session_push_failure(L, s);
-    }
-    if (!s->ready && !(s->asked && !s->chosen))
-        return 0;
-    asio_tls_core->wait->push_ok(L, rt);
-    if (s->ready)
-        lua_pushliteral(L, "done");
-    else
-        lua_pushboolean(L, 0);
-    lua_pushstring(L, s->ready ? NULL : s->name);
-    return 3;
-}
-
-/* "done"; false, name; true: the state has changed, and is to be asked for again; or nil, message, code. */
-int tls_l_handshake(lua_State *L)
-{
-    struct asio_rt *rt = lua_touserdata(L, lua_upvalueindex(1));
-    const struct asio_plugin_wait *wait = asio_tls_core->wait;
-    struct tls_session *s = tls_session_at(L, 1);
-    double seconds = lua_isnil(L, 2) ? -1 : lua_tonumber(L, 2);
-    int n = wait->interrupt(L, rt);
-    if (n)
-        return n;
-    if (!s)
-        return wait->push_fail(L, UV_EBADF);
-    n = session_push_state(L, rt, s);
-    if (n)
-        return n;
-    if (s->waiter)
-        return wait->push_fail(L, UV_EBUSY);
-    struct asio_wait *w = wait->claim(L, rt);
-    s->waiter = w;
-    return wait->park(L, w, &handshake_op, s, seconds);
-}
-
-int tls_l_choose(lua_State *L)
-{
-    struct tls_session *s = tls_session_at(L, 1);
-    if (!s || !s->asked || s->chosen)
-        return 0;
-    s->refused = lua_isboolean(L, 2);
-    if (lua_isuserdata(L, 2) && !tls_context_choose(s->ssl, tls_check_context(L, 2))) {
-        s->refused = true;
-        tls_session_note(s, "ENOMEM", "not enough memory");
-    }
-    s->chosen = true;
-    session_go_on(s);
-    session_keep(s);
-    return 0;
+    struct asio_stream *stream = asio_tls_core->stream->stream_at(L, index);
+    return stream ? session_layers()->state(stream, &tls_codec) : NULL;
 }

@@ -60,6 +60,7 @@ struct tls_context {
 };
 
 struct tls_context *tls_context_of(const SSL_CTX *ctx);
+int tls_context_verify_mode(const struct tls_context *c); /* as OpenSSL has it */
 
 /* tls.context(opts, server, fname, arg) -> context | nil, message, code. Raises for values that cannot be meant. */
 int tls_l_context(lua_State *L);
@@ -73,6 +74,10 @@ SSL_CTX *tls_check_context(lua_State *L, int index);
 
 void tls_contexts_open(lua_State *L); /* the metatable */
 int tls_contexts_load(void);          /* once for each process: 0 or an error */
+
+/* ---- what a server agrees to (hello.c) ------------------------------------------------------ */
+
+void tls_hello_set(SSL_CTX *ctx); /* the callbacks of a server's context */
 
 /* Gives the SSL object of a handshake the certificates and demands of another context. False: memory is out. */
 bool tls_context_choose(SSL *ssl, SSL_CTX *ctx);
@@ -141,6 +146,17 @@ struct tls_session {
 extern const struct asio_layer_codec tls_codec;
 
 int tls_session_load(void); /* once for each process: 0 or an error */
+
+struct tls_session *tls_session_new(struct asio_rt *rt, SSL_CTX *ctx); /* NULL: out of memory */
+void tls_session_free(void *session);                                  /* one that no layer has */
+
+/* Lets OpenSSL go on with the bytes that are there, and keeps those that it does not take. User code may run. */
+void tls_session_go_on(struct tls_session *s);
+void tls_session_keep(struct tls_session *s);
+
+void tls_session_count(struct tls_session *s, bool done); /* the handshake is over; once */
+
+/* ---- beginning (start.c) -------------------------------------------------------------------- */
 
 /* tls.start(conn, context, key, name, verified, peeked) -> true | nil, message, code */
 int tls_l_start(lua_State *L);
