@@ -165,6 +165,13 @@ int asio_outbuf_copy(struct asio_outbuf *q, struct asio_outbuf_env *env, const c
     return 0;
 }
 
+void asio_outbuf_reserve(struct asio_outbuf *q, struct asio_outbuf_env *env, size_t n)
+{
+    struct asio_segment *s = q->first ? NULL : buffer_new_segment(env, n);
+    if (s)
+        link_segment(q, s);
+}
+
 int asio_outbuf_refer(struct asio_outbuf *q, struct asio_outbuf_env *env, const char *p, size_t n, int ref)
 {
     struct asio_segment *s = buffer_new_segment(env, 0);

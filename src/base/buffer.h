@@ -107,6 +107,9 @@ static inline bool asio_outbuf_fit_two(
 /* Copies n bytes behind; 0 or UV_ENOMEM (nothing is then added). */
 int asio_outbuf_copy(struct asio_outbuf *q, struct asio_outbuf_env *env, const char *p, size_t n);
 
+/* Room for n bytes in one piece, in an empty queue: what is copied then is sent as one buffer. Only a hint. */
+void asio_outbuf_reserve(struct asio_outbuf *q, struct asio_outbuf_env *env, size_t n);
+
 /* Adds a segment that points at n bytes of an anchored string; 0 or UV_ENOMEM. */
 int asio_outbuf_refer(struct asio_outbuf *q, struct asio_outbuf_env *env, const char *p, size_t n, int ref);
 

@@ -101,6 +101,8 @@ static ssize_t layer_encode(struct asio_layer *l, const uv_buf_t *bufs, unsigned
     size_t done = 0, piece;
     ssize_t taken = 0;
     layer_advance(&c, 0);
+    if (c.count > 0 && c.bufs->len - c.offset > LAYER_PIECE)
+        asio_outbuf_reserve(&l->below->out, &l->below->rt->out_env, ASIO_HIGH_WATER + LAYER_PIECE);
     while ((piece = layer_piece(&c, room, &bytes)) > 0) {
         if (l->below->out.length > ASIO_HIGH_WATER) {
             taken = UV_EAGAIN;

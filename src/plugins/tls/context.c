@@ -349,6 +349,7 @@ static int context_set_identity(const struct context_options *o, SSL_CTX *ctx, c
 
 static void context_set_general(SSL_CTX *ctx, bool server)
 {
+    SSL_CTX_set_read_ahead(ctx, 1); /* head and body of a record by one call of our BIO */
     SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
     SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
 #ifdef SSL_OP_IGNORE_UNEXPECTED_EOF
