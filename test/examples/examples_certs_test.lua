@@ -1,5 +1,7 @@
 -- examples/certs.sh, and the certificates of the tests, held against the command openssl.
 --
+-- test: needs openssl
+--
 -- SPDX-License-Identifier: MIT
 
 local lu = require 'luaunit'

@@ -1,6 +1,7 @@
 -- asio.stdin, stdout, stderr: whatever is behind them, and that nobody else notices.
 --
 -- test: 9 s
+-- test: needs fork
 --
 -- SPDX-License-Identifier: MIT
 

@@ -291,7 +291,8 @@ local function secure(state, con, ok, message, code)
     if not address then port = nil end
     if ok then ok, message, code = handshake(con, opts, deadline_of(opts)) end
     if ok then return true end
-    if code == 'ECANCELED' or code == 'EBADF' then return nil end -- the script has closed it; what it has written is still sent
+    -- The script has closed it; what it has written is still sent.
+    if code == 'ECANCELED' or code == 'EBADF' then return nil end
     return report(state, con, address, port, message, code)
 end
 
