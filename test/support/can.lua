@@ -40,6 +40,7 @@ local known = {
   proc = { 'this system has no /proc', function() return linux and exists '/proc/self/status' end },
   splice = { 'splicing is of Linux', linux },
   mmsg = { 'many datagrams in one call are of Linux', linux },
+  console = { 'this system has no consoles', not unix },
   terminals = { 'this system has no pseudo-terminals', function()
     return unix and (not linux or exists '/dev/pts/ptmx')
   end },

@@ -194,4 +194,75 @@ function M.run(words, options)
   return 124
 end
 
+-- Consoles --------------------------------------------------------------------------------------
+
+ffi.cdef [[
+struct asio_start_info_more { struct asio_start_info info; void *attributes; };
+int PeekNamedPipe(void *, void *, unsigned long, unsigned long *, unsigned long *, unsigned long *);
+long CreatePseudoConsole(uint32_t, void *, void *, unsigned long, void **);
+void ClosePseudoConsole(void *);
+int InitializeProcThreadAttributeList(void *, unsigned long, unsigned long, size_t *);
+int UpdateProcThreadAttribute(void *, unsigned long, size_t, void *, size_t, void *, size_t *);
+]]
+
+local console = setmetatable({}, { __index = process })
+console.__index = console
+
+local function pipe()
+  local from, to = ffi.new 'void *[1]', ffi.new 'void *[1]'
+  assert(C.CreatePipe(from, to, nil, 65536) ~= 0, 'CreatePipe')
+  return from[0], to[0]
+end
+
+--- Starts words[1] with a console of its own, 80 columns wide. Its standard streams are none: see
+--- attach_console. type(text) types; shown() is what it has written so far, with escape sequences; hang_up()
+--- ends the console.
+function M.start_with_console(words)
+  local line = {}
+  for i, word in ipairs(words) do line[i] = quote(word) end
+  line = table.concat(line, ' ')
+  local self = setmetatable({ text = '' }, console)
+  local made = ffi.new 'struct asio_start_process'
+  local input, to = pipe()
+  local from, output = pipe()
+  self.to, self.from = to, from
+  local pseudo, size = ffi.new 'void *[1]', ffi.new 'size_t[1]'
+  assert(C.CreatePseudoConsole(25 * 65536 + 80, input, output, 0, pseudo) == 0, 'CreatePseudoConsole')
+  C.CloseHandle(input)
+  C.CloseHandle(output)
+  C.InitializeProcThreadAttributeList(nil, 1, 0, size)
+  local attributes = ffi.new('char[?]', size[0])
+  C.InitializeProcThreadAttributeList(attributes, 1, 0, size)
+  C.UpdateProcThreadAttribute(attributes, 0, 0x20016, pseudo[0], ffi.sizeof 'void *', nil, nil)
+  local info = ffi.new 'struct asio_start_info_more'
+  info.info.size, info.info.flags = ffi.sizeof(info), 0x100 -- the streams are given: none
+  info.attributes = ffi.cast('void *', attributes)
+  local command = ffi.new('char[?]', #line + 1, line)
+  local ok = C.CreateProcessA(nil, command, nil, nil, 0, 0x80000, nil, nil,
+    ffi.cast('struct asio_start_info *', info), made)
+  assert(ok ~= 0, 'CreateProcess: ' .. line)
+  C.CloseHandle(made.thread)
+  self.process, self.pid, self.pseudo = made.process, tonumber(made.pid), pseudo[0]
+  return self
+end
+
+function console:type(text)
+  local wrote = ffi.new 'unsigned long[1]'
+  assert(C.WriteFile(self.to, text, #text, wrote, nil) ~= 0, 'WriteFile')
+end
+
+function console:shown()
+  local buffer, n = ffi.new 'char[4096]', ffi.new 'unsigned long[1]'
+  while C.PeekNamedPipe(self.from, nil, 0, nil, n, nil) ~= 0 and n[0] > 0 do
+    C.ReadFile(self.from, buffer, 4096, n, nil)
+    self.text = self.text .. ffi.string(buffer, n[0])
+  end
+  return self.text
+end
+
+function console:hang_up()
+  if self.pseudo then C.ClosePseudoConsole(self.pseudo) end
+  self.pseudo = nil
+end
+
 return M
