@@ -56,7 +56,7 @@ local function grown(n, fn)
 end
 
 local function is_flat(n, fn)
-  can.need('proc', 'tls', 'openssl')
+  can.need('proc', 'tls', 'openssl', 'real_kernel')
   local kib = grown(t.count(n), fn)
   if t.sanitized or t.stress then return end -- leaks are looked for at the end
   lu.assertTrue(kib < 2048, kib .. ' KiB')
