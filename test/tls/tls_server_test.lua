@@ -325,7 +325,7 @@ function T.test_half_open_ones_do_not_hold_up_others()
   ends.with(ends.identity('server', { handshake_timeout = 30 }), function(port)
     local served = assert(ends.connect(port, ends.trust()))
     local silent = {}
-    for i = 1, 200 do
+    for i = 1, 1000 do
       silent[i] = raw.connect(port)
       if i % 2 == 0 then silent[i]:send '\22\3\1\2\0\1\0\1\252' end
       if i % 20 == 0 then
@@ -334,7 +334,7 @@ function T.test_half_open_ones_do_not_hold_up_others()
       end
     end
     served:close()
-    for i = 1, 200 do silent[i]:close() end
+    for i = 1, 1000 do silent[i]:close() end
   end)
 end
 
