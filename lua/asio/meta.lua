@@ -4,7 +4,8 @@
 --
 -- For editors: the types of the module, and what its C core provides. This file is not part of the
 -- module. A function that is written in Lua has only its type here; its text is where it is defined, in
--- the files beside this one. docs/reference.md has the same functions on one page; a test compares the two.
+-- the files beside this one. One list, hence its length. docs/reference.md has the same functions; a test
+-- compares the two.
 --
 -- Unless said otherwise, times are seconds and sizes are bytes. Failures are nil, message, code. A call that
 -- waits is marked "waits"; in a light thread it may raise an interrupt (`asio.timeout`, `thread:cancel`).
@@ -284,13 +285,11 @@ function asio.watchdog(seconds) end
 ---@field server_name? string|false the name in the server's certificate (the host)
 
 ---@class asio.tls_server_opts: asio.tls_opts
----@field names? table<string, asio.tls_server_opts>|fun(name: string): asio.tls_server_opts? by the
---- name that the client asks for, 'example.org' or '*.example.org'; the function may wait. What an entry
---- leaves out is as outside
+---@field names? table<string, asio.tls_server_opts>|fun(name: string): asio.tls_server_opts? by the name
+--- that the client asks for ('*.example.org', too); the function may wait. What an entry lacks is as outside
 ---@field verify? false|"optional"|"require" whether clients are asked for a certificate (false)
 ---@field ocsp? string a file with the response of OCSP that goes with the certificate, in DER
----@field ticket_keys? string[] 1 to 3 strings of 80 bytes, with which servers resume each other's
---- sessions; the first one encrypts
+---@field ticket_keys? string[] 1 to 3 keys of 80 bytes that servers may share; the first one encrypts
 
 ---@class asio.start_tls_opts: asio.tls_client_opts, asio.tls_server_opts
 ---@field server? boolean this is the accepting side (false)

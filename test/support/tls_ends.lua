@@ -85,6 +85,20 @@ function M.refused(port, tls)
   return failure
 end
 
+--- How many light threads wait for a handshake.
+function M.handshakes()
+  local count = 0
+  for _, thread in ipairs(asio.threads()) do
+    if thread.wait == 'handshake' then count = count + 1 end
+  end
+  return count
+end
+
+--- Waits until one does.
+function M.in_handshake()
+  t.wait_until(function() return M.handshakes() > 0 end, 'a handshake')
+end
+
 --- Waits until the server has told of an error; returns its message, code, info, and takes it away.
 function M.error_of(errors)
   t.wait_until(function() return errors[1] end, 'on_tls_error')

@@ -249,11 +249,17 @@ end
 
 -- A handshake that goes on ends with what it began with.
 function T.test_set_tls_during_a_handshake()
-  ends.with(ends.identity('server', { names = function() asio.sleep(0.05) end }), function(port, _, server)
+  local asked, replaced = asio.event(), asio.event()
+  local function names()
+    asked:set()
+    replaced:wait()
+  end
+  ends.with(ends.identity('server', { names = names }), function(port, _, server)
     local client = asio.spawn(given, port, 'x.org')
-    asio.sleep(0.02)
+    asked:wait()
     assert(server:set_tls(ends.identity 'server2'))
     collectgarbage()
+    replaced:set()
     lu.assertEquals({ client:join() }, { true, 'server' })
     lu.assertEquals(given(port, 'x.org'), 'server2')
   end)
@@ -281,7 +287,7 @@ function T.test_errors_are_told_and_counted()
     end
     local peer = raw.connect(port)
     peer:send '\22\3\1'
-    asio.sleep(0.02)
+    ends.in_handshake()
     peer:reset()
     local _, code, info = ends.error_of(errors)
     lu.assertEquals({ code, info.peer, type(info.port) }, { 'ECONNRESET', '127.0.0.1', 'number' })
@@ -304,7 +310,7 @@ function T.test_a_client_does_not_wait_for_ever()
     lu.assertTrue(took >= 0.045 and took < 2 * t.patience, tostring(took))
   end
   local waiting = asio.spawn(ends.connect, port, { verify = false })
-  asio.sleep(0.02)
+  ends.in_handshake()
   waiting:cancel()
   lu.assertFalse((waiting:join()))
   server:close()
@@ -313,7 +319,7 @@ end
 function T.test_half_open_ones_count()
   ends.with(ends.identity('server', { handshake_timeout = 30 }), function(port)
     local first = raw.connect(port)
-    asio.sleep(0.02)
+    ends.in_handshake()
     local second = asio.spawn(ends.visit, port, ends.trust())
     lu.assertNil((second:join(0.1)))
     first:close()
@@ -342,13 +348,14 @@ function T.test_closing_the_server_ends_handshakes()
   for _, how in ipairs { 'close', 'shutdown' } do
     ends.with(ends.identity('server', { handshake_timeout = 30 }), function(port, _, server)
       local silent = raw.connect(port)
-      asio.sleep(0.02)
+      ends.in_handshake()
       if how == 'shutdown' then
         t.failure('ETIMEDOUT', server:shutdown(0.05))
       else
         server:close()
       end
       silent:close()
+      t.wait_until(function() return ends.handshakes() == 0 end, 'the end of the handshake')
     end)
   end
 end
@@ -436,7 +443,7 @@ function T.test_a_peer_that_goes_before_what_is_written()
     local peer = raw.connect(select(2, server:address()))
     local conn = assert(server:accept())
     assert(conn:write 'waits')
-    asio.sleep(0.02)
+    ends.in_handshake()
     peer[how](peer)
     lu.assertNil((conn:flush()))
     lu.assertNil((conn:write 'more'))
