@@ -94,6 +94,7 @@ static int drive(lua_State *L, struct asio_wait *w)
     luaL_checkstack(L, ASIO_WAIT_RESULTS, "too many results");
     rt->main_L = L;
     rt->stop = rt->stop_due;
+    rt->deadlock = false;
     asio_turn_loop(rt, true, park_is_over, w);
     if (rt->closed) { /* a light thread has forked, and this is the child */
         w->state = ASIO_WAIT_IDLE;
@@ -129,7 +130,7 @@ int asio_park(lua_State *L, struct asio_wait *w, const struct asio_wait_op *op, 
             op->abort(w);
         return asio_wait_push(L, w);
     }
-    asio_wait_count(w, op->outside || timeout >= 0);
+    asio_wait_count(w, timeout >= 0);
     w->since = (uint32_t)uv_now(&rt->loop);
     w->state = ASIO_WAIT_PARKED;
     if (w->main)

@@ -138,7 +138,11 @@ void asio_poll(struct asio_rt *rt, bool wait)
     if (rt->sending)
         block_sigpipe(rt);
     rt->wait_began = wait ? uv_hrtime() : 0;
-    uv_run(&rt->loop, wait ? UV_RUN_ONCE : UV_RUN_NOWAIT);
+    if (wait && rt->on_waiting)
+        rt->on_waiting(rt->on_waiting_arg, true);
+    uv_run(&rt->loop, wait && rt->alive > 0 ? UV_RUN_ONCE : UV_RUN_NOWAIT);
+    if (wait && rt->on_waiting)
+        rt->on_waiting(rt->on_waiting_arg, false);
     rt->polling = false;
     asio_rt_woken(rt);
     asio_rt_flush(rt);
@@ -163,7 +167,9 @@ void asio_poll_enter(struct asio_rt *rt)
     rt->looping = true;
     if (rt->closed)
         return; /* a fork */
-    rt->watches_sigint = asio_sys_signal_enter(SIGINT);
+    rt->watches_sigint = !rt->guest && asio_sys_signal_enter(SIGINT);
+    if (rt->guest)
+        return;
     if (!rt->watches_sigint) {
         asio_sys_signal_leave(SIGINT);
         return;

@@ -87,6 +87,7 @@ struct asio_rt {
     struct asio_outbuf_env out_env;
     size_t sending; /* transport writes on their way */
     size_t alive;   /* reasons for asio.run to go on, beside ready light threads; see asio_rt_ref */
+    size_t shared;  /* those of them that are endless waits for other Lua states of this process */
     uint64_t turns; /* of the loop, since the start */
     uint64_t asked; /* uv_hrtime() before libuv was asked last, if there were any deadlines */
     uint64_t turn_began, wait_began, woken_at; /* uv_hrtime(), for stats.longest_turn; 0: not in this turn */
@@ -99,6 +100,7 @@ struct asio_rt {
     uv_pid_t pid;
     unsigned stdio_closed; /* bits: these numbers were not open at the start */
     bool watches_sigint;
+    bool guest;    /* Ctrl-C is seen to by another runtime of this process */
     int unflushed; /* light threads that have run since the last flush */
     bool polling;  /* libuv is on the C stack */
     bool sigpipe_blocked;
@@ -106,6 +108,7 @@ struct asio_rt {
     bool looping;              /* a run or a wait of the main chunk is on the C stack */
     bool stop, interrupted;
     bool stop_due;  /* asio.stop came as a wait of the main chunk was over: it ends the next one */
+    bool deadlock;  /* what remains are waits that no Lua state of this process will end */
     bool attention; /* what drives the loop has something to look at: do not wait for events */
 
     int refs[ASIO_REFS];              /* by enum asio_ref: keys in the registry */
@@ -137,6 +140,9 @@ struct asio_rt {
     void (*turn_ended)(struct asio_rt *rt);
     /* Called before a light thread runs and when it has parked or ended; NULL: not. It may change itself. */
     void (*on_resume)(struct asio_rt *rt, struct asio_thread *t, bool begins);
+    /* Called before the loop waits for events and afterwards, or NULL. */
+    void (*on_waiting)(void *arg, bool begins);
+    void *on_waiting_arg;
 
     struct asio_scope *spare_scopes; /* see scope.c */
     unsigned spare_scopes_count;

@@ -369,7 +369,7 @@ void asio_sched_interrupt(struct asio_wait *w)
     if (!is_parked(w))
         return;
     if (!asio_wait_interrupted(w)) { /* a shield's end, with nothing to let in */
-        asio_wait_count(w, w->op->outside || w->timer.at != ASIO_NEVER);
+        asio_wait_count(w, w->timer.at != ASIO_NEVER);
         return;
     }
     w->status = ASIO_INTERRUPTED;

@@ -92,7 +92,7 @@ void asio_turn_loop(struct asio_rt *rt, bool wait, bool (*over)(const void *arg)
     rt->turn_began = uv_hrtime();
     if (!over)
         turn(rt, wait);
-    while (over && !over(arg) && !rt->stop && !rt->interrupted && asio_sched_alive(rt))
+    while (over && !over(arg) && !rt->stop && !rt->interrupted && !rt->deadlock && asio_sched_alive(rt))
         turn(rt, wait);
     asio_poll_leave(rt);
 }

@@ -79,7 +79,7 @@ struct asio_wait {
     uint32_t since;      /* uv_now() when it parked */
     uint8_t state;       /* enum asio_wait_state */
     bool main;           /* the main chunk's: its results are put on its own stack at once */
-    bool counted;        /* in rt->alive */
+    uint8_t counted;     /* 1: in rt->alive; 2: and in rt->shared */
     bool cancelled;      /* interrupted for good: every wait raises from now on */
     bool deaf;           /* interrupts wait until this wait is over; set and cleared by what waits */
 };
@@ -125,24 +125,27 @@ bool asio_wait_is_interrupt(lua_State *L, struct asio_rt *rt, int index);
 /* Pushes what a done wait returns. */
 int asio_wait_push(lua_State *L, struct asio_wait *w);
 
-/* The reasons for a waiting record to keep run going: `reason`, that something outside can end the wait or it has a
- * deadline; or a deadline of a scope. */
-static inline void asio_wait_count(struct asio_wait *w, bool reason)
-{
-    for (struct asio_scope *s = w->scope; s && !reason; s = s->outer)
-        reason = s->timer.at != ASIO_NEVER;
-    if (reason && !w->counted)
-        asio_rt_ref(w->rt);
-    else if (!reason && w->counted)
-        asio_rt_unref(w->rt);
-    w->counted = reason;
-}
-
 static inline void asio_wait_uncount(struct asio_wait *w)
 {
-    if (w->counted)
+    if (w->counted) {
         asio_rt_unref(w->rt);
-    w->counted = false;
+        w->rt->shared -= w->counted >> 1;
+    }
+    w->counted = 0;
+}
+
+/* The reasons for a waiting record to keep run going: that something outside can end the wait, or that it has a
+ * deadline (`limited`), or a scope's. */
+static inline void asio_wait_count(struct asio_wait *w, bool limited)
+{
+    for (struct asio_scope *s = w->scope; s && !limited; s = s->outer)
+        limited = s->timer.at != ASIO_NEVER;
+    asio_wait_uncount(w);
+    if (!limited && !w->op->outside)
+        return;
+    w->counted = 1 + (w->op->shared && !limited);
+    asio_rt_ref(w->rt);
+    w->rt->shared += w->counted >> 1;
 }
 
 /* The value that a record gives, or is given, while it waits (struct asio_wait_op.push fetches it).
@@ -151,10 +154,6 @@ void asio_wait_item_set(lua_State *L, struct asio_wait *w);
 void asio_wait_item_get(lua_State *L, struct asio_wait *w); /* and clears it */
 void asio_wait_item_clear(struct asio_wait *w);
 
-/* A list of records in order of arrival. */
-struct asio_wait_list {
-    struct asio_wait *first, *last;
-};
 void asio_wait_list_add(struct asio_wait_list *list, struct asio_wait *w);
 void asio_wait_list_remove(struct asio_wait_list *list, struct asio_wait *w);
 

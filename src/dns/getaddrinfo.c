@@ -286,7 +286,7 @@ static int getaddrinfo_submit(struct getaddrinfo_pool *v, struct getaddrinfo_req
     if (v->helpers < HELPERS_MAX) {
         v->helpers++;
         v->references++;
-        status = asio_sys_thread(getaddrinfo_helper_main, v);
+        status = asio_sys_thread(getaddrinfo_helper_main, v, ASIO_SYS_HELPER_STACK);
         if (status < 0) {
             v->helpers--;
             v->references--;

@@ -95,7 +95,9 @@ static int resolve_push_answered(lua_State *L, struct asio_wait *w)
     return w->status < 0 ? asio_push_fail(L, w->status) : resolve_push_found(L, w->rt, w->source);
 }
 
-static const struct asio_wait_op resolve_op = { "resolve", true, resolve_on_abort, resolve_push_answered };
+static const struct asio_wait_op resolve_op = {
+    .name = "resolve", .outside = true, .abort = resolve_on_abort, .push = resolve_push_answered
+};
 
 static struct resolve_lookup *resolve_new(const char *host, size_t length, const struct asio_question *q)
 {

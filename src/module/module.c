@@ -86,13 +86,6 @@ static int open_module(lua_State *L)
     return 1;
 }
 
-#ifdef _WIN32
-__declspec(dllexport)
-#else
-__attribute__((visibility("default")))
-#endif
-    int luaopen_asio(lua_State *L);
-
 static const char module_key = 0; /* the module table: a second require must not open a second time */
 
 int luaopen_asio(lua_State *L)

@@ -4,8 +4,11 @@
 #include "module/plugin_table.h"
 
 #include "base/error.h"
+#include "core/async.h"
 #include "core/fd_watch.h"
 #include "core/park.h"
+#include "module/parts.h"
+#include "net/move.h"
 #include "stream/conn.h"
 #include "stream/layer.h"
 #include "stream/read.h"
@@ -76,6 +79,11 @@ static void plugin_push_ok(lua_State *L, const struct asio_rt *rt)
     asio_push_ok(L, rt);
 }
 
+static struct asio_wait *plugin_list_next(const struct asio_wait *w)
+{
+    return w->next;
+}
+
 static const struct asio_plugin_wait plugin_wait = {
     .version = ASIO_PLUGIN_WAIT_VERSION,
     .interrupt = plugin_interrupt,
@@ -87,6 +95,12 @@ static const struct asio_plugin_wait plugin_wait = {
     .ready = asio_sched_ready,
     .push_ok = plugin_push_ok,
     .push_fail = asio_push_fail,
+    .list_add = asio_wait_list_add,
+    .list_remove = asio_wait_list_remove,
+    .list_next = plugin_list_next,
+    .item_set = asio_wait_item_set,
+    .item_get = asio_wait_item_get,
+    .item_clear = asio_wait_item_clear,
     .protect = asio_rt_protect,
 };
 
@@ -118,5 +132,65 @@ static const struct asio_plugin_error plugin_error = {
     .misuse = asio_error_misuse,
 };
 
+static void plugin_set_guest(struct asio_rt *rt)
+{
+    rt->guest = true;
+}
+
+static void plugin_ref(struct asio_rt *rt)
+{
+    asio_rt_ref(rt);
+}
+
+static void plugin_unref(struct asio_rt *rt)
+{
+    asio_rt_unref(rt);
+}
+
+static bool plugin_waits_only(const struct asio_rt *rt, size_t references)
+{
+    return rt->alive == rt->shared + references && !asio_sched_has_ready(rt) && !asio_sched_has_reports(rt);
+}
+
+static void plugin_set_deadlock(struct asio_rt *rt)
+{
+    rt->deadlock = true;
+}
+
+static void plugin_watch_waiting(struct asio_rt *rt, void (*fn)(void *arg, bool begins), void *arg)
+{
+    rt->on_waiting = fn;
+    rt->on_waiting_arg = arg;
+}
+
+static const struct asio_plugin_threads plugin_threads = {
+    .version = ASIO_PLUGIN_THREADS_VERSION,
+    .open = luaopen_asio,
+    .set_guest = plugin_set_guest,
+    .start = asio_sys_thread,
+    .mutex_init = uv_mutex_init,
+    .mutex_destroy = uv_mutex_destroy,
+    .mutex_lock = uv_mutex_lock,
+    .mutex_unlock = uv_mutex_unlock,
+    .cond_init = uv_cond_init,
+    .cond_destroy = uv_cond_destroy,
+    .cond_broadcast = uv_cond_broadcast,
+    .cond_timedwait = uv_cond_timedwait,
+    .parallelism = asio_sys_parallelism,
+    .async_open = asio_async_open,
+    .async_send = asio_async_send,
+    .ref = plugin_ref,
+    .unref = plugin_unref,
+    .waits_only = plugin_waits_only,
+    .set_deadlock = plugin_set_deadlock,
+    .watch_waiting = plugin_watch_waiting,
+    .obstacle = asio_rt_obstacle,
+    .conn_at = asio_conn_to,
+    .move_obstacle = asio_move_obstacle,
+    .move_out = asio_move_out,
+    .move_in = asio_move_in,
+    .move_free = asio_move_free,
+};
+
 const struct asio_plugin asio_plugin = { &plugin_mem, &plugin_loop, &plugin_wait, &plugin_stream,
-    &plugin_names, &plugin_error };
+    &plugin_names, &plugin_error, &plugin_threads };

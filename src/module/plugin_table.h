@@ -7,4 +7,11 @@
 
 extern const struct asio_plugin asio_plugin;
 
+#ifdef _WIN32
+__declspec(dllexport)
+#else
+__attribute__((visibility("default")))
+#endif
+    int luaopen_asio(lua_State *L); /* module.c: `require 'asio'` */
+
 #endif

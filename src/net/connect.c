@@ -97,7 +97,9 @@ static void connecting_abort(struct asio_wait *w)
     asio_uvstream_discard(c->stream);
 }
 
-static const struct asio_wait_op connecting_op = { "connect", true, connecting_abort, connecting_push };
+static const struct asio_wait_op connecting_op = {
+    .name = "connect", .outside = true, .abort = connecting_abort, .push = connecting_push
+};
 
 static int connecting_park(lua_State *L, struct asio_wait *w, struct connecting *c, double timeout)
 {

@@ -296,7 +296,9 @@ static int push_again(lua_State *L, struct asio_wait *w)
     return 2;
 }
 
-static const struct asio_wait_op send_op = { "send_handle", true, fd_passing_abort_send, push_again };
+static const struct asio_wait_op send_op = {
+    .name = "send_handle", .outside = true, .abort = fd_passing_abort_send, .push = push_again
+};
 
 /* Why a connection cannot change its owner now; NULL: it can. What the other process would lack is
  * what has come here already, or has not left yet. */
@@ -467,8 +469,10 @@ static int fd_passing_push_received(lua_State *L, struct asio_wait *w)
     return w->status < 0 ? push_failure(L, w->status) : fd_passing_push_first(L, w->source);
 }
 
-static const struct asio_wait_op receive_op = { "recv_handle", true, fd_passing_abort_receive,
-    fd_passing_push_received };
+static const struct asio_wait_op receive_op = { .name = "recv_handle",
+    .outside = true,
+    .abort = fd_passing_abort_receive,
+    .push = fd_passing_push_received };
 
 /* core.recv_handle(conn) */
 static int l_fd_passing_receive(lua_State *L)

@@ -128,7 +128,9 @@ static void abort_header(struct asio_wait *w)
     ((struct asio_stream *)w->source)->reader = NULL;
 }
 
-static const struct asio_wait_op header_op = { "proxy header", true, abort_header, NULL };
+static const struct asio_wait_op header_op = {
+    .name = "proxy header", .outside = true, .abort = abort_header
+};
 
 int asio_proxy_accept_begin(struct asio_proxy_gate *gate, struct asio_stream *s, int ref)
 {

@@ -220,7 +220,9 @@ static int push_accepted(lua_State *L, struct asio_wait *w)
     return 2;
 }
 
-static const struct asio_wait_op accept_op = { "accept", true, abort_accept, push_accepted };
+static const struct asio_wait_op accept_op = {
+    .name = "accept", .outside = true, .abort = abort_accept, .push = push_accepted
+};
 
 /* core.accept(server, timeout) */
 static int l_accept(lua_State *L)

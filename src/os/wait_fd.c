@@ -127,7 +127,9 @@ static int push_events(lua_State *L, struct asio_wait *w)
     return 2;
 }
 
-static const struct asio_wait_op poll_op = { "wait_fd", true, abort_poll, push_events };
+static const struct asio_wait_op poll_op = {
+    .name = "wait_fd", .outside = true, .abort = abort_poll, .push = push_events
+};
 
 static struct poller *wait_fd_find(struct asio_rt *rt, uv_os_sock_t fd)
 {

@@ -17,6 +17,7 @@
 #include "base/timer_heap.h"
 #include "plugin/layer.h"
 #include "plugin/scan.h"
+#include "plugin/threads.h"
 #include "plugin/wait.h"
 
 enum {
@@ -89,6 +90,7 @@ struct asio_plugin {
     const struct asio_plugin_stream *stream;
     const struct asio_plugin_names *names;
     const struct asio_plugin_error *error;
+    const struct asio_plugin_threads *threads;
 };
 
 /* A plugin with functions for Lua: luaopen_asio_NAME returns it as a light userdata. Constant, of the process. */

@@ -24,9 +24,29 @@ struct asio_wait_op {
     /* Pushes token and results for w->status, returns how many (at most ASIO_WAIT_RESULTS). If
      * it raises out of memory, nothing may have been consumed. NULL: true, or the failure. */
     int (*push)(lua_State *L, struct asio_wait *w);
+    bool shared; /* `outside` means another Lua state of this process, and nothing else */
 };
 
-enum { ASIO_PLUGIN_WAIT_VERSION = 1 };
+/* A list of records in order of arrival. */
+struct asio_wait_list {
+    struct asio_wait *first, *last;
+};
+
+/* What asio.select can wait for. */
+struct asio_selectable {
+    /* Takes what is there now: pushes token and results, returns how many; 0: nothing yet. The
+     * object is at index 1 of L. */
+    int (*poll)(lua_State *L, void *object);
+    /* Lets a record (source: the object) wait in the object's queue; its end fetches results by the
+     * operation returned. */
+    const struct asio_wait_op *(*join)(struct asio_wait *branch);
+};
+
+/* The field of the metatable of a plugin's userdata that asio.select can wait for: a light userdata, which points to
+ * its struct asio_selectable. */
+#define ASIO_SELECTABLE "asio.selectable"
+
+enum { ASIO_PLUGIN_WAIT_VERSION = 2 };
 
 struct asio_plugin_wait {
     unsigned version;
@@ -52,6 +72,16 @@ struct asio_plugin_wait {
      * token, nil, message, code; returns 4. */
     void (*push_ok)(lua_State *L, const struct asio_rt *rt);
     int (*push_fail)(lua_State *L, int status);
+
+    /* Several records that wait for one thing, in order. */
+    void (*list_add)(struct asio_wait_list *list, struct asio_wait *w);
+    void (*list_remove)(struct asio_wait_list *list, struct asio_wait *w);
+    struct asio_wait *(*list_next)(const struct asio_wait *w);
+
+    /* The Lua value that a record gives, or is given, while it waits. Setting pops it. None of these allocates. */
+    void (*item_set)(lua_State *L, struct asio_wait *w);
+    void (*item_get)(lua_State *L, struct asio_wait *w); /* and clears it */
+    void (*item_clear)(struct asio_wait *w);
 
     /* Runs body with a Lua state in which nothing it raises gets out; see core/runtime.h. */
     int (*protect)(struct asio_rt *rt, void (*body)(lua_State *L, void *arg), void *arg, const char *doing);

@@ -170,12 +170,24 @@ static void abort_read(struct asio_wait *w)
     end_search(s);
 }
 
-static const struct asio_wait_op read_op = { "read", true, abort_read, push_read };
-static const struct asio_wait_op peek_op = { "peek", true, abort_read, push_peek };
-static const struct asio_wait_op all_op = { "read_all", true, abort_read, push_all };
-static const struct asio_wait_op until_op = { "read_until", true, abort_read, push_until };
-static const struct asio_wait_op scan_op = { "read", true, abort_read, push_scan };
-static const struct asio_wait_op line_op = { "read_line", true, abort_read, push_until };
+static const struct asio_wait_op read_op = {
+    .name = "read", .outside = true, .abort = abort_read, .push = push_read
+};
+static const struct asio_wait_op peek_op = {
+    .name = "peek", .outside = true, .abort = abort_read, .push = push_peek
+};
+static const struct asio_wait_op all_op = {
+    .name = "read_all", .outside = true, .abort = abort_read, .push = push_all
+};
+static const struct asio_wait_op until_op = {
+    .name = "read_until", .outside = true, .abort = abort_read, .push = push_until
+};
+static const struct asio_wait_op scan_op = {
+    .name = "read", .outside = true, .abort = abort_read, .push = push_scan
+};
+static const struct asio_wait_op line_op = {
+    .name = "read_line", .outside = true, .abort = abort_read, .push = push_until
+};
 
 /* ---- what arrives ------------------------------------------------------------------------- */
 

@@ -481,7 +481,9 @@ static int push_relay(lua_State *L, struct asio_wait *w)
     return n + 2;
 }
 
-static const struct asio_wait_op relay_op = { "relay", true, abort_relay, push_relay };
+static const struct asio_wait_op relay_op = {
+    .name = "relay", .outside = true, .abort = abort_relay, .push = push_relay
+};
 
 static void begin_way(struct relay *r, struct way *w, struct asio_stream *from, struct asio_stream *to)
 {

@@ -233,8 +233,12 @@ static int push_write(lua_State *L, struct asio_wait *w)
     return n + 1;
 }
 
-static const struct asio_wait_op write_op = { "write", true, abort_write, push_write };
-static const struct asio_wait_op flush_op = { "flush", true, abort_write, push_write };
+static const struct asio_wait_op write_op = {
+    .name = "write", .outside = true, .abort = abort_write, .push = push_write
+};
+static const struct asio_wait_op flush_op = {
+    .name = "flush", .outside = true, .abort = abort_write, .push = push_write
+};
 
 static int stream_write_park(
     lua_State *L, struct asio_stream *s, const struct asio_wait_op *op, uint64_t target)

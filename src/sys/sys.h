@@ -59,8 +59,12 @@ int asio_sys_unshare_loop(uv_loop_t *loop);
 /* Lets the child's descriptor of a shared socket refer to something that has no effect; the parent keeps the socket. */
 void asio_sys_unshare(uv_os_fd_t fd, int inert);
 
-/* Starts fn(arg) in a thread that is not joined. 0 or an error. */
-int asio_sys_thread(void (*fn)(void *arg), void *arg);
+/* How many processors this process may use; at least 1. */
+unsigned asio_sys_parallelism(void);
+
+/* Starts fn(arg) in a thread that is not joined, with so many bytes of stack. 0 or an error. */
+enum { ASIO_SYS_HELPER_STACK = 256 * 1024 };
+int asio_sys_thread(void (*fn)(void *arg), void *arg, size_t stack);
 
 /* libuv's own writes raise SIGPIPE. Blocks it in this thread; ending that takes out one that came
  * meanwhile, also where the program had it blocked itself. */

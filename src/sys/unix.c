@@ -188,7 +188,17 @@ void asio_sys_unshare(uv_os_fd_t fd, int inert)
         fcntl(fd, F_SETFD, FD_CLOEXEC);
 }
 
-int asio_sys_thread(void (*fn)(void *arg), void *arg)
+unsigned asio_sys_parallelism(void)
+{
+#if UV_VERSION_HEX >= 0x012c00 /* 1.44: looks at the affinity mask */
+    return uv_available_parallelism();
+#else
+    long online = sysconf(_SC_NPROCESSORS_ONLN);
+    return online > 0 ? (unsigned)online : 1;
+#endif
+}
+
+int asio_sys_thread(void (*fn)(void *arg), void *arg, size_t stack)
 {
     struct start *s = asio_mem.malloc(sizeof *s);
     if (!s)
@@ -200,7 +210,7 @@ int asio_sys_thread(void (*fn)(void *arg), void *arg)
     sigfillset(&all);
     pthread_attr_init(&attr);
     pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    pthread_attr_setstacksize(&attr, 256 * 1024);
+    pthread_attr_setstacksize(&attr, stack);
     pthread_sigmask(SIG_SETMASK, &all, &old);
     int error = pthread_create(&id, &attr, sys_unix_thread_main, s);
     pthread_sigmask(SIG_SETMASK, &old, NULL);

@@ -68,13 +68,20 @@ static unsigned __stdcall sys_windows_thread_main(void *p)
     return 0;
 }
 
-int asio_sys_thread(void (*fn)(void *arg), void *arg)
+unsigned asio_sys_parallelism(void)
+{
+    SYSTEM_INFO info;
+    GetSystemInfo(&info);
+    return info.dwNumberOfProcessors > 0 ? info.dwNumberOfProcessors : 1;
+}
+
+int asio_sys_thread(void (*fn)(void *arg), void *arg, size_t stack)
 {
     struct start *s = asio_mem.malloc(sizeof *s);
     if (!s)
         return UV_ENOMEM;
     *s = (struct start){ fn, arg };
-    uintptr_t handle = _beginthreadex(NULL, 0, sys_windows_thread_main, s, 0, NULL);
+    uintptr_t handle = _beginthreadex(NULL, (unsigned)stack, sys_windows_thread_main, s, 0, NULL);
     if (!handle) {
         asio_mem.free(s);
         return UV_EAGAIN;

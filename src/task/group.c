@@ -219,8 +219,10 @@ static int push_empty(lua_State *L, struct asio_wait *w)
     return 2;
 }
 
-static const struct asio_wait_op wait_op = { "group", false, group_abort_wait, push_empty };
-static const struct asio_wait_op owned_op = { "group", false, group_abort_wait, push_empty };
+static const struct asio_wait_op wait_op = { .name = "group", .abort = group_abort_wait, .push = push_empty };
+static const struct asio_wait_op owned_op = {
+    .name = "group", .abort = group_abort_wait, .push = push_empty
+};
 
 static struct group *waited_for(const struct asio_thread *t)
 {

@@ -52,7 +52,7 @@ static int l_run(lua_State *L)
     if (!lua_isnoneornil(L, 1) && !lua_isfunction(L, 1))
         asio_error_type(L, 1, 1, "run", "function");
     check_may_run(L, rt, "asio.run");
-    rt->stop = rt->stop_due = false;
+    rt->stop = rt->stop_due = rt->deadlock = false;
     if (lua_isfunction(L, 1)) {
         asio_sched_spawn(rt, L, lua_gettop(L) - 1, ASIO_SPAWN_PLAIN);
         r.main = lua_touserdata(L, 1);
@@ -64,7 +64,7 @@ static int l_run(lua_State *L)
         again = asio_sched_has_reports(rt);
         if (again)
             rt->turn_ended(rt);
-    } while (again && !run_is_over(&r) && !rt->stop && !rt->interrupted);
+    } while (again && !run_is_over(&r) && !rt->stop && !rt->interrupted && !rt->deadlock);
     asio_bind_check_open(L, rt, "asio.run");
     asio_turn_raise_interrupted(L, rt);
     if (!has_failed(&r) && asio_sched_interrupted(rt))

@@ -68,6 +68,9 @@ static int push_won(lua_State *L, struct asio_wait *w)
 }
 
 static const struct asio_wait_op select_op = { .name = "select", .abort = abort_select, .push = push_won };
+static const struct asio_wait_op select_shared_op = {
+    .name = "select", .outside = true, .shared = true, .abort = abort_select, .push = push_won
+};
 
 static void on_branch(struct asio_wait *w)
 {
@@ -94,7 +97,11 @@ static const struct asio_selectable *kind_of(lua_State *L, struct asio_rt *rt, i
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
         if (asio_bind_to(L, index, kinds[i].ref))
             return kinds[i].kind;
-    return NULL;
+    if (!lua_isuserdata(L, index) || !luaL_getmetafield(L, index, ASIO_SELECTABLE))
+        return NULL;
+    const struct asio_selectable *kind = lua_touserdata(L, -1);
+    lua_pop(L, 1);
+    return kind;
 }
 
 /* Everything is looked at before anything is taken. The list is the shim's own: it stays as it is. */
@@ -131,11 +138,13 @@ static int poll_all(lua_State *L, struct asio_rt *rt, int count)
     return 0;
 }
 
-static void join_all(lua_State *L, struct asio_rt *rt, struct select *s, struct asio_wait *w, int count)
+/* Returns whether one of them can be ended by another Lua state. */
+static bool join_all(lua_State *L, struct asio_rt *rt, struct select *s, struct asio_wait *w, int count)
 {
     s->parked = w;
     s->count = count;
     s->won = 0;
+    bool shared = false;
     for (int i = 0; i < count; i++) {
         struct branch *b = &s->branches[i];
         lua_rawgeti(L, LIST, i + 1);
@@ -143,8 +152,10 @@ static void join_all(lua_State *L, struct asio_rt *rt, struct select *s, struct 
         asio_wait_init_callback(&b->wait, rt, NULL, lua_touserdata(L, -1), on_branch);
         b->wait.slot = w->slot;
         b->wait.op = kind_of(L, rt, -1)->join(&b->wait);
+        shared = shared || b->wait.op->shared;
         lua_pop(L, 1);
     }
+    return shared;
 }
 
 /* core.select(list, timeout) -> index, results */
@@ -170,9 +181,9 @@ static int l_select(lua_State *L)
     n = poll_all(L, rt, count); /* once more: making that may have run finalizers, which send */
     if (n > 0)
         return n;
-    join_all(L, rt, s, w, count);
+    bool shared = join_all(L, rt, s, w, count);
     w->source = s;
-    return asio_park(L, w, &select_op, timeout);
+    return asio_park(L, w, shared ? &select_shared_op : &select_op, timeout);
 }
 
 static int l_is_thread(lua_State *L)

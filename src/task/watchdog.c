@@ -175,7 +175,7 @@ static int watchdog_start(struct asio_rt *rt, double seconds)
     int status = uv_mutex_init(&d->lock);
     if (status == 0 && (status = uv_cond_init(&d->changed)) < 0)
         uv_mutex_destroy(&d->lock);
-    if (status == 0 && (status = asio_sys_thread(watchdog_helper_main, d)) < 0) {
+    if (status == 0 && (status = asio_sys_thread(watchdog_helper_main, d, ASIO_SYS_HELPER_STACK)) < 0) {
         uv_cond_destroy(&d->changed);
         uv_mutex_destroy(&d->lock);
     }

@@ -193,7 +193,9 @@ static void udp_recv_on_abort(struct asio_wait *w)
     s->reader = NULL;
 }
 
-static const struct asio_wait_op udp_recv_op = { "recv", true, udp_recv_on_abort, udp_recv_push_received };
+static const struct asio_wait_op udp_recv_op = {
+    .name = "recv", .outside = true, .abort = udp_recv_on_abort, .push = udp_recv_push_received
+};
 
 /* Raising out of memory leaves `pushing` set: a finalizer is what makes it mean something. */
 static bool udp_recv_is_busy(lua_State *L, const struct asio_udp_socket *s)

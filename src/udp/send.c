@@ -176,9 +176,12 @@ static int udp_send_push_flushed(lua_State *L, struct asio_wait *w)
     return w->status == 0 && s->error ? asio_udp_socket_push_failed(L, s) : udp_send_push_sent(L, w);
 }
 
-static const struct asio_wait_op udp_send_op = { "send", true, udp_send_abort_send, udp_send_push_sent };
-static const struct asio_wait_op udp_send_flush_op = { "flush", true, udp_send_abort_send,
-    udp_send_push_flushed };
+static const struct asio_wait_op udp_send_op = {
+    .name = "send", .outside = true, .abort = udp_send_abort_send, .push = udp_send_push_sent
+};
+static const struct asio_wait_op udp_send_flush_op = {
+    .name = "flush", .outside = true, .abort = udp_send_abort_send, .push = udp_send_push_flushed
+};
 
 static int udp_send_park(
     lua_State *L, struct asio_udp_socket *s, const struct asio_wait_op *op, uint64_t target, double timeout)

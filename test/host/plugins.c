@@ -85,7 +85,7 @@ static int gate_push(lua_State *L, struct asio_wait *w)
     return 2;
 }
 
-static const struct asio_wait_op gate_op = { "gate", false, gate_abort, gate_push };
+static const struct asio_wait_op gate_op = { .name = "gate", .abort = gate_abort, .push = gate_push };
 
 static int l_gate_new(lua_State *L)
 {

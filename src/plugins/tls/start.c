@@ -101,7 +101,9 @@ static void start_abort_wait(struct asio_wait *w)
 }
 
 /* When the light thread runs again the session may have been freed: the state is looked at anew. */
-static const struct asio_wait_op handshake_op = { "handshake", true, start_abort_wait, NULL };
+static const struct asio_wait_op handshake_op = {
+    .name = "handshake", .outside = true, .abort = start_abort_wait
+};
 
 /* Token and results, if there is nothing to wait for; 0: there is. */
 static int start_push_state(lua_State *L, struct asio_rt *rt, struct tls_session *s)

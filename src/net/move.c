@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: MIT
+ * Connections that go to another loop of this process; see move.h. */
+#include "net/move.h"
+
+#include "net/tcp.h"
+#include "net/unix.h"
+#include "stream/lifecycle.h"
+#include "stream/write.h"
+
+#include <string.h>
+
+struct asio_moved {
+    const struct asio_socket_family *family;
+    uv_os_sock_t fd;
+    struct asio_stream_alias *alias; /* owned, or NULL */
+    double read_timeout, write_timeout;
+    float linger;
+    int read_status;
+    bool shut, half_closed;
+    size_t length; /* of what was received and is not read */
+    char bytes[];
+};
+
+const char *asio_move_obstacle(const struct asio_conn *conn)
+{
+    struct asio_stream *s = conn->stream;
+    if (!s)
+        return "the connection is closed";
+    if (!s->transport->passable)
+        return "a connection of this kind cannot be moved";
+    if (asio_stream_is_read(s) || s->writers.first || s->in.pinned)
+        return "a light thread uses the connection";
+    asio_stream_flush(s);
+    if (s->write_status < 0)
+        return "the connection has failed";
+    return s->out.length > 0 || s->sending ? "bytes of the connection are not sent yet: flush it" : NULL;
+}
+
+static const struct asio_socket_family *move_family_of(uv_os_sock_t fd)
+{
+    enum asio_sys_kind kind;
+    bool listening;
+    if (asio_sys_socket_kind(fd, &kind, &listening) < 0)
+        return NULL;
+    return kind == ASIO_SYS_TCP ? &asio_tcp_family : &asio_unix_family;
+}
+
+int asio_move_out(struct asio_conn *conn, struct asio_moved **moved)
+{
+    struct asio_stream *s = conn->stream;
+    uv_os_fd_t fd;
+    if (asio_move_obstacle(conn))
+        return s ? UV_EBUSY : UV_EBADF;
+    size_t length = asio_inbuf_length(&s->in);
+    struct asio_moved *m = asio_mem.malloc(sizeof *m + length);
+    if (!m)
+        return UV_ENOMEM;
+    int status = s->transport->fd(s, &fd);
+    if (status == 0)
+        status = asio_sys_dup(fd, &m->fd);
+    if (status < 0) {
+        asio_mem.free(m);
+        return status;
+    }
+    m->family = move_family_of(m->fd);
+    m->alias = s->alias;
+    s->alias = NULL;
+    m->read_timeout = s->read_timeout;
+    m->write_timeout = s->write_timeout;
+    m->linger = s->linger;
+    m->read_status = s->read_status;
+    m->shut = s->shut;
+    m->half_closed = s->half_closed;
+    m->length = length;
+    if (length > 0)
+        memcpy(m->bytes, asio_inbuf_bytes(&s->in), length);
+    asio_stream_drop(s);
+    *moved = m;
+    return 0;
+}
+
+/* The stream, with all that came along; NULL: *status. The socket is taken over last. */
+static struct asio_uvstream *move_make(struct asio_rt *rt, struct asio_moved *m, int *status)
+{
+    struct asio_socket_options options = asio_socket_options_default();
+    struct asio_uvstream *u = m->family ? m->family->make(rt, &options) : NULL;
+    *status = u ? 0 : m->family ? UV_ENOMEM : UV_ENOTSUP;
+    if (u && m->length > 0)
+        *status = asio_inbuf_append(&u->stream.in, &rt->blocks, m->bytes, m->length);
+    if (*status == 0)
+        *status = m->family->open(&u->handle, m->fd);
+    if (*status == 0)
+        return u;
+    if (u)
+        asio_uvstream_discard(u);
+    return NULL;
+}
+
+int asio_move_in(lua_State *L, struct asio_rt *rt, struct asio_moved *m)
+{
+    int status;
+    struct asio_conn *conn = asio_conn_push(L, rt);
+    struct asio_uvstream *u = move_make(rt, m, &status);
+    if (!u) {
+        lua_pop(L, 1);
+        return status;
+    }
+    struct asio_stream *s = &u->stream;
+    s->alias = m->alias;
+    s->read_timeout = m->read_timeout;
+    s->write_timeout = m->write_timeout;
+    s->linger = m->linger;
+    s->read_status = m->read_status;
+    s->shut = m->shut;
+    s->half_closed = m->half_closed;
+    asio_stream_attach(s, conn);
+    asio_mem.free(m);
+    return 0;
+}
+
+void asio_move_free(struct asio_moved *m)
+{
+    asio_sys_close(m->fd);
+    asio_mem.free(m->alias);
+    asio_mem.free(m);
+}

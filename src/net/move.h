@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A connection that leaves its loop for that of another Lua state in this process. What was received and is not read
+ * goes along, and so do its time-outs and names.
+ *
+ * Lifetime of struct asio_moved: made by asio_move_out; consumed by asio_move_in, or freed by asio_move_free, which
+ * closes the socket; any thread. */
+#ifndef ASIO_MOVE_H
+#define ASIO_MOVE_H
+
+#include "stream/conn.h"
+
+struct asio_moved;
+
+/* Why a connection cannot leave now; NULL: it can. */
+const char *asio_move_obstacle(const struct asio_conn *conn);
+
+/* Takes the stream out of a connection, which is closed afterwards; its peer notices nothing. 0, or an error: nothing
+ * has changed then. UV_EBUSY: see asio_move_obstacle; UV_ENOTSUP: not on this system. */
+int asio_move_out(struct asio_conn *conn, struct asio_moved **moved);
+
+/* Pushes the connection and consumes *moved: 0. Or an error, and *moved is as before; raises out of memory likewise. */
+int asio_move_in(lua_State *L, struct asio_rt *rt, struct asio_moved *moved);
+
+void asio_move_free(struct asio_moved *moved);
+
+#endif

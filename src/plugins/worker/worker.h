@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * asio/worker.so: several Lua states, each on a system thread with a loop of its own, and what they share. What its
+ * files share.
+ *
+ * One rule holds it together: a Lua state is touched by its own thread alone. What goes from one state to another is a
+ * message (message.c): bytes, and references to things that states share (shared.c: channels, dicts) or hand over
+ * (connections). A state is woken through its mailbox (peer.c).
+ *
+ * Order of locks: a channel's or a dict's own, then the list of peers, then a peer's. References of shared things have
+ * a lock of their own, which is taken last. No lock is held while Lua runs. */
+#ifndef ASIO_WORKER_H
+#define ASIO_WORKER_H
+
+#include "base/asio.h"
+#include "plugin/plugin.h"
+
+/* The core's tables: constant, of the process. Set by the first `load`. */
+extern const struct asio_plugin *asio_worker_core;
+
+static inline void *worker_alloc(size_t size)
+{
+    return asio_worker_core->mem->allocator->malloc(size);
+}
+
+static inline void worker_free(void *p)
+{
+    asio_worker_core->mem->allocator->free(p);
+}
+
+static inline void worker_lock(uv_mutex_t *lock)
+{
+    asio_worker_core->threads->mutex_lock(lock);
+}
+
+static inline void worker_unlock(uv_mutex_t *lock)
+{
+    asio_worker_core->threads->mutex_unlock(lock);
+}
+
+/* Every C function of the plugin is a closure with the runtime and the state's peer as upvalues. */
+struct peer;
+static inline struct asio_rt *worker_rt(lua_State *L)
+{
+    return lua_touserdata(L, lua_upvalueindex(1));
+}
+
+static inline struct peer *worker_peer(lua_State *L)
+{
+    return lua_touserdata(L, lua_upvalueindex(2));
+}
+
+/* Adds such closures to the table at the top of L. */
+void worker_bind(lua_State *L, struct asio_rt *rt, struct peer *peer, const luaL_Reg *functions);
+
+/* Raises if the runtime is closed, or this process is a fork that must not use it. */
+void worker_check_open(lua_State *L, const char *fname);
+
+/* ---- things that states share (shared.c) --------------------------------------------------- */
+
+struct shared;
+
+/* A kind of them: channel, dict. Constant, of the process. */
+struct shared_kind {
+    const char *name;                     /* "shared channel": what messages call it */
+    void (*destroy)(struct shared *s);    /* the last reference has gone; any thread */
+    /* A state gets its first handle of this thing: makes what the state needs for it (handle->local); 0 or an error. */
+    int (*attach)(struct shared *s, struct peer *peer, void **local);
+    /* The state's handle has gone, by the collector or since the state closes; no Lua. */
+    void (*detach)(struct shared *s, void *local);
+    /* Adds what a metatable of this kind has beside __gc and __eq to the table at the top of L; methods are in
+     * core[class], where the Lua parts add theirs: __index. */
+    void (*open)(lua_State *L, struct asio_rt *rt, struct peer *peer);
+    const char *class;
+};
+
+/* First in every such struct.
+ * Created by its kind with one reference, which belongs to the creator; referenced by one handle for each Lua state and
+ * by messages on their way; destroyed by the last one that goes, on any thread; outlives states. */
+struct shared {
+    const struct shared_kind *kind;
+    unsigned references; /* guarded by the lock of all references */
+};
+
+void shared_init(struct shared *s, const struct shared_kind *kind);
+void shared_keep(struct shared *s);
+void shared_drop(struct shared *s);
+
+/* A state's handle: the userdata. One for each thing and state, so that handles are equal when things are. */
+struct shared_handle {
+    const void *magic;
+    struct shared *object; /* a reference */
+    void *local;           /* the kind's, see attach */
+    struct peer *peer;
+};
+
+/* Pushes the handle; takes nothing: the handle gets a reference of its own. Raises out of memory, and for an error of
+ * `attach`. */
+void shared_push(lua_State *L, struct asio_rt *rt, struct peer *peer, struct shared *s);
+
+/* The handle at a stack index, of a kind (NULL: any); NULL: it is something else. */
+struct shared_handle *shared_to(lua_State *L, int index, const struct shared_kind *kind);
+
+/* Argument 1, or raises: self of the method `fname` is something else; also raises in the child of a fork. */
+struct shared_handle *shared_check(lua_State *L, const struct shared_kind *kind, const char *fname);
+
+/* Makes the metatables of all kinds in this state. */
+void shared_open(lua_State *L, struct asio_rt *rt, struct peer *peer);
+int shared_load(void);
+
+/* ---- values on their way between states (message.c, pack.c, code.c) ------------------------ */
+
+/* Something in a message that is no bytes. */
+struct message_ref {
+    struct shared *shared;    /* a reference; or NULL: a connection */
+    struct asio_conn *conn;   /* before the commit: still the sender's */
+    struct asio_moved *moved; /* afterwards: taken out of its state */
+};
+
+/* Values of a Lua state, as bytes.
+ * Created by message_pack; owned by one at a time: the sender, a queue, the receiver; freed by message_free, on any
+ * thread. */
+struct message {
+    struct message *next;    /* for its owner's queue */
+    size_t length;           /* of bytes */
+    unsigned values, refs;
+    bool committed;          /* connections have been taken out of the sender's state; true if there are none */
+    struct message_ref *ref; /* behind the bytes; NULL: none */
+    unsigned char bytes[];
+};
+
+enum message_flags {
+    MESSAGE_PLAIN = 0,
+    MESSAGE_NO_REFS = 1, /* no shared things, no connections: for what is kept */
+};
+
+/* Where the values stand, for "send: argument 1: field 'x': a coroutine cannot be sent to another Lua state". */
+struct message_place {
+    const char *fname;     /* public name of the function */
+    int arg;               /* number of the first value; 0: the values are not counted ("handler") */
+    const char *what;      /* then: what they are; may be NULL */
+    enum message_flags flags;
+};
+
+/* Packs the values at stack indexes first..last. Raises for values that cannot be carried, naming the place, and out of
+ * memory. Pushes one value: what has to stay alive until the message is committed or freed (a table of connections), or
+ * nil. The caller owns the message. */
+struct message *message_pack(lua_State *L, int first, int last, const struct message_place *place);
+
+/* Takes the connections out of the sender's state, on its thread. 0 or an error: then nothing has changed. */
+int message_commit(struct message *m);
+
+/* Pushes the values of a committed message, returns how many. Its connections are the receiver's then; freeing the
+ * message stays the caller's. Raises out of memory, and what `require` raises for a module that a function refers to:
+ * then connections that were not pushed yet stay in the message. */
+int message_push(lua_State *L, struct message *m);
+
+void message_free(struct message *m);
+
+/* Packs a single value that is a boolean, number or string without a detour: NULL: it is something else, or there is no
+ * memory. For channels and dicts, which carry little else. */
+struct message *message_pack_scalar(lua_State *L, int index);
+
+/* What pack.c and code.c need in each state (scratch memory, the functions of ffi). */
+void message_open(lua_State *L);
+
+/* ---- a state as the others see it (peer.c) -------------------------------------------------- */
+
+/* Something that a state is to do, put into its mailbox by any thread. */
+struct post {
+    struct post *next; /* itself: last in the list; NULL: in no mailbox */
+    /* On the state's thread, from a callback of libuv: no Lua error may leave it. `open` is false when the state closes
+     * (or has closed) before it got there: only to let go of what the post owns. */
+    void (*run)(struct post *p, struct peer *peer, bool open);
+};
+
+void peer_keep(struct peer *p);
+void peer_drop(struct peer *p);
+struct asio_rt *peer_rt(const struct peer *p); /* on its own thread, while it is open */
+
+/* Puts a post into a mailbox, and wakes its loop if it was empty; one that is there already stays. False: the state has
+ * closed; `run` has not been called. */
+bool peer_post(struct peer *p, struct post *post);
+
+/* On the state's thread: takes a post out that has not run. */
+void peer_withdraw(struct peer *p, struct post *post);
+
+#endif
