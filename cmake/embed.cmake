@@ -1,13 +1,13 @@
-# Writes the Lua files named in LIST into the C file OUTPUT, as the array that HEADER
-# (src/module/embedded.h) declares: lua/asio/connect.lua becomes { "asio.connect", bytes, length }.
+# Writes the Lua files named in LIST into the C file OUTPUT, as the array that HEADER (src/module/embedded.h) declares:
+# a string for each of the 256 bytes, then one for each file, then an empty one.
 #
-# Lines of comment are blanked, not removed, so that tracebacks name the right line; comments at the end of a line
-# and indentation go. So no long strings and no long comments there. A file marked `---@meta` is nothing but
-# annotations: left out.
+# Lines of comment are blanked, not removed, so that tracebacks name the right line; comments at the end of a line,
+# indentation and blanks beside operators go. So no long strings and no long comments there. A file marked `---@meta`
+# is nothing but annotations: left out.
 #
-# The text is ASCII. A byte above 127 stands for one of the words in WORDS, which takes more than half of the text
-# away. tools/words.lua finds these words in OUTPUT.txt, the text without them. Old words are no mistake, they only
-# save less.
+# A byte that the text does not use stands for one of the words in WORDS, in the text and in the words before that one.
+# That takes two thirds of the text away. tools/words.lua finds these words in OUTPUT.txt, the text without them. Old
+# words are no mistake, they only save less: a word that the text does not have is left out.
 # Bytes, not string literals, since MSVC takes no literal over 64 KB.
 
 # CMake 3.16 turns only files into hexadecimal.
@@ -17,36 +17,10 @@ function(read_bytes file result)
     set(${result} "${bytes}" PARENT_SCOPE)
 endfunction()
 
-# A word a line, in quotation marks: "\nlocal ". \n is the only escape.
-read_bytes(${WORDS} words)
-string(REPLACE "0x0d," "" words "${words}")
-string(REPLACE "0x5c,0x6e," "newline," words "${words}")
-string(REPLACE "0x22,0x0a," ";" words "${words}")
-string(REPLACE "newline," "0x0a," words "${words}")
-set(dictionary "")
-set(starts "0,")
-set(start 0)
-set(word_list "")
-foreach(word ${words})
-    string(REGEX REPLACE "^0x22," "" word "${word}")
-    list(APPEND word_list "${word}")
-    string(APPEND dictionary "${word}\n")
-    string(LENGTH "${word}" length)
-    math(EXPR length "${length} / 5")
-    if(length LESS 2 OR length GREATER 32) # ASIO_EMBEDDED_LONGEST
-        message(FATAL_ERROR "${WORDS}: a word that is too short or too long")
-    endif()
-    math(EXPR start "${start} + ${length}")
-    string(APPEND starts " ${start},")
-endforeach()
-list(LENGTH word_list count)
-if(count GREATER 128)
-    message(FATAL_ERROR "${WORDS}: more than 128 words")
-endif()
-
 file(STRINGS ${LIST} files)
-set(arrays "")
-set(entries "")
+string(ASCII 1 end_of_file)
+# The start of a line, up to where no string is open. A string with a backslash is not looked into.
+set(code "\n([^\n\"']|'[^\n'\\]*'|\"[^\n\"\\]*\")*")
 set(plain "")
 
 foreach(file ${files})
@@ -56,48 +30,79 @@ foreach(file ${files})
     endif()
 
     string(REPLACE "\r\n" "\n" text "\n${text}")
-    if(text MATCHES "\\[\\[")
+    if(text MATCHES "\\[=*\\[")
         message(FATAL_ERROR "${file}: a long string or comment, which embedding would damage")
     endif()
     string(REGEX REPLACE "\n[ \t]+" "\n" text "${text}")
     string(REGEX REPLACE "\n--[^\n]*" "\n" text "${text}")
-    # Where a quotation mark follows, it may be part of a string.
-    string(REGEX REPLACE "[ \t]+--[^\n\"']*\n" "\n" text "${text}")
+    string(REGEX REPLACE "(${code})[ \t]--[^\n]*" "\\1" text "${text}")
     string(REGEX REPLACE "[ \t\n]+$" "\n" text "${text}")
+    # One blank in each line at a time. Not beside `-` and `.`: `a - -1` and `1 .. a` need them.
+    set(before "")
+    while(NOT text STREQUAL before)
+        set(before "${text}")
+        string(REGEX REPLACE "(${code}) ([=~<>,(){}+*/%])" "\\1\\3" text "${text}")
+        string(REGEX REPLACE "(${code}[=~<>,(){}+*/%]) " "\\1" text "${text}")
+    endwhile()
     string(SUBSTRING "${text}" 1 -1 text)
-
-    file(WRITE ${OUTPUT}.tmp "${text}")
-    read_bytes(${OUTPUT}.tmp bytes)
-    file(REMOVE ${OUTPUT}.tmp)
-    if(bytes MATCHES "0x[89a-f]")
-        message(FATAL_ERROR "${file}: a character that is not ASCII")
-    endif()
-    set(code 128)
-    foreach(word ${word_list})
-        math(EXPR hex "${code}" OUTPUT_FORMAT HEXADECIMAL)
-        string(REPLACE "${word}" "${hex}," bytes "${bytes}")
-        math(EXPR code "${code} + 1")
-    endforeach()
-    string(REGEX REPLACE "(0x[89a-f].,)" "\\1\n" bytes "${bytes}")
-
-    string(APPEND plain "${text}")
-    string(REGEX REPLACE "^.*/|\\.lua$" "" name "${file}")
-    string(MAKE_C_IDENTIFIER "lua_${name}" array)
-    string(APPEND arrays "static const unsigned char ${array}[] = {\n${bytes}\n};\n\n")
-    string(APPEND entries "    { \"asio.${name}\", ${array}, sizeof ${array} },\n")
+    string(APPEND plain "${text}${end_of_file}")
 endforeach()
 
 file(WRITE ${OUTPUT}.txt "${plain}")
+read_bytes(${OUTPUT}.txt text)
+if(text MATCHES "0x([89a-f].|00)")
+    message(FATAL_ERROR "${OUTPUT}.txt: a character that is not ASCII")
+endif()
+string(REPLACE "0x0d," "" text "${text}") # Windows writes them
+string(REPLACE "0x01," "0x00," text "${text}")
+
+# A word a line, in quotation marks: "\nlocal ". \n is the only escape.
+read_bytes(${WORDS} words)
+string(REPLACE "0x0d," "" words "${words}")
+string(REPLACE "0x5c,0x6e," "newline," words "${words}")
+string(REPLACE "0x22,0x0a," ";" words "${words}")
+string(REPLACE "newline," "0x0a," words "${words}")
+set(word_list "")
+set(sum 0)
+foreach(word ${words})
+    string(REGEX REPLACE "^0x22," "" word "${word}")
+    string(FIND "${text}" "${word}" at)
+    if(at EQUAL -1)
+        continue()
+    endif()
+    list(APPEND word_list "${word}")
+    string(LENGTH "${word}" length)
+    math(EXPR length "${length} / 5")
+    math(EXPR sum "${sum} + ${length}")
+    if(length LESS 2 OR length GREATER 64 OR sum GREATER 4096) # ASIO_EMBEDDED_LONGEST, ASIO_EMBEDDED_WORDS
+        message(FATAL_ERROR "${WORDS}: a word that is too short or too long, or too many")
+    endif()
+endforeach()
+
+# From the last byte to the first. So a word may have words of lower bytes, and none has itself.
+set(dictionary "")
+set(bytes "${text}")
+foreach(high f e d c b a 9 8 7 6 5 4 3 2 1 0)
+    foreach(low f e d c b a 9 8 7 6 5 4 3 2 1 0)
+        set(code "0x${high}${low},")
+        set(word "")
+        string(FIND "${text}" "${code}" at)
+        if(at EQUAL -1 AND word_list)
+            list(GET word_list 0 word)
+            list(REMOVE_AT word_list 0)
+            string(REPLACE "${word}" "${code}" bytes "${bytes}")
+            string(REPLACE "${word}" "${code}" dictionary "${dictionary}")
+        endif()
+        set(dictionary "${word}0x00,\n${dictionary}")
+    endforeach()
+endforeach()
+string(REGEX REPLACE "(0x0[0a],)" "\\1\n" bytes "${bytes}")
+
 file(WRITE ${OUTPUT} "/* Generated by cmake/embed.cmake. */
 #include \"${HEADER}\"
 
-const char asio_embedded_words[] = {
-${dictionary}0
-};
-
-const unsigned short asio_embedded_word_at[] = { ${starts} };
-
-${arrays}const struct asio_embedded asio_embedded[] = {
-${entries}    { 0, 0, 0 },
+const unsigned char asio_embedded[] = {
+${dictionary}
+${bytes}0
 };
 ")

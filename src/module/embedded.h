@@ -1,23 +1,14 @@
 /* SPDX-License-Identifier: MIT
  * The Lua parts (lua/asio/), put into the library as source text when it is built: no bytecode,
- * which differs between architectures. In it a byte above 127 stands for a word: cmake/embed.cmake. */
+ * which differs between architectures. In it many bytes stand for words: cmake/embed.cmake. */
 #ifndef ASIO_EMBEDDED_H
 #define ASIO_EMBEDDED_H
 
-#include <stddef.h>
+enum { ASIO_EMBEDDED_LONGEST = 64, ASIO_EMBEDDED_WORDS = 4096 }; /* bytes: of a word, of all of them */
 
-struct asio_embedded {
-    const char *name;
-    const unsigned char *source;
-    size_t length;
-};
-
-enum { ASIO_EMBEDDED_LONGEST = 32 };
-
-/* Word n is from asio_embedded_word_at[n] to asio_embedded_word_at[n + 1], at most ASIO_EMBEDDED_LONGEST bytes. */
-extern const char asio_embedded_words[];
-extern const unsigned short asio_embedded_word_at[];
-
-extern const struct asio_embedded asio_embedded[]; /* ends with a NULL name */
+/* Strings, each with a 0 behind it: one for each of the 256 bytes, one for each part, and an empty one.
+ * A byte stands for its string, or for itself where that is empty. In the string of a byte, lower bytes may stand
+ * for strings as well. */
+extern const unsigned char asio_embedded[];
 
 #endif

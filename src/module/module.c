@@ -7,6 +7,8 @@
 #include "base/error.h"
 #include "sys/sys.h"
 
+#include <string.h>
+
 static void set_tokens(lua_State *L, struct asio_rt *rt)
 {
     lua_pushnumber(L, rt->token_ok);
@@ -18,39 +20,59 @@ static void set_tokens(lua_State *L, struct asio_rt *rt)
 }
 
 struct embedded_reader {
-    const unsigned char *at, *end; /* of the text with words as bytes */
+    const unsigned char *at;     /* in the part that is being read */
+    unsigned short word_at[257]; /* where in words that of byte c starts, and that of c - 1 ends */
+    char words[ASIO_EMBEDDED_WORDS];
     char piece[512];
 };
 
-/* A lua_Reader: the next piece of the text, in which words are words. */
+static char *put_byte(const struct embedded_reader *r, char *to, unsigned c)
+{
+    size_t n = (size_t)(r->word_at[c + 1] - r->word_at[c]);
+    if (n == 0) {
+        *to = (char)c;
+        return to + 1;
+    }
+    memcpy(to, r->words + r->word_at[c], n);
+    return to + n;
+}
+
+/* Writes the words out, from the lowest byte to the highest: put_byte sees no words for the bytes to come. */
+static void read_words(struct embedded_reader *r)
+{
+    char *to = r->words;
+    memset(r->word_at, 0, sizeof r->word_at);
+    r->at = asio_embedded;
+    for (unsigned c = 0; c < 256; c++, r->at++) {
+        r->word_at[c] = (unsigned short)(to - r->words);
+        while (*r->at)
+            to = put_byte(r, to, *r->at++);
+    }
+    r->word_at[256] = (unsigned short)(to - r->words);
+}
+
+/* A lua_Reader: the next piece of the part, in which words are written out. */
 static const char *embedded_read(lua_State *L, void *arg, size_t *n)
 {
     struct embedded_reader *r = arg;
     char *to = r->piece;
-    while (r->at < r->end && to <= r->piece + sizeof r->piece - ASIO_EMBEDDED_LONGEST) {
-        unsigned c = *r->at++;
-        if (c < 128) {
-            *to++ = (char)c;
-        } else {
-            for (unsigned k = asio_embedded_word_at[c - 128]; k < asio_embedded_word_at[c - 127]; k++)
-                *to++ = asio_embedded_words[k];
-        }
-    }
+    while (*r->at && to <= r->piece + sizeof r->piece - ASIO_EMBEDDED_LONGEST)
+        to = put_byte(r, to, *r->at++);
     *n = (size_t)(to - r->piece);
     return r->piece;
 }
 
-/* Runs one embedded part as chunk(core). wait.lua runs first; the other parts
+/* Runs each embedded part as chunk(core). wait.lua runs first; the other parts
  * must not depend on one another while loading. */
-static void run_embedded(lua_State *L, const struct asio_embedded *part)
+static void run_embedded(lua_State *L)
 {
     struct embedded_reader reader;
-    reader.at = part->source;
-    reader.end = part->source + part->length;
-    if (lua_load(L, embedded_read, &reader, ASIO_CHUNK_NAME) != 0)
-        lua_error(L);
-    lua_pushvalue(L, ASIO_BIND_CORE);
-    lua_call(L, 1, 0);
+    for (read_words(&reader); *reader.at; reader.at++) {
+        if (lua_load(L, embedded_read, &reader, ASIO_CHUNK_NAME) != 0)
+            lua_error(L);
+        lua_pushvalue(L, ASIO_BIND_CORE);
+        lua_call(L, 1, 0);
+    }
 }
 
 #define DECLARE(name) extern const struct asio_part asio_part_##name;
@@ -80,8 +102,7 @@ static int open_module(lua_State *L)
     push_core(L, rt);
     set_tokens(L, rt);
     asio_rt_open_parts(L, rt, module_parts);
-    for (const struct asio_embedded *part = asio_embedded; part->name; part++)
-        run_embedded(L, part);
+    run_embedded(L);
     lua_getfield(L, ASIO_BIND_CORE, "asio");
     return 1;
 }
