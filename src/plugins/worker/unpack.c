@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Bytes become values again. They were written by pack.c in this process and are believed. */
+#include "plugins/worker/pack.h"
+
+void unpack_push_slot(struct unpack *u, enum pack_slot slot)
+{
+    lua_getfenv(u->L, u->self);
+    lua_rawgeti(u->L, -1, (int)slot);
+    lua_remove(u->L, -2);
+}
+
+void unpack_number(struct unpack *u)
+{
+    u->numbers++;
+    if (!u->seen)
+        return;
+    lua_pushvalue(u->L, -1);
+    lua_rawseti(u->L, u->seen, (int)u->numbers);
+}
+
+static void unpack_double(struct unpack *u)
+{
+    double n;
+    memcpy(&n, u->at, sizeof n);
+    u->at += sizeof n;
+    lua_pushnumber(u->L, n);
+}
+
+static void unpack_string(struct unpack *u, size_t length)
+{
+    lua_pushlstring(u->L, (const char *)u->at, length);
+    u->at += length;
+}
+
+static void unpack_table(struct unpack *u)
+{
+    lua_State *L = u->L;
+    luaL_checkstack(L, 16, "nested too deeply");
+    uint32_t ordered = unpack_uint32(u), others = unpack_uint32(u);
+    lua_createtable(L, (int)ordered, (int)others);
+    int table = lua_gettop(L), next = 0;
+    unpack_number(u);
+    while (*u->at != PACK_END) {
+        if (*u->at == PACK_NEXT) {
+            u->at++;
+            unpack_value(u);
+            lua_rawseti(L, table, ++next);
+        } else {
+            unpack_value(u);
+            unpack_value(u);
+            lua_rawset(L, table);
+        }
+    }
+    u->at++;
+}
+
+/* A connection comes into this state. What fails is the system's doing; there is no place for it but an error. */
+static void unpack_conn(struct unpack *u, struct message_ref *ref)
+{
+    lua_State *L = u->L;
+    struct pack_scratch *s = lua_touserdata(L, u->self);
+    int status = asio_worker_core->threads->move_in(L, s->rt, ref->moved);
+    if (status < 0) {
+        asio_worker_core->error->push(L, status);
+        luaL_error(L, "a connection cannot be taken over: %s", lua_tostring(L, -2));
+    }
+    ref->moved = NULL;
+    unpack_number(u);
+}
+
+static void unpack_ref(struct unpack *u)
+{
+    struct message_ref *ref = &u->m->ref[unpack_uint32(u)];
+    struct pack_scratch *s = lua_touserdata(u->L, u->self);
+    luaL_checkstack(u->L, 16, "nested too deeply");
+    if (ref->shared)
+        shared_push(u->L, s->rt, s->peer, ref->shared);
+    else
+        unpack_conn(u, ref);
+}
+
+void unpack_value(struct unpack *u)
+{
+    lua_State *L = u->L;
+    enum pack_tag tag = *u->at++;
+    switch (tag) {
+    case PACK_FALSE:
+    case PACK_TRUE:
+        lua_pushboolean(L, tag == PACK_TRUE);
+        break;
+    case PACK_NUMBER:
+        unpack_double(u);
+        break;
+    case PACK_SHORT_STRING:
+        u->at++;
+        unpack_string(u, u->at[-1]);
+        break;
+    case PACK_STRING:
+        unpack_string(u, unpack_uint32(u));
+        break;
+    case PACK_TABLE:
+        unpack_table(u);
+        break;
+    case PACK_SEEN:
+        lua_rawgeti(L, u->seen, (int)unpack_uint32(u));
+        break;
+    case PACK_INT64:
+    case PACK_UINT64:
+        unpack_int64(u, tag);
+        break;
+    case PACK_NAMED:
+        unpack_named(u);
+        break;
+    case PACK_FUNCTION:
+        unpack_function(u);
+        break;
+    case PACK_REF:
+        unpack_ref(u);
+        break;
+    default:
+        lua_pushnil(L);
+    }
+}
+
+int message_push(lua_State *L, struct message *m)
+{
+    struct unpack u = { .L = L, .m = m, .at = m->bytes + 1 };
+    luaL_checkstack(L, (int)m->values + 16, "too many values");
+    if (m->values == 1 && m->bytes[1] <= PACK_STRING) { /* needs nothing of what follows */
+        unpack_value(&u);
+        return 1;
+    }
+    u.self = lua_gettop(L) + 1;
+    pack_push_scratch(L);
+    if (m->bytes[0] & PACK_HAS_SEEN) {
+        lua_newtable(L);
+        u.seen = u.self + 1;
+    }
+    for (unsigned i = 0; i < m->values; i++)
+        unpack_value(&u);
+    lua_remove(L, u.self);
+    if (u.seen)
+        lua_remove(L, u.self);
+    return (int)m->values;
+}
