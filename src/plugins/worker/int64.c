@@ -3,13 +3,15 @@
  * Integers of 64 bits, which Lua's C interface does not know: the library ffi is asked from Lua. */
 #include "plugins/worker/pack.h"
 
-/* kind: 1 signed, 2 unsigned; 0 something else. */
+/* kind: 1 signed, 2 unsigned; 0 something else. The value is copied, since it may be a reference. */
 static const char int64_text[] =
     "local ok, ffi = pcall(..., 'ffi') "
     "if not ok then return end "
     "local types = { ffi.typeof 'int64_t', ffi.typeof 'uint64_t' } "
     "return function(v) "
-    "  return ffi.istype(types[1], v) and 1 or ffi.istype(types[2], v) and 2 or 0 "
+    "  local kind = ffi.istype(types[1], v) and 1 or ffi.istype(types[2], v) and 2 "
+    "  if not kind then return 0 end "
+    "  return kind, types[kind](v) "
     "end, function(kind, high, low) "
     "  local integer = types[kind] "
     "  return integer(high) * 2^32 + integer(low) "
@@ -43,13 +45,12 @@ bool pack_int64(struct pack *p, int index)
         return false;
     }
     lua_pushvalue(L, index);
-    lua_call(L, 1, 1);
-    int kind = (int)lua_tonumber(L, -1);
-    lua_pop(L, 1);
-    if (kind == 0)
-        return false;
-    pack_fixed(p, kind == 1 ? PACK_INT64 : PACK_UINT64, lua_topointer(L, index), sizeof(int64_t));
-    return true;
+    lua_call(L, 1, 2);
+    int kind = (int)lua_tonumber(L, -2);
+    if (kind != 0)
+        pack_fixed(p, kind == 1 ? PACK_INT64 : PACK_UINT64, lua_topointer(L, -1), sizeof(int64_t));
+    lua_pop(L, 2);
+    return kind != 0;
 }
 
 void unpack_int64(struct unpack *u, enum pack_tag tag)

@@ -7,9 +7,12 @@
  * when modules have come or a thing is not found. */
 #include "plugins/worker/pack.h"
 
-/* What is named for its module first: another module may have the same function as a field. */
-static const char *const names_first[] = { "string", "table", "math", "io", "os", "coroutine", "debug",
-    "package", "bit", "jit", "ffi", "asio", NULL };
+/* Lua's own libraries. Their things are named for them first: another module may have the same function as a field.
+ * Functions in Lua that a script has added are not theirs: they go by value. */
+static const char *const names_libraries[] = { "string", "table", "math", "io", "os", "coroutine", "debug",
+    "package", "bit", "jit", "ffi", NULL };
+
+enum names_of { NAMES_OF_GLOBALS, NAMES_OF_LIBRARY, NAMES_OF_MODULE };
 
 struct names {
     lua_State *L;
@@ -50,15 +53,15 @@ static bool names_is_space(struct names *n)
     return found;
 }
 
-static bool names_is_nameable(struct names *n, bool globals)
+static bool names_is_nameable(struct names *n, enum names_of of)
 {
     switch (lua_type(n->L, -1)) {
     case LUA_TFUNCTION:
-        return !globals || lua_iscfunction(n->L, -1);
+        return of == NAMES_OF_MODULE || lua_iscfunction(n->L, -1);
     case LUA_TUSERDATA:
-        return !globals;
+        return of != NAMES_OF_GLOBALS;
     case LUA_TTABLE:
-        return !globals && names_is_space(n);
+        return of != NAMES_OF_GLOBALS && names_is_space(n);
     default:
         return false;
     }
@@ -66,14 +69,14 @@ static bool names_is_nameable(struct names *n, bool globals)
 
 /* Names the fields of the table at the top, whose own name is the string at an index; or those of its fields, and so
  * on. */
-static void names_add_fields(struct names *n, int name, int level, bool globals)
+static void names_add_fields(struct names *n, int name, int level, enum names_of of)
 {
     lua_State *L = n->L;
     int table = lua_gettop(L);
     luaL_checkstack(L, 8, "names");
     lua_pushnil(L);
     while (lua_next(L, table)) {
-        if (lua_type(L, -2) == LUA_TSTRING && names_is_nameable(n, globals)) {
+        if (lua_type(L, -2) == LUA_TSTRING && names_is_nameable(n, of)) {
             lua_pushvalue(L, name);
             lua_pushlstring(L, "", 1);
             lua_pushvalue(L, -4);
@@ -82,11 +85,19 @@ static void names_add_fields(struct names *n, int name, int level, bool globals)
             if (level == 1)
                 names_set(n, table + 2);
             else if (lua_istable(L, -1))
-                names_add_fields(n, table + 2, level - 1, globals);
+                names_add_fields(n, table + 2, level - 1, of);
             lua_remove(L, -2);
         }
         lua_pop(L, 1);
     }
+}
+
+static enum names_of names_kind(const char *name)
+{
+    for (const char *const *library = names_libraries; *library; library++)
+        if (strcmp(name, *library) == 0)
+            return NAMES_OF_LIBRARY;
+    return strcmp(name, "_G") == 0 ? NAMES_OF_GLOBALS : NAMES_OF_MODULE;
 }
 
 /* The value at the top is what package.loaded has for the name below it. */
@@ -94,19 +105,19 @@ static void names_add_module(struct names *n)
 {
     lua_State *L = n->L;
     int name = lua_gettop(L) - 1;
-    if (lua_type(L, name) != LUA_TSTRING || lua_isboolean(L, -1))
+    if (lua_type(L, name) != LUA_TSTRING)
         return;
-    bool globals = strcmp(lua_tostring(L, name), "_G") == 0;
+    enum names_of of = names_kind(lua_tostring(L, name));
     if (n->level == 0)
         names_set(n, name);
-    else if (lua_istable(L, -1) && (!globals || n->level == 1))
-        names_add_fields(n, name, n->level, globals);
+    else if (lua_istable(L, -1) && (of != NAMES_OF_GLOBALS || n->level == 1))
+        names_add_fields(n, name, n->level, of);
 }
 
 static void names_add_level(struct names *n)
 {
-    for (const char *const *first = names_first; *first; first++) {
-        lua_pushstring(n->L, *first);
+    for (const char *const *library = names_libraries; *library; library++) {
+        lua_pushstring(n->L, *library);
         lua_pushvalue(n->L, -1);
         lua_rawget(n->L, n->loaded);
         if (!lua_isnil(n->L, -1))
@@ -226,25 +237,32 @@ static void names_require(struct unpack *u, const char *name, size_t length)
     lua_call(L, 1, 1);
 }
 
+static void names_fail(lua_State *L, const char *name, size_t length)
+{
+    luaL_Buffer b;
+    luaL_buffinit(L, &b);
+    for (size_t i = 0; i < length; i++)
+        luaL_addchar(&b, name[i] ? name[i] : '.');
+    luaL_pushresult(&b);
+    luaL_error(L, "this Lua state has no %s, which was sent to it by name", lua_tostring(L, -1));
+}
+
 void unpack_named(struct unpack *u)
 {
     lua_State *L = u->L;
     size_t length = unpack_uint32(u);
-    const char *at = (const char *)u->at, *end = at + length;
+    const char *name = (const char *)u->at, *end = name + length;
+    const char *at = memchr(name, 0, length); /* the zero byte before the next field */
     u->at += length;
     luaL_checkstack(L, 8, "names");
-    for (bool first = true; at <= end; first = false) {
-        const char *stop = memchr(at, 0, (size_t)(end - at));
-        size_t n = (size_t)((stop ? stop : end) - at);
-        if (first)
-            names_require(u, at, n);
-        else {
-            if (lua_isnil(L, -1))
-                break;
-            lua_pushlstring(L, at, n);
-            lua_gettable(L, -2);
-            lua_remove(L, -2);
-        }
-        at += n + 1;
+    names_require(u, name, (size_t)((at ? at : end) - name));
+    while (at && !lua_isnil(L, -1)) {
+        const char *field = at + 1;
+        at = memchr(field, 0, (size_t)(end - field));
+        lua_pushlstring(L, field, (size_t)((at ? at : end) - field));
+        lua_gettable(L, -2);
+        lua_remove(L, -2);
     }
+    if (lua_isnil(L, -1))
+        names_fail(L, name, length);
 }
