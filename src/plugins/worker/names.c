@@ -53,11 +53,23 @@ static bool names_is_space(struct names *n)
     return found;
 }
 
+/* The function at the top, field `name` of a library: in C, or one of those that LuaJIT has in bytecode. Their source is
+ * their name, or "=[builtin:name]"; that of scripts never. */
+static bool names_is_built_in(lua_State *L, const char *name)
+{
+    lua_Debug ar;
+    if (lua_iscfunction(L, -1))
+        return true;
+    lua_pushvalue(L, -1);
+    return lua_getinfo(L, ">S", &ar) && (strcmp(ar.source, name) == 0 || !strncmp(ar.source, "=[builtin", 9));
+}
+
+/* The value at the top, whose key is the string below it. */
 static bool names_is_nameable(struct names *n, enum names_of of)
 {
     switch (lua_type(n->L, -1)) {
     case LUA_TFUNCTION:
-        return of == NAMES_OF_MODULE || lua_iscfunction(n->L, -1);
+        return of == NAMES_OF_MODULE || names_is_built_in(n->L, lua_tostring(n->L, -2));
     case LUA_TUSERDATA:
         return of != NAMES_OF_GLOBALS;
     case LUA_TTABLE:
