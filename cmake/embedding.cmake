@@ -4,7 +4,7 @@
 include(CMakePackageConfigHelpers)
 include(GNUInstallDirs)
 
-set(embedded $<TARGET_OBJECTS:asio_core>)
+set(embedded $<TARGET_OBJECTS:asio_core> $<TARGET_OBJECTS:asio_worker_core>)
 if(TARGET asio_ares_core)
     list(APPEND embedded $<TARGET_OBJECTS:asio_ares_core>)
 endif()

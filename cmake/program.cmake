@@ -28,7 +28,8 @@ endif()
 # Linked twice: of libc and LuaJIT, ffi.C knows what the first one turned out to contain. The programs of the tests
 # have all of it.
 function(asio_standalone target)
-    target_sources(${target} PRIVATE ${CMAKE_SOURCE_DIR}/platform/standalone.c $<TARGET_OBJECTS:asio_core> ${ARGN})
+    target_sources(${target} PRIVATE ${CMAKE_SOURCE_DIR}/platform/standalone.c $<TARGET_OBJECTS:asio_core>
+        $<TARGET_OBJECTS:asio_worker_core> ${ARGN})
     target_include_directories(${target} PRIVATE ${CMAKE_SOURCE_DIR}/include)
     target_include_directories(${target} SYSTEM PRIVATE ${luajit_include})
     target_link_options(${target} PRIVATE -Wl,--wrap=luaL_openlibs)

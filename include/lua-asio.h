@@ -35,6 +35,10 @@ int luaopen_asio(struct lua_State *L);
  * LuaAsio::ares), and is there if LuaAsio was built with it. */
 int luaopen_asio_ares(struct lua_State *L);
 
+/* The module `asio.worker`: several Lua states on threads. Not for scripts: the module `asio` takes it from
+ * package.preload at the first call of asio.worker and the like. Each of these states calls luaL_openlibs. */
+int luaopen_asio_worker(struct lua_State *L);
+
 #ifdef __cplusplus
 }
 #endif

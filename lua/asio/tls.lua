@@ -20,12 +20,17 @@ function core.client(host, opts, arg)
     return call('client', host, opts.tls, arg)
 end
 
+-- The options of a server, and which argument they are; nil: there are none.
+function core.server_options(_, _, third, fourth)
+    if type(third) == 'table' then return third, 3 end -- behind a handler, without a port
+    if type(fourth) == 'table' then return fourth, 4 end
+end
+local server_options = core.server_options
+
 function asio.server(...)
-    local _, _, third, fourth = ...
-    local opts = fourth
-    if type(third) == 'table' then opts = third end -- behind a handler, without a port
-    if type(opts) ~= 'table' or not opts.tls then return c_server(...) end
-    return call('server', c_server, opts, opts == third and 3 or 4, ...)
+    local opts, arg = server_options(...)
+    if not opts or not opts.tls then return c_server(...) end
+    return call('server', c_server, opts, arg, ...)
 end
 
 --- Begins TLS on a connection, over whatever it is: after STARTTLS for instance. Waits for the handshake.

@@ -122,3 +122,20 @@ int luaopen_asio(lua_State *L)
     lua_rawset(L, LUA_REGISTRYINDEX);
     return 1;
 }
+
+/* Found in package.preload, so that no file is looked for. */
+struct asio_rt *asio_module_open_guest(lua_State *L)
+{
+    lua_getglobal(L, "package");
+    lua_getfield(L, -1, "preload");
+    lua_pushcfunction(L, luaopen_asio);
+    lua_setfield(L, -2, "asio");
+    lua_getglobal(L, "require");
+    lua_pushliteral(L, "asio");
+    lua_call(L, 1, 0);
+    struct asio_rt *rt = asio_rt_open(L);
+    rt->guest = true;
+    lua_pop(L, 2);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_CORE]);
+    return rt;
+}

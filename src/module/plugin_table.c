@@ -130,12 +130,9 @@ static const struct asio_plugin_error plugin_error = {
     .push_text = asio_error_push_text,
     .arg = asio_error_arg,
     .misuse = asio_error_misuse,
+    .timeout = asio_check_timeout,
+    .integer = asio_check_integer,
 };
-
-static void plugin_set_guest(struct asio_rt *rt)
-{
-    rt->guest = true;
-}
 
 static void plugin_ref(struct asio_rt *rt)
 {
@@ -147,14 +144,20 @@ static void plugin_unref(struct asio_rt *rt)
     asio_rt_unref(rt);
 }
 
-static bool plugin_waits_only(const struct asio_rt *rt, size_t references)
+static bool plugin_waits_only(const struct asio_rt *rt, size_t references, size_t *waits)
 {
+    *waits = rt->shared;
     return rt->alive == rt->shared + references && !asio_sched_has_ready(rt) && !asio_sched_has_reports(rt);
 }
 
 static void plugin_set_deadlock(struct asio_rt *rt)
 {
     rt->deadlock = true;
+}
+
+static bool plugin_forked(const struct asio_rt *rt)
+{
+    return rt->forked;
 }
 
 static void plugin_watch_waiting(struct asio_rt *rt, void (*fn)(void *arg, bool begins), void *arg)
@@ -165,8 +168,7 @@ static void plugin_watch_waiting(struct asio_rt *rt, void (*fn)(void *arg, bool 
 
 static const struct asio_plugin_threads plugin_threads = {
     .version = ASIO_PLUGIN_THREADS_VERSION,
-    .open = luaopen_asio,
-    .set_guest = plugin_set_guest,
+    .open = asio_module_open_guest,
     .start = asio_sys_thread,
     .mutex_init = uv_mutex_init,
     .mutex_destroy = uv_mutex_destroy,
@@ -185,6 +187,7 @@ static const struct asio_plugin_threads plugin_threads = {
     .set_deadlock = plugin_set_deadlock,
     .watch_waiting = plugin_watch_waiting,
     .obstacle = asio_rt_obstacle,
+    .forked = plugin_forked,
     .conn_at = asio_conn_to,
     .move_obstacle = asio_move_obstacle,
     .move_out = asio_move_out,

@@ -14,4 +14,7 @@ __attribute__((visibility("default")))
 #endif
     int luaopen_asio(lua_State *L); /* module.c: `require 'asio'` */
 
+/* module.c; see struct asio_plugin_threads. */
+struct asio_rt *asio_module_open_guest(lua_State *L);
+
 #endif

@@ -25,7 +25,7 @@ enum {
     ASIO_PLUGIN_LOOP_VERSION = 1,
     ASIO_PLUGIN_STREAM_VERSION = 2,
     ASIO_PLUGIN_NAMES_VERSION = 2,
-    ASIO_PLUGIN_ERROR_VERSION = 1,
+    ASIO_PLUGIN_ERROR_VERSION = 2,
     ASIO_PLUGIN_MODULE_VERSION = 1
 };
 
@@ -81,6 +81,9 @@ struct asio_plugin_error {
     int (*push_text)(lua_State *L, int status, const char *fmt, ...);
     int (*arg)(lua_State *L, int arg, const char *fname, const char *fmt, ...);
     int (*misuse)(lua_State *L, const char *fmt, ...);
+    /* Arguments: seconds, negative for none; a whole number in [min, max]. Raise. */
+    double (*timeout)(lua_State *L, int index, int arg, const char *fname);
+    double (*integer)(lua_State *L, int index, int arg, const char *fname, double min, double max);
 };
 
 struct asio_plugin {

@@ -17,10 +17,9 @@ enum { ASIO_PLUGIN_THREADS_VERSION = 1 };
 struct asio_plugin_threads {
     unsigned version;
 
-    /* `require 'asio'` in a new Lua state. */
-    int (*open)(lua_State *L);
-    /* The runtime of a state in which that was called. `guest`: Ctrl-C is another state's to see to. */
-    void (*set_guest)(struct asio_rt *rt);
+    /* In a new Lua state with the standard libraries: `require 'asio'`, which finds this module. Pushes the table that
+     * the parts in lua/asio share. Ctrl-C is another state's to see to. Raises. */
+    struct asio_rt *(*open)(lua_State *L);
 
     /* Starts fn(arg) on a thread that is not joined, with so many bytes of stack: 0 or an error. */
     int (*start)(void (*fn)(void *arg), void *arg, size_t stack);
@@ -45,14 +44,16 @@ struct asio_plugin_threads {
     void (*ref)(struct asio_rt *rt);
     void (*unref)(struct asio_rt *rt);
     /* Nothing keeps asio.run going but endless waits for other states (struct asio_wait_op.shared) and so many
-     * references. */
-    bool (*waits_only)(const struct asio_rt *rt, size_t references);
+     * references. *waits: how many waits. */
+    bool (*waits_only)(const struct asio_rt *rt, size_t references, size_t *waits);
     /* No state will end these waits: asio.run, or the wait of the main chunk, is a deadlock. */
     void (*set_deadlock)(struct asio_rt *rt);
     /* Calls fn(arg, true) before the loop waits for events, and fn(arg, false) afterwards. */
     void (*watch_waiting)(struct asio_rt *rt, void (*fn)(void *arg, bool begins), void *arg);
     /* Why a closed runtime refuses; NULL: it is open. */
     const char *(*obstacle)(struct asio_rt *rt);
+    /* This process is a fork of the one that made the runtime: a lock may be held by a thread that is not here. */
+    bool (*forked)(const struct asio_rt *rt);
 
     /* Connections that go to another loop; see net/move.h. */
     struct asio_conn *(*conn_at)(lua_State *L, int index);

@@ -360,3 +360,19 @@ void message_free(struct message *m)
     }
     worker_free(m);
 }
+
+struct message *message_of_string(const char *text)
+{
+    size_t length = strlen(text);
+    if (length > UINT8_MAX)
+        length = UINT8_MAX;
+    struct message *m = worker_alloc(offsetof(struct message, bytes) + 3 + length);
+    if (!m)
+        return NULL;
+    message_init(m, 3 + length, 1);
+    m->bytes[0] = 0;
+    m->bytes[1] = PACK_SHORT_STRING;
+    m->bytes[2] = (unsigned char)length;
+    memcpy(m->bytes + 3, text, length);
+    return m;
+}

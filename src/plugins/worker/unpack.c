@@ -75,7 +75,7 @@ static void unpack_ref(struct unpack *u)
     struct pack_scratch *s = lua_touserdata(u->L, u->self);
     luaL_checkstack(u->L, 16, "nested too deeply");
     if (ref->shared)
-        shared_push(u->L, s->rt, s->peer, ref->shared);
+        shared_push(u->L, s->peer, ref->shared);
     else
         unpack_conn(u, ref);
 }

@@ -38,16 +38,21 @@ static inline void worker_unlock(uv_mutex_t *lock)
     asio_worker_core->threads->mutex_unlock(lock);
 }
 
-/* Every C function of the plugin is a closure with the runtime and the state's peer as upvalues. */
+/* Every C function of the plugin is a closure with the runtime and the home of the state's peer as upvalues. */
 struct peer;
 static inline struct asio_rt *worker_rt(lua_State *L)
 {
     return lua_touserdata(L, lua_upvalueindex(1));
 }
 
+/* Where the functions of a state find its peer. Lives as long as they do. */
+struct peer_home {
+    struct peer *peer; /* NULL: the state is being closed */
+};
+
 static inline struct peer *worker_peer(lua_State *L)
 {
-    return lua_touserdata(L, lua_upvalueindex(2));
+    return ((struct peer_home *)lua_touserdata(L, lua_upvalueindex(2)))->peer;
 }
 
 /* Adds such closures to the table at the top of L. */
@@ -62,8 +67,8 @@ struct shared;
 
 /* A kind of them: channel, dict. Constant, of the process. */
 struct shared_kind {
-    const char *name;                     /* "shared channel": what messages call it */
-    void (*destroy)(struct shared *s);    /* the last reference has gone; any thread */
+    const char *name;                  /* "shared channel": what messages call it */
+    void (*destroy)(struct shared *s); /* the last reference has gone; any thread */
     /* A state gets its first handle of this thing: makes what the state needs for it (handle->local); 0 or an error. */
     int (*attach)(struct shared *s, struct peer *peer, void **local);
     /* The state's handle has gone, by the collector or since the state closes; no Lua. */
@@ -96,7 +101,12 @@ struct shared_handle {
 
 /* Pushes the handle; takes nothing: the handle gets a reference of its own. Raises out of memory, and for an error of
  * `attach`. */
-void shared_push(lua_State *L, struct asio_rt *rt, struct peer *peer, struct shared *s);
+void shared_push(lua_State *L, struct peer *peer, struct shared *s);
+
+/* For a new thing: first an empty handle is pushed, then the thing is made, then the handle at the top takes the
+ * reference (also when it raises). */
+void shared_push_empty(lua_State *L, const struct shared_kind *kind);
+void shared_fill(lua_State *L, struct peer *peer, struct shared *s);
 
 /* The handle at a stack index, of a kind (NULL: any); NULL: it is something else. */
 struct shared_handle *shared_to(lua_State *L, int index, const struct shared_kind *kind);
@@ -107,6 +117,8 @@ struct shared_handle *shared_check(lua_State *L, const struct shared_kind *kind,
 /* Makes the metatables of all kinds in this state. */
 void shared_open(lua_State *L, struct asio_rt *rt, struct peer *peer);
 int shared_load(void);
+
+extern const struct shared_kind shared_channel_kind, dict_kind;
 
 /* ---- values on their way between states (message.c, pack.c, code.c) ------------------------ */
 
@@ -121,10 +133,10 @@ struct message_ref {
  * Created by message_pack; owned by one at a time: the sender, a queue, the receiver; freed by message_free, on any
  * thread. */
 struct message {
-    struct message *next;    /* for its owner's queue */
-    size_t length;           /* of bytes */
+    struct message *next; /* for its owner's queue */
+    size_t length;        /* of bytes */
     unsigned values, refs;
-    bool committed;          /* connections have been taken out of the sender's state; true if there are none */
+    bool committed; /* connections have been taken out of the sender's state; true if there are none */
     struct message_ref *ref; /* behind the bytes; NULL: none */
     unsigned char bytes[];
 };
@@ -136,9 +148,9 @@ enum message_flags {
 
 /* Where the values stand, for "send: argument 1: field 'x': a coroutine cannot be sent to another Lua state". */
 struct message_place {
-    const char *fname;     /* public name of the function */
-    int arg;               /* number of the first value; 0: the values are not counted ("handler") */
-    const char *what;      /* then: what they are; may be NULL */
+    const char *fname; /* public name of the function */
+    int arg;           /* number of the first value; 0: the values are not counted ("handler") */
+    const char *what;  /* then: what they are; may be NULL */
     enum message_flags flags;
 };
 
@@ -147,12 +159,11 @@ struct message_place {
  * nil. The caller owns the message. */
 struct message *message_pack(lua_State *L, int first, int last, const struct message_place *place);
 
-/* Takes the connections out of the sender's state, on its thread. 0; or an error: then nothing has changed, or, where
- * memory or descriptors ran out between two connections, the first are in the message: committed again later, or closed
- * with it. */
+/* Takes the connections out of the sender's state, on its thread. 0 or an error: then nothing has changed. */
 int message_commit(struct message *m);
 
-/* Pushes the values of a committed message, returns how many. Its connections are the receiver's then; freeing the
+/* Pushes the values of a committed message, returns how many. Called from closures and from protected bodies: the
+ * state's peer is peer_of(L), not worker_peer(L). Its connections are the receiver's then; freeing the
  * message stays the caller's. Raises out of memory, and what `require` raises for a module that a function refers to:
  * then connections that were not pushed yet stay in the message. */
 int message_push(lua_State *L, struct message *m);
@@ -162,6 +173,9 @@ void message_free(struct message *m);
 /* Packs a single value that is a boolean, number or string without a detour: NULL: it is something else, or there is no
  * memory. For channels and dicts, which carry little else. */
 struct message *message_pack_scalar(lua_State *L, int index);
+
+/* A message of one string, without Lua; NULL: out of memory. */
+struct message *message_of_string(const char *text);
 
 /* What messages need in each state: scratch memory, the names of what its modules have. */
 void message_open(lua_State *L, struct asio_rt *rt, struct peer *peer);
@@ -176,9 +190,48 @@ struct post {
     void (*run)(struct post *p, struct peer *peer, bool open);
 };
 
+/* Created when a state opens the plugin; referenced by the state, by handles, by workers; freed by the last. */
+struct peer {
+    unsigned references; /* guarded by the lock of all references */
+    uv_mutex_t lock;     /* guards what follows */
+    struct post *first, *last;
+    struct asio_async *async; /* NULL: the state has closed */
+    bool blocked;             /* waits for other states, and for nothing else */
+    bool passive;             /* of a pool: its waiting for work is no deadlock */
+    size_t waits;             /* while blocked: endless ones for other states */
+    struct peer *next, *prev; /* all that are open, guarded by the list's lock */
+
+    /* of its own thread */
+    struct asio_rt *rt;
+    struct peer_home *home;
+    struct state *workers; /* started by this state, not ended; see state.c */
+    size_t counted;        /* of them: that keep asio.run going */
+    struct post deadlock;
+    char name[64]; /* under the list's lock */
+};
+
+int peer_load(void);
+struct peer *peer_open(lua_State *L, struct asio_rt *rt); /* raises */
+void peer_bind(lua_State *L, struct asio_rt *rt, struct peer *peer);
 void peer_keep(struct peer *p);
 void peer_drop(struct peer *p);
-struct asio_rt *peer_rt(const struct peer *p); /* on its own thread, while it is open */
+
+/* The peer of a state; NULL: it is being closed. Where worker_peer is not known. */
+struct peer *peer_of(lua_State *L);
+
+/* A thread that starts or ends is in no list of peers, and still at work: it counts itself meanwhile (1, then -1). */
+void peer_count_between(int change);
+void peer_set_name(struct peer *p, const char *name);
+
+static inline struct asio_rt *peer_rt(const struct peer *p)
+{
+    return p->rt;
+}
+
+static inline struct peer_home *peer_home(const struct peer *p)
+{
+    return p->home;
+}
 
 /* Puts a post into a mailbox, and wakes its loop if it was empty; one that is there already stays. False: the state has
  * closed; `run` has not been called. */
@@ -186,5 +239,22 @@ bool peer_post(struct peer *p, struct post *post);
 
 /* On the state's thread: takes a post out that has not run. */
 void peer_withdraw(struct peer *p, struct post *post);
+
+/* Calls the state's Lua function for what comes (peer_bind) with `id`, `what` (NULL: left out) and the values of a
+ * message (or NULL). `id` names a worker of this state; NULL: it comes from the state that has started this one. Frees
+ * the message. */
+void peer_deliver(struct peer *p, void *id, const char *what, struct message *m);
+
+/* ---- the rest ------------------------------------------------------------------------------ */
+
+void state_bind(lua_State *L, struct asio_rt *rt, struct peer *peer);
+
+/* The state that this peer belongs to closes: its workers end first. */
+void state_end_all(struct peer *parent);
+
+void shared_channel_bind(lua_State *L, struct asio_rt *rt, struct peer *peer);
+
+int dict_load(void);
+void dict_bind(lua_State *L, struct asio_rt *rt, struct peer *peer);
 
 #endif

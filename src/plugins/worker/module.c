@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * asio/worker.so as a plugin: its functions for the Lua files beside it, which are embedded here and make of them what
+ * scripts see. */
+#include "base/error.h"
+#include "plugins/worker/worker.h"
+
+#include <string.h>
+
+/* The Lua files beside this one, written into C files when it is built. worker.lua is first. */
+extern const char asio_worker_worker_lua[], asio_worker_channel_lua[], asio_worker_dict_lua[];
+static const char *const worker_texts[] = { asio_worker_worker_lua, asio_worker_channel_lua,
+    asio_worker_dict_lua };
+
+const struct asio_plugin *asio_worker_core;
+
+static int worker_module_load(const struct asio_plugin *core)
+{
+    if (!ASIO_PLUGIN_HAS(core, mem, MEM) || !ASIO_PLUGIN_HAS(core, loop, LOOP) ||
+        !ASIO_PLUGIN_HAS(core, wait, WAIT) || !ASIO_PLUGIN_HAS(core, error, ERROR) ||
+        !ASIO_PLUGIN_HAS(core, threads, THREADS))
+        return UV_ENOTSUP;
+    if (asio_worker_core) /* by another Lua state */
+        return 0;
+    asio_worker_core = core;
+    int status = shared_load();
+    if (status == 0)
+        status = peer_load();
+    if (status == 0)
+        status = dict_load();
+    if (status < 0)
+        asio_worker_core = NULL;
+    return status;
+}
+
+void worker_bind(lua_State *L, struct asio_rt *rt, struct peer *peer, const luaL_Reg *functions)
+{
+    for (const luaL_Reg *f = functions; f->name; f++) {
+        lua_pushlightuserdata(L, rt);
+        lua_pushlightuserdata(L, peer_home(peer));
+        lua_pushcclosure(L, f->func, 2);
+        lua_setfield(L, -2, f->name);
+    }
+}
+
+void worker_check_open(lua_State *L, const char *fname)
+{
+    const char *why = asio_worker_core->threads->obstacle(worker_rt(L));
+    if (why)
+        asio_worker_core->error->misuse(L, "%s: %s", fname, why);
+}
+
+/* worker.misuse(text), worker.bad(arg, fname, text): raise for the line of the script */
+static int l_worker_misuse(lua_State *L)
+{
+    return asio_worker_core->error->misuse(L, "%s", lua_tostring(L, 1));
+}
+
+static int l_worker_bad(lua_State *L)
+{
+    return asio_worker_core->error->arg(
+        L, (int)lua_tonumber(L, 1), lua_tostring(L, 2), "%s", lua_tostring(L, 3));
+}
+
+/* worker.parallelism() -> processors */
+static int l_worker_parallelism(lua_State *L)
+{
+    lua_pushinteger(L, (lua_Integer)asio_worker_core->threads->parallelism());
+    return 1;
+}
+
+static void worker_module_open(lua_State *L, struct asio_rt *rt)
+{
+    static const luaL_Reg functions[] = { { "misuse", l_worker_misuse }, { "bad", l_worker_bad },
+        { "parallelism", l_worker_parallelism }, { NULL, NULL } };
+    struct peer *peer = peer_open(L, rt);
+    message_open(L, rt, peer);
+    shared_open(L, rt, peer);
+    lua_createtable(L, 0, 16);
+    worker_bind(L, rt, peer, functions);
+    peer_bind(L, rt, peer);
+    state_bind(L, rt, peer);
+    shared_channel_bind(L, rt, peer);
+    dict_bind(L, rt, peer);
+    for (size_t i = 0; i < sizeof worker_texts / sizeof *worker_texts; i++) {
+        if (luaL_loadbuffer(L, worker_texts[i], strlen(worker_texts[i]), ASIO_CHUNK_NAME) != 0)
+            lua_error(L);
+        lua_pushvalue(L, 1);
+        lua_pushvalue(L, -3);
+        lua_call(L, 2, 0);
+    }
+}
+
+static const struct asio_plugin_module worker_module = {
+    .version = ASIO_PLUGIN_MODULE_VERSION,
+    .load = worker_module_load,
+    .open = worker_module_open,
+};
+
+#ifdef _WIN32
+__declspec(dllexport)
+#else
+__attribute__((visibility("default")))
+#endif
+    int luaopen_asio_worker(lua_State *L);
+
+int luaopen_asio_worker(lua_State *L)
+{
+    lua_pushlightuserdata(L, (void *)&worker_module);
+    return 1;
+}

@@ -1,0 +1,354 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A Lua state as the others see it: a mailbox that wakes its loop. And the list of all states, in which a deadlock shows:
+ * when each of them waits for the others alone, none will ever wake. */
+#include "plugins/worker/worker.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static uv_mutex_t peer_list_lock;
+static struct peer *peer_list;
+static unsigned peer_between; /* threads whose state is not in the list, and which will wake another */
+
+static uv_mutex_t peer_references_lock;
+
+static const char peer_home_key = 0, peer_receive_key = 0; /* their addresses: keys in the registry */
+
+int peer_load(void)
+{
+    int status = asio_worker_core->threads->mutex_init(&peer_list_lock);
+    return status < 0 ? status : asio_worker_core->threads->mutex_init(&peer_references_lock);
+}
+
+void peer_keep(struct peer *p)
+{
+    worker_lock(&peer_references_lock);
+    p->references++;
+    worker_unlock(&peer_references_lock);
+}
+
+void peer_drop(struct peer *p)
+{
+    worker_lock(&peer_references_lock);
+    unsigned left = --p->references;
+    worker_unlock(&peer_references_lock);
+    if (left > 0)
+        return;
+    asio_worker_core->threads->mutex_destroy(&p->lock);
+    worker_free(p);
+}
+
+/* ---- the mailbox --------------------------------------------------------------------------- */
+
+/* With p->lock held. */
+static void peer_append(struct peer *p, struct post *post)
+{
+    bool empty = !p->first;
+    if (post->next)
+        return;
+    post->next = post;
+    if (p->last)
+        p->last->next = post;
+    else
+        p->first = post;
+    p->last = post;
+    p->blocked = false;
+    if (empty)
+        asio_worker_core->threads->async_send(p->async);
+}
+
+bool peer_post(struct peer *p, struct post *post)
+{
+    worker_lock(&p->lock);
+    bool open = p->async != NULL;
+    if (open)
+        peer_append(p, post);
+    worker_unlock(&p->lock);
+    return open;
+}
+
+/* With p->lock held. */
+static struct post *peer_take(struct peer *p)
+{
+    struct post *post = p->first;
+    if (!post)
+        return NULL;
+    p->first = post->next == post ? NULL : post->next;
+    if (!p->first)
+        p->last = NULL;
+    post->next = NULL;
+    return post;
+}
+
+void peer_withdraw(struct peer *p, struct post *post)
+{
+    worker_lock(&p->lock);
+    struct post *before = NULL, *at = p->first;
+    while (at && at != post) {
+        before = at;
+        at = at->next == at ? NULL : at->next;
+    }
+    if (at && !before) {
+        peer_take(p);
+    } else if (at) {
+        before->next = at->next == at ? before : at->next;
+        if (p->last == at)
+            p->last = before;
+        at->next = NULL;
+    }
+    worker_unlock(&p->lock);
+}
+
+static struct post *peer_next_post(struct peer *p)
+{
+    worker_lock(&p->lock);
+    struct post *post = peer_take(p);
+    worker_unlock(&p->lock);
+    return post;
+}
+
+/* So many at a time that what comes meanwhile cannot keep the loop from the rest of its work. A post may run user code,
+ * which may fork: in the child no lock may be touched. */
+static void peer_on_wake(void *arg)
+{
+    enum { AT_A_TIME = 1000 };
+    struct peer *p = arg;
+    struct post *post;
+    int count = 0;
+    peer_keep(p);
+    while (count++ < AT_A_TIME && (post = peer_next_post(p)) != NULL) {
+        post->run(post, p, true);
+        if (asio_worker_core->threads->obstacle(p->rt))
+            return;
+    }
+    worker_lock(&p->lock);
+    if (p->first && p->async)
+        asio_worker_core->threads->async_send(p->async);
+    worker_unlock(&p->lock);
+    peer_drop(p);
+}
+
+/* ---- opening and closing ------------------------------------------------------------------- */
+
+void peer_count_between(int change)
+{
+    worker_lock(&peer_list_lock);
+    peer_between += (unsigned)change;
+    worker_unlock(&peer_list_lock);
+}
+
+static void peer_list_add(struct peer *p)
+{
+    worker_lock(&peer_list_lock);
+    p->next = peer_list;
+    if (peer_list)
+        peer_list->prev = p;
+    peer_list = p;
+    worker_unlock(&peer_list_lock);
+}
+
+static void peer_list_remove(struct peer *p)
+{
+    worker_lock(&peer_list_lock);
+    if (p->next)
+        p->next->prev = p->prev;
+    if (p->prev)
+        p->prev->next = p->next;
+    else
+        peer_list = p->next;
+    worker_unlock(&peer_list_lock);
+}
+
+/* No other thread can wake this state afterwards. In the child of a fork all this is the parent's. */
+static void peer_on_closing(void *arg)
+{
+    struct peer *p = arg;
+    struct post *post;
+    p->home->peer = NULL;
+    asio_worker_core->threads->watch_waiting(p->rt, NULL, NULL);
+    if (asio_worker_core->threads->forked(p->rt))
+        return;
+    state_end_all(p);
+    peer_list_remove(p);
+    worker_lock(&p->lock);
+    p->async = NULL;
+    worker_unlock(&p->lock);
+    while ((post = peer_next_post(p)) != NULL)
+        post->run(post, p, false);
+    peer_drop(p);
+}
+
+static struct peer *peer_new(struct asio_rt *rt, struct peer_home *home, int *status)
+{
+    struct peer *p = worker_alloc(sizeof *p);
+    *status = UV_ENOMEM;
+    if (!p)
+        return NULL;
+    memset(p, 0, sizeof *p);
+    p->references = 1;
+    p->rt = rt;
+    p->home = home;
+    strcpy(p->name, "main");
+    *status = asio_worker_core->threads->mutex_init(&p->lock);
+    if (*status == 0) {
+        p->async = asio_worker_core->threads->async_open(rt, peer_on_wake, peer_on_closing, p, status);
+        if (p->async)
+            return p;
+        asio_worker_core->threads->mutex_destroy(&p->lock);
+    }
+    worker_free(p);
+    return NULL;
+}
+
+/* ---- deadlock ------------------------------------------------------------------------------ */
+
+static void peer_on_deadlock(struct post *post, struct peer *p, bool open)
+{
+    (void)post;
+    if (open)
+        asio_worker_core->threads->set_deadlock(p->rt);
+}
+
+/* With all locks held. Those that wait for their workers alone are told by the ends of these. */
+static bool peer_all_blocked(void)
+{
+    size_t waits = 0;
+    if (peer_between > 0)
+        return false;
+    for (struct peer *p = peer_list; p; p = p->next) {
+        if (!p->blocked || p->first)
+            return false;
+        waits += p->passive ? 0 : p->waits;
+    }
+    return waits > 0;
+}
+
+/* All states are looked at in one moment: else one could be woken by another that blocks afterwards. */
+static void peer_find_deadlock(struct peer *self, size_t waits)
+{
+    worker_lock(&peer_list_lock);
+    for (struct peer *p = peer_list; p; p = p->next)
+        worker_lock(&p->lock);
+    self->waits = waits;
+    self->blocked = !self->first;
+    if (peer_all_blocked())
+        for (struct peer *p = peer_list; p; p = p->next)
+            if (p->waits > 0 && !p->passive)
+                peer_append(p, &p->deadlock);
+    for (struct peer *p = peer_list; p; p = p->next)
+        worker_unlock(&p->lock);
+    worker_unlock(&peer_list_lock);
+}
+
+static void peer_on_waiting(void *arg, bool begins)
+{
+    struct peer *p = arg;
+    size_t waits;
+    if (begins) {
+        if (asio_worker_core->threads->waits_only(p->rt, p->counted, &waits))
+            peer_find_deadlock(p, waits);
+        return;
+    }
+    worker_lock(&p->lock);
+    p->blocked = false;
+    worker_unlock(&p->lock);
+}
+
+struct peer *peer_of(lua_State *L)
+{
+    lua_pushlightuserdata(L, (void *)&peer_home_key);
+    lua_rawget(L, LUA_REGISTRYINDEX);
+    struct peer_home *home = lua_touserdata(L, -1);
+    lua_pop(L, 1);
+    return home ? home->peer : NULL;
+}
+
+void peer_set_name(struct peer *p, const char *name)
+{
+    worker_lock(&peer_list_lock);
+    snprintf(p->name, sizeof p->name, "%s", name);
+    worker_unlock(&peer_list_lock);
+}
+
+struct peer *peer_open(lua_State *L, struct asio_rt *rt)
+{
+    struct peer *known = peer_of(L);
+    if (known) /* opened before, and then memory ran out */
+        return known;
+    struct peer_home *home = lua_newuserdata(L, sizeof *home);
+    home->peer = NULL;
+    lua_pushlightuserdata(L, (void *)&peer_home_key);
+    lua_insert(L, -2);
+    lua_rawset(L, LUA_REGISTRYINDEX);
+    int status;
+    struct peer *p = peer_new(rt, home, &status);
+    if (!p) {
+        asio_worker_core->error->push(L, status);
+        lua_pop(L, 1);
+        lua_error(L);
+    }
+    p->deadlock.run = peer_on_deadlock;
+    home->peer = p;
+    asio_worker_core->threads->watch_waiting(rt, peer_on_waiting, p);
+    peer_list_add(p);
+    return p;
+}
+
+/* ---- what comes for Lua -------------------------------------------------------------------- */
+
+struct peer_delivery {
+    void *id;
+    const char *what;
+    struct message *message;
+};
+
+static void peer_receive(lua_State *L, void *arg)
+{
+    const struct peer_delivery *d = arg;
+    lua_pushlightuserdata(L, (void *)&peer_receive_key);
+    lua_rawget(L, LUA_REGISTRYINDEX);
+    if (d->id)
+        lua_pushlightuserdata(L, d->id);
+    else
+        lua_pushnil(L);
+    if (d->what)
+        lua_pushstring(L, d->what);
+    int values = d->message ? message_push(L, d->message) : 0;
+    lua_call(L, 1 + (d->what != NULL) + values, 0);
+}
+
+void peer_deliver(struct peer *p, void *id, const char *what, struct message *m)
+{
+    struct peer_delivery d = { id, what, m };
+    asio_worker_core->wait->protect(p->rt, peer_receive, &d, "receiving from another Lua state");
+    if (m)
+        message_free(m);
+}
+
+/* worker.on_receive(fn): fn(id, what, ...) is called for what other states tell this one; it must not wait. */
+static int l_peer_on_receive(lua_State *L)
+{
+    lua_settop(L, 1);
+    lua_pushlightuserdata(L, (void *)&peer_receive_key);
+    lua_insert(L, 1);
+    lua_rawset(L, LUA_REGISTRYINDEX);
+    return 0;
+}
+
+/* worker.set_passive(): this state waits for work that may never come, which is no deadlock. */
+static int l_peer_set_passive(lua_State *L)
+{
+    struct peer *p = worker_peer(L);
+    worker_lock(&p->lock);
+    p->passive = true;
+    worker_unlock(&p->lock);
+    return 0;
+}
+
+void peer_bind(lua_State *L, struct asio_rt *rt, struct peer *peer)
+{
+    static const luaL_Reg functions[] = { { "on_receive", l_peer_on_receive },
+        { "set_passive", l_peer_set_passive }, { NULL, NULL } };
+    worker_bind(L, rt, peer, functions);
+}

@@ -1,0 +1,228 @@
+-- SPDX-License-Identifier: MIT Workers: what a new Lua state runs, and how the state that has started it
+-- sees it. What states tell each other comes in here, in `receive`.
+
+local core, c = ...
+local asio = core.asio
+local asio_current, asio_event, asio_on_error, asio_run = asio.current, asio.event, asio.on_error, asio.run
+local asio_spawn, asio_stop, asio_yield, cancelled = asio.spawn, asio.stop, asio.yield, asio.cancelled
+local pcall, require, select, tostring, type, unpack = pcall, require, select, tostring, type, unpack
+local setmetatable, xpcall = setmetatable, xpcall
+local traceback = debug and debug.traceback
+local package, jit = package, jit
+
+local function pack(...)
+    return { n = select('#', ...), ... }
+end
+
+-- With one value more behind the others.
+local function append(last, ...)
+    local values = pack(...)
+    values[values.n + 1] = last
+    return unpack(values, 1, values.n + 1)
+end
+
+-- What other states tell -------------------------------------------------------------------------
+
+local worker = {} -- methods
+local workers = {} -- that this state has started and whose end it has not seen, by id
+c.worker_methods = worker
+
+-- What the starter tells this state, and what a worker tells its starter: functions by name. They are
+-- called by the loop, and must not wait.
+c.orders, c.news = {}, {}
+local orders, news = c.orders, c.news
+
+c.on_receive(function(id, what, ...)
+    if id then
+        local w = workers[id]
+        local told = w and (w.news[what] or news[what])
+        if told then return told(w, ...) end
+    elseif orders[what] then
+        return orders[what](...)
+    end
+end)
+
+-- The starter ------------------------------------------------------------------------------------
+
+local started = 0 -- workers, ever
+
+local function settings()
+    return {
+        path = package and package.path, cpath = package and package.cpath,
+        jit = jit and jit.status(), watchdog = core.watchdog_seconds,
+    }
+end
+
+-- options: `name`, `what` (names the values in errors; without it they are arguments of fname), `quiet`
+-- (its errors are not reported here), `counted = false` (it does not keep asio.run going), `news`
+-- (functions by name, for what it reports), `passive` (its waiting is no deadlock), `init` (a function or
+-- module that runs first). Returns the worker; or nil, message, code. Does not wait.
+function c.spawn_worker(fname, options, fn, ...)
+    started = started + 1
+    local name = options.name or ('worker #%d'):format(started)
+    local carried = settings()
+    carried.name, carried.passive, carried.init = name, options.passive, options.init
+    local self = setmetatable({ label = name, done = asio_event(), news = options.news or {} }, worker)
+    self.quiet = options.quiet
+    local counted = options.counted ~= false
+    local handle, id, code = c.start(fname, options.what, name, counted, append(carried, fn, ...))
+    if not handle then return nil, id, code end
+    self.handle = handle
+    workers[id] = self
+    self.id = id
+    return self
+end
+
+local function report_unless_joined(self)
+    asio_yield() -- a light thread that joins in this turn takes the error
+    if self.taken then return end
+    local err, trace = self.outcome[2], self.outcome[3]
+    core.report(('%s failed: %s%s'):format(self.label, tostring(err), trace and '\n' .. trace or ''))
+end
+
+-- `outcome`: its results, or why there are none.
+local function ended(self, outcome)
+    workers[self.id] = nil
+    self.outcome = outcome
+    if outcome.cancelled then outcome[2], outcome.n = cancelled, 2 end
+    self.done:set()
+    if self.on_ended then self.on_ended(self) end
+    local failed = not outcome[1] and not outcome.cancelled
+    if failed and not self.quiet then asio_spawn(report_unless_joined, self) end
+end
+
+function news.ended(self, ok, was_cancelled, ...)
+    local outcome = pack(ok, ...)
+    outcome.cancelled = was_cancelled
+    ended(self, outcome)
+end
+
+-- Of something that its own Lua could not tell of.
+function news.died(self, message)
+    ended(self, { n = 2, false, message or 'not enough memory' })
+end
+
+-- An error of a light thread that nothing there joins.
+function news.report(self, text)
+    core.report(self.label .. ': ' .. text)
+end
+
+--- Waits for the worker to end.
+---@param timeout? number seconds
+---@return boolean? ok true, results... (copies) | false, error, traceback | nil, message, "ETIMEDOUT"
+---@return any ...
+function worker.join(self, timeout)
+    local over, message, code = true, nil, nil
+    self.taken = true
+    if not self.outcome then over, message, code = self.done:wait(timeout) end
+    if over then return unpack(self.outcome, 1, self.outcome.n) end
+    self.taken = false
+    return nil, message, code
+end
+
+--- Cancels its main light thread: the waits in it raise `asio.cancelled`. A worker whose function has
+--- returned, and that goes on for what it has left running, stops. Does not wait.
+---@return boolean alive false: it has ended
+function worker.cancel(self)
+    return not self.outcome and c.tell(self.handle, 'cancel') == true
+end
+
+---@return "running"|"done"|"failed"
+function worker.status(self)
+    if not self.outcome then return 'running' end
+    return self.outcome[1] and 'done' or 'failed'
+end
+
+---@return string
+function worker.name(self)
+    return self.label
+end
+
+worker.__index = worker
+worker.__tostring = function(self) return ('%s (%s)'):format(self.label, worker.status(self)) end
+
+--- Starts a Lua state on a system thread of its own, with a loop of its own, and runs a function in it, in
+--- a light thread. It keeps `asio.run` going until it ends. The function is carried over with its upvalues;
+--- see docs/all-cores.md.
+---@param fn function|string or a module's name: it is required there, and called if it is a function
+---@param ... any arguments: copies of them
+---@return table? worker
+---@return string? message
+---@return string? code `EAGAIN`, `ENOMEM`, `EMFILE`: no thread, memory, descriptors
+function c.worker(fn, ...)
+    if type(fn) ~= 'function' and type(fn) ~= 'string' then
+        c.bad(1, 'worker', ('function or name of a module expected, got %s'):format(type(fn)))
+    end
+    return c.spawn_worker('worker', {}, fn, ...)
+end
+
+-- The new state ----------------------------------------------------------------------------------
+
+local main -- its main light thread
+
+function orders.cancel()
+    if not (main and main:cancel()) then asio_stop() end
+end
+
+function orders.stop()
+    asio_stop()
+end
+
+-- A function, or what a module that is required now returns.
+local function run(fn, ...)
+    if type(fn) == 'string' then
+        fn = require(fn)
+        if type(fn) ~= 'function' then return end
+    end
+    return fn(...)
+end
+c.run_function = run
+
+local function with_traceback(err)
+    if err == cancelled then return { err } end
+    return { err, traceback and traceback(nil, 2) }
+end
+
+local function apply(options)
+    if package then package.path, package.cpath = options.path, options.cpath end
+    if jit and options.jit == false then jit.off() end
+    if options.watchdog then asio.watchdog(options.watchdog) end
+    if options.passive then c.set_passive() end
+end
+
+-- Results and errors that cannot be carried are errors that can.
+local function finish(id, ok, was_cancelled, ...)
+    local carried, message = pcall(c.finish, id, ok, was_cancelled, ...)
+    if carried then return end
+    if not ok then message = tostring((...)) end
+    c.finish(id, false, nil, message, ok and nil or (select(2, ...)))
+end
+
+local function call(options, fn, ...)
+    if options.init then run(options.init) end
+    return run(fn, ...)
+end
+
+-- The state's whole life.
+function c.bootstrap(id)
+    local start = pack(c.take_start(id))
+    local options = start[start.n]
+    local results
+    c.id = id
+    apply(options)
+    asio_on_error(function(err, trace)
+        c.report(id, 'report', tostring(err) .. (trace and '\n' .. trace or ''))
+    end)
+    local ran, message = pcall(asio_run, function(...)
+        main = asio_current()
+        main:name(options.name)
+        results = pack(xpcall(call, with_traceback, options, ...))
+        if not results[1] then asio_stop() end
+    end, unpack(start, 1, start.n - 1))
+    if not ran then return finish(id, false, nil, message) end
+    if not results then return finish(id, true) end -- asio.stop came first
+    if results[1] then return finish(id, true, nil, unpack(results, 2, results.n)) end
+    local err, trace = results[2][1], results[2][2]
+    if err == cancelled then return finish(id, false, true) end
+    finish(id, false, nil, err, trace)
+end
