@@ -65,7 +65,16 @@ local function write_of(stream)
     return stream.write
 end
 
---- Writes what every light thread does, and where; equal ones together, with their number.
+-- `name`: of the Lua state, where there are others.
+function core.dump_text(name)
+    local list = threads()
+    local text = ('asio: %s%d light thread%s\n\n'):format(name, #list, #list == 1 and '' or 's')
+    if #list > 0 then text = text .. describe_all(list, math.huge) .. '\n\n' end
+    return text
+end
+
+--- Writes what every light thread does, and where; equal ones together, with their number. Then those of the other
+--- Lua states of the process, each of which answers for itself: the call blocks for that, at most half a second.
 ---@param stream? table an object with a method `write`: a file, a connection; standard error by default
 function asio.dump(stream)
     if stream == nil then stream = io.stderr end
@@ -74,10 +83,7 @@ function asio.dump(stream)
         local text = "bad argument #1 to 'dump' (an object with a method write expected, got %s)"
         error(text:format(type(stream)), 2)
     end
-    local list = threads()
-    local text = ('asio: %d light thread%s\n\n'):format(#list, #list == 1 and '' or 's')
-    if #list > 0 then text = text .. describe_all(list, math.huge) .. '\n\n' end
-    write(stream, text)
+    write(stream, core.dump_all and core.dump_all() or core.dump_text '')
 end
 
 local dumpers = {}

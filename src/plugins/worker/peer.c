@@ -100,6 +100,27 @@ void peer_withdraw(struct peer *p, struct post *post)
     worker_unlock(&p->lock);
 }
 
+struct post *peer_take_kind(struct peer *p, void (*run)(struct post *p, struct peer *peer, bool open))
+{
+    worker_lock(&p->lock);
+    struct post *post = p->first;
+    while (post && post->run != run)
+        post = post->next == post ? NULL : post->next;
+    worker_unlock(&p->lock);
+    if (post)
+        peer_withdraw(p, post);
+    return post;
+}
+
+void peer_each_other(const struct peer *self, void (*fn)(struct peer *p, void *arg), void *arg)
+{
+    worker_lock(&peer_list_lock);
+    for (struct peer *p = peer_list; p; p = p->next)
+        if (p != self)
+            fn(p, arg);
+    worker_unlock(&peer_list_lock);
+}
+
 static struct post *peer_next_post(struct peer *p)
 {
     worker_lock(&p->lock);
@@ -336,6 +357,13 @@ static int l_peer_on_receive(lua_State *L)
     return 0;
 }
 
+/* worker.peer_name() -> "main", or the worker's name */
+static int l_peer_name(lua_State *L)
+{
+    lua_pushstring(L, worker_peer(L)->name);
+    return 1;
+}
+
 /* worker.set_passive(): this state waits for work that may never come, which is no deadlock. */
 static int l_peer_set_passive(lua_State *L)
 {
@@ -348,7 +376,7 @@ static int l_peer_set_passive(lua_State *L)
 
 void peer_bind(lua_State *L, struct asio_rt *rt, struct peer *peer)
 {
-    static const luaL_Reg functions[] = { { "on_receive", l_peer_on_receive },
+    static const luaL_Reg functions[] = { { "on_receive", l_peer_on_receive }, { "peer_name", l_peer_name },
         { "set_passive", l_peer_set_passive }, { NULL, NULL } };
     worker_bind(L, rt, peer, functions);
 }

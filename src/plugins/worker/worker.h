@@ -240,6 +240,12 @@ bool peer_post(struct peer *p, struct post *post);
 /* On the state's thread: takes a post out that has not run. */
 void peer_withdraw(struct peer *p, struct post *post);
 
+/* The same for the first post that has this function; NULL: none has. */
+struct post *peer_take_kind(struct peer *p, void (*run)(struct post *p, struct peer *peer, bool open));
+
+/* Calls fn for every other peer that is open, with the list locked: it may post to it. */
+void peer_each_other(const struct peer *self, void (*fn)(struct peer *p, void *arg), void *arg);
+
 /* Calls the state's Lua function for what comes (peer_bind) with `id`, `what` (NULL: left out) and the values of a
  * message (or NULL). `id` names a worker of this state; NULL: it comes from the state that has started this one. Frees
  * the message. */
@@ -253,6 +259,8 @@ void state_bind(lua_State *L, struct asio_rt *rt, struct peer *peer);
 void state_end_all(struct peer *parent);
 
 void shared_channel_bind(lua_State *L, struct asio_rt *rt, struct peer *peer);
+
+void inspect_bind(lua_State *L, struct asio_rt *rt, struct peer *peer);
 
 int dict_load(void);
 void dict_bind(lua_State *L, struct asio_rt *rt, struct peer *peer);
