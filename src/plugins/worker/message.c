@@ -27,10 +27,10 @@ static int l_scratch_gc(lua_State *L)
 
 /* Makes a scratch the state's and pushes it; its environment is the table at the top, its metatable the one below:
  * pops both. */
-static struct pack_scratch *scratch_make(lua_State *L, struct asio_rt *rt, struct peer *peer)
+static struct pack_scratch *scratch_make(lua_State *L, struct asio_rt *rt)
 {
     struct pack_scratch *s = lua_newuserdata(L, sizeof *s);
-    *s = (struct pack_scratch){ .rt = rt, .peer = peer };
+    *s = (struct pack_scratch){ .rt = rt };
     lua_insert(L, -3);
     lua_setfenv(L, -3);
     lua_setmetatable(L, -2);
@@ -40,7 +40,7 @@ static struct pack_scratch *scratch_make(lua_State *L, struct asio_rt *rt, struc
     return s;
 }
 
-void message_open(lua_State *L, struct asio_rt *rt, struct peer *peer)
+void message_open(lua_State *L, struct asio_rt *rt)
 {
     lua_createtable(L, 0, 1);
     lua_pushcfunction(L, l_scratch_gc);
@@ -48,7 +48,7 @@ void message_open(lua_State *L, struct asio_rt *rt, struct peer *peer)
     lua_createtable(L, 4, 0);
     lua_getglobal(L, "require");
     lua_rawseti(L, -2, PACK_REQUIRE);
-    scratch_make(L, rt, peer);
+    scratch_make(L, rt);
     lua_pop(L, 1);
 }
 
@@ -68,7 +68,7 @@ static struct pack_scratch *scratch_take(lua_State *L)
         int old = lua_gettop(L);
         lua_getmetatable(L, old);
         lua_getfenv(L, old);
-        struct pack_scratch *fresh = scratch_make(L, s->rt, s->peer);
+        struct pack_scratch *fresh = scratch_make(L, s->rt);
         fresh->modules = s->modules;
         lua_remove(L, old);
         s = fresh;
@@ -94,7 +94,7 @@ static void scratch_trim(struct pack_scratch *s)
     if (s->size <= PACK_KEPT && s->seen_size <= PACK_KEPT / sizeof *s->seen && s->refs_size <= 1024)
         return;
     scratch_free(s);
-    *s = (struct pack_scratch){ .rt = s->rt, .peer = s->peer, .modules = s->modules };
+    *s = (struct pack_scratch){ .rt = s->rt, .modules = s->modules };
 }
 
 void pack_no_memory(struct pack *p)

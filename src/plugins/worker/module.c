@@ -75,7 +75,7 @@ static void worker_module_open(lua_State *L, struct asio_rt *rt)
     static const luaL_Reg functions[] = { { "misuse", l_worker_misuse }, { "bad", l_worker_bad },
         { "parallelism", l_worker_parallelism }, { NULL, NULL } };
     struct peer *peer = peer_open(L, rt);
-    message_open(L, rt, peer);
+    message_open(L, rt);
     shared_open(L, rt, peer);
     lua_createtable(L, 0, 16);
     worker_bind(L, rt, peer, functions);

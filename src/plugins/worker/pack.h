@@ -57,7 +57,6 @@ struct pack_seen {
  * The collector frees it, and what a raise has left in it. */
 struct pack_scratch {
     struct asio_rt *rt;
-    struct peer *peer;
     bool busy;
     size_t modules; /* in package.loaded when the names were collected */
 

@@ -72,10 +72,12 @@ static void unpack_conn(struct unpack *u, struct message_ref *ref)
 static void unpack_ref(struct unpack *u)
 {
     struct message_ref *ref = &u->m->ref[unpack_uint32(u)];
-    struct pack_scratch *s = lua_touserdata(u->L, u->self);
     luaL_checkstack(u->L, 16, "nested too deeply");
+    struct peer *peer = peer_of(u->L);
+    if (!peer)
+        luaL_error(u->L, "the Lua state is being closed");
     if (ref->shared)
-        shared_push(u->L, s->peer, ref->shared);
+        shared_push(u->L, peer, ref->shared);
     else
         unpack_conn(u, ref);
 }

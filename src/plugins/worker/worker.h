@@ -159,7 +159,9 @@ struct message_place {
  * nil. The caller owns the message. */
 struct message *message_pack(lua_State *L, int first, int last, const struct message_place *place);
 
-/* Takes the connections out of the sender's state, on its thread. 0 or an error: then nothing has changed. */
+/* Takes the connections out of the sender's state, on its thread. 0; or an error: then nothing has changed, or, where
+ * memory or descriptors ran out between two connections, the first are in the message: committed again later, or closed
+ * with it. */
 int message_commit(struct message *m);
 
 /* Pushes the values of a committed message, returns how many. Called from closures and from protected bodies: the
@@ -178,7 +180,7 @@ struct message *message_pack_scalar(lua_State *L, int index);
 struct message *message_of_string(const char *text);
 
 /* What messages need in each state: scratch memory, the names of what its modules have. */
-void message_open(lua_State *L, struct asio_rt *rt, struct peer *peer);
+void message_open(lua_State *L, struct asio_rt *rt);
 
 /* ---- a state as the others see it (peer.c) -------------------------------------------------- */
 
