@@ -1,5 +1,5 @@
--- What a value is after its way through a shared channel. Both ends are in this Lua state, but for one case: the
--- bytes are the same.
+-- What a value is after its way through a shared channel. Both ends are in this Lua state, but for one
+-- case: the bytes are the same.
 --
 -- SPDX-License-Identifier: MIT
 
@@ -264,8 +264,8 @@ end)
 -- What each state has from its modules -------------------------------------------------------------
 
 function T.test_functions_in_c_and_libraries_go_by_name()
-  for _, value in ipairs { print, pairs, string.format, math.deg, table.remove, io.stdout, io.write, string, _G,
-    asio, asio.spawn, asio.shared, asio.shared.channel, lu, t.suite, package.loaded, jit, ffi.C } do
+  for _, value in ipairs { print, pairs, string.format, math.deg, table.remove, io.stdout, io.write, string,
+    _G, asio, asio.spawn, asio.shared, asio.shared.channel, lu, t.suite, package.loaded, jit, ffi.C } do
     lu.assertIs(carry(value), value)
     lu.assertIs(carry({ value })[1], value)
   end
@@ -285,12 +285,14 @@ function T.test_in_another_state()
   local format, channel, integer, shared_list = string.format, asio.shared.channel, 5LL, {}
   local function fib(n) return n < 2 and n or fib(n - 1) + fib(n - 2) end
   local back = channel(1)
+  shared_list.list = shared_list
   local worker = assert(asio.worker(function(ch, list, get)
     local own = channel(1)
     own:send(format('%s %d', tostring(integer), fib(10)))
-    ch:send { own:recv(), own, list.list == list, get() == list, asio.shared.channel == channel, back == ch, fib }
+    ch:send { own:recv(), own, list.list == list, get() == list, asio.shared.channel == channel,
+      back == ch, fib }
     return list
-  end, back, (function() shared_list.list = shared_list return shared_list end)(), function() return shared_list end))
+  end, back, shared_list, function() return shared_list end))
   local got = back:recv(10)
   lu.assertEquals({ got[1], unpack(got, 3, 6) }, { '5LL 55', true, true, true, true })
   got[2]:send 'made there'
