@@ -66,10 +66,7 @@ void pack_function(struct pack *p, int index, const struct pack_step *step)
 {
     lua_State *L = p->L;
     const void *object = lua_topointer(L, index);
-    if (pack_is_seen(p, object))
-        return;
-    pack_count_modules(p);
-    if (pack_named(p, index))
+    if (pack_is_seen(p, object) || pack_named_anew(p, index))
         return;
     if (lua_iscfunction(L, index)) {
         pack_refuse(p, step, "a C function cannot go to another Lua state");

@@ -201,17 +201,17 @@ static void names_fetch(struct pack *p)
         pack_collect_names(p);
 }
 
-void pack_count_modules(struct pack *p)
+/* True: modules have come that the names did not know; they do now. */
+static bool names_have_grown(struct pack *p)
 {
     if (p->counted)
-        return;
+        return false;
     p->counted = true;
-    if (lua_isnil(p->L, p->names))
-        names_fetch(p);
     if (p->collected || names_count_modules(p->L) == p->s->modules)
-        return;
+        return false;
     pack_collect_names(p);
     p->again = true; /* what has been packed already may have a name now */
+    return true;
 }
 
 bool pack_named(struct pack *p, int index)
@@ -231,6 +231,11 @@ bool pack_named(struct pack *p, int index)
     }
     lua_pop(L, 1);
     return name != NULL;
+}
+
+bool pack_named_anew(struct pack *p, int index)
+{
+    return pack_named(p, index) || (names_have_grown(p) && pack_named(p, index));
 }
 
 /* Pushes what package.loaded has for a name, or what `require` returns. */

@@ -225,8 +225,7 @@ static void pack_userdata(struct pack *p, int index, const struct pack_step *ste
         pack_conn(p, conn, index, step);
         return;
     }
-    pack_count_modules(p);
-    if (!pack_named(p, index))
+    if (!pack_named_anew(p, index))
         pack_refuse(p, step, "a userdata cannot go to another Lua state");
 }
 

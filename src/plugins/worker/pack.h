@@ -140,8 +140,9 @@ static inline void pack_fixed(struct pack *p, enum pack_tag tag, const void *byt
 
 /* Packs the name of the value at an index, if it has one. */
 bool pack_named(struct pack *p, int index);
-/* Before functions and userdata: whether modules have come that the names do not know. */
-void pack_count_modules(struct pack *p);
+/* The same, for what is likely to have one: functions and userdata. Looks whether modules have come since the names were
+ * collected. */
+bool pack_named_anew(struct pack *p, int index);
 /* Collects all names anew. */
 void pack_collect_names(struct pack *p);
 /* Pushes what a PACK_NAMED stands for; `at` is behind the tag. */
