@@ -6,6 +6,7 @@
 local lu = require 'luaunit'
 local asio = require 'asio'
 local t = require 'support'
+local can = require 'can'
 local ffi = require 'ffi'
 
 local T = {}
@@ -487,6 +488,7 @@ end)
 -- Connections -----------------------------------------------------------------------------------
 
 function T.test_a_connection_is_moved()
+  can.need 'unix_sockets'
   local a, b = t.pair()
   local ch = asio.shared.channel(1)
   lu.assertTrue(ch:send({ conn = a, again = a }))
@@ -500,6 +502,7 @@ function T.test_a_connection_is_moved()
 end
 
 function T.test_connections_are_moved_all_or_none()
+  can.need 'unix_sockets'
   local a, b = t.pair()
   local c, d = t.pair()
   local ch = asio.shared.channel(1)
@@ -513,6 +516,7 @@ function T.test_connections_are_moved_all_or_none()
 end
 
 function T.test_a_connection_in_a_message_that_is_not_received()
+  can.need 'unix_sockets'
   local a, b = t.pair()
   do
     local ch = asio.shared.channel(1)
