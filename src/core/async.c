@@ -4,60 +4,124 @@
 
 #include <string.h>
 
-struct asio_async {
+/* What the loop has of it; freed by libuv's close callback. */
+struct async_watch {
     const struct asio_handle_ops *ops; /* first: see runtime.h */
-    uv_async_t handle;
+    union {
+        uv_handle_t any;
+        uv_poll_t poll;
+        uv_async_t async;
+    } handle;
+    struct asio_async *owner;
+};
+
+_Static_assert(offsetof(struct async_watch, ops) == 0, "teardown finds the table at the beginning");
+
+struct asio_async {
+    uv_os_sock_t fd; /* ASIO_NO_SOCKET: libuv's own, which must not be sent once it is closed */
+    uv_mutex_t lock; /* then: guards `watch` */
+    struct async_watch *watch;
     void (*woken)(void *arg);
     void (*closing)(void *arg);
     void *arg;
 };
-
-_Static_assert(offsetof(struct asio_async, ops) == 0, "teardown finds the table at the beginning");
 
 static void async_on_close(uv_handle_t *handle)
 {
     asio_mem.free(handle->data);
 }
 
-static void async_on_wake(uv_async_t *handle)
+static void async_on_event(uv_poll_t *handle, int status, int events)
 {
-    struct asio_async *a = handle->data;
-    if (!uv_is_closing((uv_handle_t *)handle))
-        a->woken(a->arg);
+    struct asio_async *a = ((struct async_watch *)handle->data)->owner;
+    (void)status, (void)events;
+    asio_sys_event_clear(a->fd);
+    a->woken(a->arg);
 }
 
-static void async_teardown(void *owner)
+static void async_on_wake(uv_async_t *handle)
 {
-    struct asio_async *a = owner;
+    struct asio_async *a = ((struct async_watch *)handle->data)->owner;
+    a->woken(a->arg);
+}
+
+/* `closing` may free it. */
+static void async_teardown(void *p)
+{
+    struct async_watch *w = p;
+    struct asio_async *a = w->owner;
+    uv_close(&w->handle.any, async_on_close);
+    if (a->fd == ASIO_NO_SOCKET) {
+        uv_mutex_lock(&a->lock);
+        a->watch = NULL;
+        uv_mutex_unlock(&a->lock);
+    }
     a->closing(a->arg);
-    uv_close((uv_handle_t *)&a->handle, async_on_close);
 }
 
 static const struct asio_handle_ops async_ops = { async_teardown };
+
+static int async_init_uv(struct asio_rt *rt, struct asio_async *a)
+{
+    a->fd = ASIO_NO_SOCKET;
+    int status = uv_mutex_init(&a->lock);
+    if (status == 0 && (status = uv_async_init(&rt->loop, &a->watch->handle.async, async_on_wake)) < 0)
+        uv_mutex_destroy(&a->lock);
+    return status;
+}
+
+static int async_init(struct asio_rt *rt, struct asio_async *a)
+{
+    int status = asio_sys_event_open(&a->fd);
+    if (status < 0)
+        return status == UV_ENOTSUP ? async_init_uv(rt, a) : status;
+    status = uv_poll_init_socket(&rt->loop, &a->watch->handle.poll, a->fd);
+    if (status < 0)
+        asio_sys_close(a->fd);
+    else
+        uv_poll_start(&a->watch->handle.poll, UV_READABLE, async_on_event);
+    return status;
+}
 
 struct asio_async *asio_async_open(
     struct asio_rt *rt, void (*woken)(void *arg), void (*closing)(void *arg), void *arg, int *status)
 {
     struct asio_async *a = asio_mem.malloc(sizeof *a);
+    struct async_watch *w = asio_mem.malloc(sizeof *w);
     *status = UV_ENOMEM;
-    if (!a)
-        return NULL;
-    memset(a, 0, sizeof *a);
-    a->ops = &async_ops;
-    a->woken = woken;
-    a->closing = closing;
-    a->arg = arg;
-    *status = uv_async_init(&rt->loop, &a->handle, async_on_wake);
+    if (a && w) {
+        memset(w, 0, sizeof *w);
+        *w = (struct async_watch){ .ops = &async_ops, .owner = a };
+        *a = (struct asio_async){ .watch = w, .woken = woken, .closing = closing, .arg = arg };
+        *status = async_init(rt, a);
+    }
     if (*status < 0) {
         asio_mem.free(a);
+        asio_mem.free(w);
         return NULL;
     }
-    a->handle.data = a;
-    uv_unref((uv_handle_t *)&a->handle); /* asio counts its own reasons */
+    w->handle.any.data = w;
+    uv_unref(&w->handle.any); /* asio counts its own reasons */
     return a;
 }
 
 void asio_async_send(struct asio_async *a)
 {
-    uv_async_send(&a->handle);
+    if (a->fd != ASIO_NO_SOCKET) {
+        asio_sys_event_set(a->fd);
+        return;
+    }
+    uv_mutex_lock(&a->lock);
+    if (a->watch)
+        uv_async_send(&a->watch->handle.async);
+    uv_mutex_unlock(&a->lock);
+}
+
+void asio_async_free(struct asio_async *a)
+{
+    if (a->fd != ASIO_NO_SOCKET)
+        asio_sys_close(a->fd);
+    else
+        uv_mutex_destroy(&a->lock);
+    asio_mem.free(a);
 }

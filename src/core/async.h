@@ -2,8 +2,9 @@
  *
  * Waking a loop from other threads.
  *
- * Lifetime: made by asio_async_open; closed with the runtime: `closing` is called then, after which no thread may send;
- * freed by libuv's close callback. */
+ * Lifetime: made by asio_async_open; watched by the loop until the runtime closes, which calls `closing`; freed by
+ * asio_async_free, on any thread, after that. In between it can be sent without effect, so that the thread that sends
+ * needs no lock: the one that it wakes would wait for it at once. */
 #ifndef ASIO_ASYNC_H
 #define ASIO_ASYNC_H
 
@@ -16,7 +17,7 @@ struct asio_async;
 struct asio_async *asio_async_open(
     struct asio_rt *rt, void (*woken)(void *arg), void (*closing)(void *arg), void *arg, int *status);
 
-/* From any thread, while the runtime is not closed: the caller's lock excludes `closing`. */
 void asio_async_send(struct asio_async *a);
+void asio_async_free(struct asio_async *a);
 
 #endif

@@ -181,6 +181,7 @@ static const struct asio_plugin_threads plugin_threads = {
     .parallelism = asio_sys_parallelism,
     .async_open = asio_async_open,
     .async_send = asio_async_send,
+    .async_free = asio_async_free,
     .ref = plugin_ref,
     .unref = plugin_unref,
     .waits_only = plugin_waits_only,

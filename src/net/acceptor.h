@@ -9,7 +9,6 @@
 
 #include "net/family.h"
 
-#define ASIO_NO_SOCKET ((uv_os_sock_t)-1)
 
 /* Where to listen: an address; a name; or a listening socket that another program has opened. */
 struct asio_endpoint {

@@ -39,6 +39,7 @@ struct asio_plugin_threads {
     struct asio_async *(*async_open)(
         struct asio_rt *rt, void (*woken)(void *arg), void (*closing)(void *arg), void *arg, int *status);
     void (*async_send)(struct asio_async *a);
+    void (*async_free)(struct asio_async *a);
 
     /* One reason more, or less, for asio.run to go on. */
     void (*ref)(struct asio_rt *rt);

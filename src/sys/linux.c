@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -261,4 +262,24 @@ int asio_sys_unshare_loop(uv_loop_t *loop)
     int placed = dup3(fd, backend_fd, O_CLOEXEC);
     close(fd);
     return placed;
+}
+
+int asio_sys_event_open(uv_os_sock_t *fd)
+{
+    *fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    return *fd < 0 ? uv_translate_sys_error(errno) : 0;
+}
+
+void asio_sys_event_set(uv_os_sock_t fd)
+{
+    const uint64_t one = 1;
+    while (write(fd, &one, sizeof one) < 0 && errno == EINTR)
+        ;
+}
+
+void asio_sys_event_clear(uv_os_sock_t fd)
+{
+    uint64_t count;
+    while (read(fd, &count, sizeof count) < 0 && errno == EINTR)
+        ;
 }

@@ -58,3 +58,19 @@ int asio_sys_unshare_loop(uv_loop_t *loop)
     uv_fs_req_cleanup(&req);
     return fd;
 }
+
+int asio_sys_event_open(uv_os_sock_t *fd)
+{
+    (void)fd;
+    return UV_ENOTSUP;
+}
+
+void asio_sys_event_set(uv_os_sock_t fd)
+{
+    (void)fd;
+}
+
+void asio_sys_event_clear(uv_os_sock_t fd)
+{
+    (void)fd;
+}

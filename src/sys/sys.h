@@ -59,6 +59,14 @@ int asio_sys_unshare_loop(uv_loop_t *loop);
 /* Lets the child's descriptor of a shared socket refer to something that has no effect; the parent keeps the socket. */
 void asio_sys_unshare(uv_os_fd_t fd, int inert);
 
+#define ASIO_NO_SOCKET ((uv_os_sock_t)-1)
+
+/* A descriptor that becomes readable when any thread sets it, until it is cleared. UV_ENOTSUP: use uv_async_t, which
+ * spins for tens of microseconds where the thread that sends is interrupted by the one that it has woken. */
+int asio_sys_event_open(uv_os_sock_t *fd);
+void asio_sys_event_set(uv_os_sock_t fd);
+void asio_sys_event_clear(uv_os_sock_t fd);
+
 /* How many processors this process may use; at least 1. */
 unsigned asio_sys_parallelism(void);
 

@@ -11,6 +11,8 @@
 #include <math.h>
 #include <string.h>
 
+enum { WAKES = 4 };
+
 struct shared_channel {
     struct shared shared; /* first */
     uv_mutex_t lock;      /* guards all below, and the fields of ports that say so */
@@ -20,6 +22,9 @@ struct shared_channel {
         hungry; /* light threads in all states that wait for a message: for each of them there is room for one */
     struct port *ports, *ports_last;
     unsigned idle_receivers, idle_senders; /* ports with such light threads that were not told */
+    struct peer
+        *wake[WAKES]; /* references: to be woken once the lock is free, on which they would wait at once */
+    unsigned wakes;
     bool closed;
 };
 
@@ -46,6 +51,17 @@ struct port {
     bool serving;
     bool gone; /* the handle has; freed when serving ends */
 };
+
+static void shared_channel_unlock(struct shared_channel *c)
+{
+    struct peer *wake[WAKES];
+    unsigned wakes = c->wakes;
+    memcpy(wake, c->wake, sizeof wake);
+    c->wakes = 0;
+    worker_unlock(&c->lock);
+    while (wakes > 0)
+        peer_wake(wake[--wakes]);
+}
 
 /* ---- under the lock ------------------------------------------------------------------------ */
 
@@ -95,11 +111,16 @@ static void port_link(struct port *p)
 /* It goes to the end of the list: others have their turn. A state that closes does not answer. */
 static void port_tell(struct port *p)
 {
+    struct shared_channel *c = p->channel;
     port_uncount(p);
     p->told = true;
     port_unlink(p);
     port_link(p);
-    peer_post(p->peer, &p->post);
+    struct peer *asleep = peer_post_begin(p->peer, &p->post);
+    if (asleep && c->wakes < WAKES)
+        c->wake[c->wakes++] = asleep;
+    else if (asleep)
+        peer_wake(asleep);
 }
 
 /* Tells as many ports as there are messages, or places, for. */
@@ -211,7 +232,7 @@ static bool port_serve_sender(struct port *p)
     if (status != UV_EAGAIN)
         port_set_sending(p, p->sending - 1);
     shared_channel_balance(c);
-    worker_unlock(&c->lock);
+    shared_channel_unlock(c);
     if (status == UV_EAGAIN)
         return false;
     sending_unlink(s);
@@ -261,7 +282,7 @@ static bool port_serve_receiver(struct port *p)
         port_set_receiving(p, p->receiving - 1);
         shared_channel_balance(c);
     }
-    worker_unlock(&c->lock);
+    shared_channel_unlock(c);
     if (!m && !closed)
         return false;
     asio_worker_core->wait->list_remove(&p->receivers, w);
@@ -290,7 +311,7 @@ static void port_end_serving(struct port *p)
     p->told = false;
     port_count(p);
     shared_channel_balance(c);
-    worker_unlock(&c->lock);
+    shared_channel_unlock(c);
 }
 
 /* Light threads run in between: the handle may be collected, the process forked, the state closed. */
@@ -324,7 +345,7 @@ static void port_abort_receive(struct asio_wait *w)
     worker_lock(&p->channel->lock);
     port_set_receiving(p, p->receiving - 1);
     shared_channel_balance(p->channel);
-    worker_unlock(&p->channel->lock);
+    shared_channel_unlock(p->channel);
 }
 
 static int port_push_received(lua_State *L, struct asio_wait *w)
@@ -351,7 +372,7 @@ static void port_abort_send(struct asio_wait *w)
     worker_lock(&p->channel->lock);
     port_set_sending(p, p->sending - 1);
     shared_channel_balance(p->channel);
-    worker_unlock(&p->channel->lock);
+    shared_channel_unlock(p->channel);
     message_free(s->message);
     worker_free(s);
     asio_worker_core->wait->item_clear(w);
@@ -379,7 +400,7 @@ static struct message *port_take(struct port *p)
     p->kept = shared_channel_take(c);
     if (p->kept && c->idle_senders > 0)
         shared_channel_balance(c);
-    worker_unlock(&c->lock);
+    shared_channel_unlock(c);
     return p->kept;
 }
 
@@ -400,7 +421,7 @@ static bool port_is_closed(struct port *p)
 {
     worker_lock(&p->channel->lock);
     bool closed = p->channel->closed && !p->channel->first;
-    worker_unlock(&p->channel->lock);
+    shared_channel_unlock(p->channel);
     return closed;
 }
 
@@ -414,7 +435,7 @@ static bool port_await(struct port *p, struct asio_wait *w)
         port_set_receiving(p, p->receiving + 1);
         shared_channel_balance(c);
     }
-    worker_unlock(&c->lock);
+    shared_channel_unlock(c);
     if (waits)
         asio_worker_core->wait->list_add(&p->receivers, w);
     return waits;
@@ -457,7 +478,7 @@ static int port_send_now(struct port *p, struct message *m)
         if (c->idle_receivers > 0)
             shared_channel_balance(c);
     }
-    worker_unlock(&c->lock);
+    shared_channel_unlock(c);
     return status;
 }
 
@@ -479,7 +500,7 @@ static int port_park_sender(lua_State *L, struct port *p, struct message *m, dou
     shared_channel_balance(p->channel); /* there may be room by now, or an end */
     if (p->channel->closed && !p->told)
         port_tell(p);
-    worker_unlock(&p->channel->lock);
+    shared_channel_unlock(p->channel);
     if (p->senders_last)
         p->senders_last->next = s;
     else
@@ -535,7 +556,7 @@ static const struct asio_wait_op *shared_channel_join(struct asio_wait *branch)
     shared_channel_balance(p->channel);
     if (p->channel->closed && !p->told)
         port_tell(p);
-    worker_unlock(&p->channel->lock);
+    shared_channel_unlock(p->channel);
     asio_worker_core->wait->list_add(&p->receivers, branch);
     return &port_receive_op;
 }
@@ -556,7 +577,7 @@ static int l_shared_channel_close(lua_State *L)
         if (!p->told && (p->receiving > 0 || p->sending > 0))
             port_tell(p);
     }
-    worker_unlock(&c->lock);
+    shared_channel_unlock(c);
     return 0;
 }
 
@@ -567,7 +588,7 @@ static int l_shared_channel_tostring(lua_State *L)
     worker_lock(&c->lock);
     int count = (int)c->count;
     bool closed = c->closed;
-    worker_unlock(&c->lock);
+    shared_channel_unlock(c);
     lua_pushfstring(L, "shared channel (%d buffered%s)", count, closed ? ", closed" : "");
     return 1;
 }
@@ -594,7 +615,7 @@ static int shared_channel_attach(struct shared *shared, struct peer *peer, void 
     p->peer = peer;
     worker_lock(&c->lock);
     port_link(p);
-    worker_unlock(&c->lock);
+    shared_channel_unlock(c);
     *local = p;
     return 0;
 }
@@ -616,7 +637,7 @@ static void shared_channel_detach(struct shared *shared, void *local)
         p->kept = NULL;
     }
     shared_channel_balance(c);
-    worker_unlock(&c->lock);
+    shared_channel_unlock(c);
     peer_withdraw(p->peer, &p->post);
     for (struct sending *s = p->senders, *next; s; s = next) {
         next = s->next;

@@ -11,42 +11,40 @@ static uv_mutex_t peer_list_lock;
 static struct peer *peer_list;
 static unsigned peer_between; /* threads whose state is not in the list, and which will wake another */
 
-static uv_mutex_t peer_references_lock;
-
 static const char peer_home_key = 0, peer_receive_key = 0; /* their addresses: keys in the registry */
 
 int peer_load(void)
 {
-    int status = asio_worker_core->threads->mutex_init(&peer_list_lock);
-    return status < 0 ? status : asio_worker_core->threads->mutex_init(&peer_references_lock);
+    return asio_worker_core->threads->mutex_init(&peer_list_lock);
 }
 
 void peer_keep(struct peer *p)
 {
-    worker_lock(&peer_references_lock);
+    worker_lock(&p->lock);
     p->references++;
-    worker_unlock(&peer_references_lock);
+    worker_unlock(&p->lock);
 }
 
 void peer_drop(struct peer *p)
 {
-    worker_lock(&peer_references_lock);
+    worker_lock(&p->lock);
     unsigned left = --p->references;
-    worker_unlock(&peer_references_lock);
+    worker_unlock(&p->lock);
     if (left > 0)
         return;
+    asio_worker_core->threads->async_free(p->async);
     asio_worker_core->threads->mutex_destroy(&p->lock);
     worker_free(p);
 }
 
 /* ---- the mailbox --------------------------------------------------------------------------- */
 
-/* With p->lock held. */
-static void peer_append(struct peer *p, struct post *post)
+/* With p->lock held. True: the loop is to be woken. */
+static bool peer_append(struct peer *p, struct post *post)
 {
     bool empty = !p->first;
     if (post->next)
-        return;
+        return false;
     post->next = post;
     if (p->last)
         p->last->next = post;
@@ -54,18 +52,34 @@ static void peer_append(struct peer *p, struct post *post)
         p->first = post;
     p->last = post;
     p->blocked = false;
-    if (empty)
-        asio_worker_core->threads->async_send(p->async);
+    return empty;
 }
 
+/* The woken thread may get the processor at once: the caller's, if that is where it last ran. Hence without a lock. */
 bool peer_post(struct peer *p, struct post *post)
 {
     worker_lock(&p->lock);
-    bool open = p->async != NULL;
-    if (open)
-        peer_append(p, post);
+    bool open = !p->closed, wake = open && peer_append(p, post);
+    p->references += wake;
     worker_unlock(&p->lock);
+    if (wake)
+        peer_wake(p);
     return open;
+}
+
+struct peer *peer_post_begin(struct peer *p, struct post *post)
+{
+    worker_lock(&p->lock);
+    bool wake = !p->closed && peer_append(p, post);
+    p->references += wake;
+    worker_unlock(&p->lock);
+    return wake ? p : NULL;
+}
+
+void peer_wake(struct peer *p)
+{
+    asio_worker_core->threads->async_send(p->async);
+    peer_drop(p);
 }
 
 /* With p->lock held. */
@@ -144,9 +158,10 @@ static void peer_on_wake(void *arg)
             return;
     }
     worker_lock(&p->lock);
-    if (p->first && p->async)
-        asio_worker_core->threads->async_send(p->async);
+    bool more = p->first != NULL;
     worker_unlock(&p->lock);
+    if (more)
+        asio_worker_core->threads->async_send(p->async);
     peer_drop(p);
 }
 
@@ -193,7 +208,7 @@ static void peer_on_closing(void *arg)
     state_end_all(p);
     peer_list_remove(p);
     worker_lock(&p->lock);
-    p->async = NULL;
+    p->closed = true;
     worker_unlock(&p->lock);
     while ((post = peer_next_post(p)) != NULL)
         post->run(post, p, false);
@@ -255,8 +270,8 @@ static void peer_find_deadlock(struct peer *self, size_t waits)
     self->blocked = !self->first;
     if (peer_all_blocked())
         for (struct peer *p = peer_list; p; p = p->next)
-            if (p->waits > 0 && !p->passive)
-                peer_append(p, &p->deadlock);
+            if (p->waits > 0 && !p->passive && peer_append(p, &p->deadlock))
+                asio_worker_core->threads->async_send(p->async);
     for (struct peer *p = peer_list; p; p = p->next)
         worker_unlock(&p->lock);
     worker_unlock(&peer_list_lock);

@@ -194,10 +194,11 @@ struct post {
 
 /* Created when a state opens the plugin; referenced by the state, by handles, by workers; freed by the last. */
 struct peer {
-    unsigned references; /* guarded by the lock of all references */
-    uv_mutex_t lock;     /* guards what follows */
+    struct asio_async *async; /* constant */
+    uv_mutex_t lock;          /* guards what follows */
+    unsigned references;
     struct post *first, *last;
-    struct asio_async *async; /* NULL: the state has closed */
+    bool closed;
     bool blocked;             /* waits for other states, and for nothing else */
     bool passive;             /* of a pool: its waiting for work is no deadlock */
     size_t waits;             /* while blocked: endless ones for other states */
@@ -238,6 +239,10 @@ static inline struct peer_home *peer_home(const struct peer *p)
 /* Puts a post into a mailbox, and wakes its loop if it was empty; one that is there already stays. False: the state has
  * closed; `run` has not been called. */
 bool peer_post(struct peer *p, struct post *post);
+
+/* The same in two steps, for callers that hold a lock: the peer that is to be woken when it is free; NULL: none is. */
+struct peer *peer_post_begin(struct peer *p, struct post *post);
+void peer_wake(struct peer *p);
 
 /* On the state's thread: takes a post out that has not run. */
 void peer_withdraw(struct peer *p, struct post *post);
