@@ -1,27 +1,628 @@
-#include "plugins/worker/worker.h"
+/* SPDX-License-Identifier: MIT
+ *
+ * Dicts for Lua, over dict_store.c and dict_list.c; dict.lua adds what is easier there. No function raises while it holds
+ * a lock, a message, or a reference to a value: what can raise is done before, or in a protected call. */
+#include "plugins/worker/dict_list.h"
+#include "plugins/worker/dict_store.h"
+
+#include <math.h>
+#include <string.h>
+
+struct dict_shared {
+    struct shared shared; /* first */
+    struct dict *dict;
+    struct dict_shared
+        *next; /* in the list of names, which has a reference of its own for as long as the process */
+    char name[];
+};
+
+/* What a state has for its handle. */
+struct dict_local {
+    struct dict_read *reading; /* for l_dict_push_value */
+};
+
+static uv_mutex_t dict_names_lock;
+static struct dict_shared *dict_names;
+static const char dict_push_value_key; /* its address: the registry's key of l_dict_push_value */
+
+static struct dict *dict_check(lua_State *L, const char *fname)
+{
+    return ((struct dict_shared *)shared_check(L, &dict_kind, fname)->object)->dict;
+}
+
+/* Arguments ------------------------------------------------------------------------------------ */
+
+static void dict_check_key(lua_State *L, const char *fname, struct dict_key *key)
+{
+    switch (lua_type(L, 2)) {
+    case LUA_TSTRING:
+        key->is_number = false;
+        key->bytes = lua_tolstring(L, 2, &key->length);
+        return;
+    case LUA_TNUMBER:
+        key->is_number = true;
+        key->number = lua_tonumber(L, 2) + 0.0; /* -0 is 0 */
+        key->bytes = (const char *)&key->number;
+        key->length = sizeof key->number;
+        if (isnan(key->number))
+            asio_worker_core->error->arg(L, 1, fname, "NaN cannot be a key");
+        return;
+    default:
+        asio_worker_core->error->arg(L, 1, fname, "string or number expected, got %s",
+            lua_isnone(L, 2) ? "no value" : luaL_typename(L, 2));
+    }
+}
+
+/* Seconds from now on; nil, and more than the clock will ever show: never. */
+static uint64_t dict_check_ttl(lua_State *L, int index, const char *fname)
+{
+    if (lua_isnoneornil(L, index))
+        return 0;
+    if (lua_type(L, index) != LUA_TNUMBER)
+        asio_worker_core->error->arg(
+            L, index - 1, fname, "number of seconds expected, got %s", luaL_typename(L, index));
+    double ns = lua_tonumber(L, index) * 1e9;
+    if (!(ns >= 0))
+        asio_worker_core->error->arg(L, index - 1, fname, "seconds must not be negative or NaN");
+    return ns < 9e18 ? asio_worker_core->loop->now() + (uint64_t)ns : 0;
+}
+
+static double dict_check_number(lua_State *L, int index, const char *fname)
+{
+    if (lua_type(L, index) != LUA_TNUMBER)
+        asio_worker_core->error->arg(L, index - 1, fname, "number expected, got %s",
+            lua_isnone(L, index) ? "no value" : luaL_typename(L, index));
+    return lua_tonumber(L, index);
+}
+
+static int dict_string_value(lua_State *L, int index, struct dict_value *v)
+{
+    v->bytes = lua_tolstring(L, index, &v->length);
+    if (v->length <= DICT_SMALL)
+        return 0;
+    v->blob = dict_blob_new(v->bytes, v->length);
+    return v->blob ? 0 : UV_ENOMEM;
+}
+
+/* The message as it lies in memory: it refers to nothing. */
+static int dict_message_value(
+    lua_State *L, int index, const struct message_place *place, struct dict_value *v)
+{
+    struct message *m = message_pack(L, index, index, place);
+    v->length = sizeof *m + m->length;
+    v->blob = dict_blob_new(m, v->length);
+    message_free(m);
+    lua_pop(L, 1);
+    return v->blob ? 0 : UV_ENOMEM;
+}
+
+/* The value at a stack index; nil: DICT_NONE. 0 or UV_ENOMEM; then, or when the dict has not taken it, the blob is the
+ * caller's. Raises what message_pack raises. */
+static int dict_value_at(lua_State *L, int index, const char *fname, const char *what, struct dict_value *v)
+{
+    static const enum dict_type types[] = { [LUA_TNIL] = DICT_NONE,
+        [LUA_TBOOLEAN] = DICT_BOOLEAN,
+        [LUA_TNUMBER] = DICT_NUMBER,
+        [LUA_TSTRING] = DICT_STRING };
+    int type = lua_type(L, index);
+    *v = (struct dict_value){ .type = DICT_MESSAGE };
+    if (type == LUA_TNONE || type == LUA_TNIL || type == LUA_TBOOLEAN || type == LUA_TNUMBER ||
+        type == LUA_TSTRING)
+        v->type = type == LUA_TNONE ? DICT_NONE : types[type];
+    switch (v->type) {
+    case DICT_BOOLEAN:
+        v->number = lua_toboolean(L, index);
+        return 0;
+    case DICT_NUMBER:
+        v->number = lua_tonumber(L, index);
+        return 0;
+    case DICT_STRING:
+        return dict_string_value(L, index, v);
+    case DICT_MESSAGE:
+        return dict_message_value(
+            L, index, &(struct message_place){ fname, what ? 0 : index - 1, what, MESSAGE_NO_REFS }, v);
+    default:
+        return 0;
+    }
+}
+
+static void dict_check_present(lua_State *L, const char *fname)
+{
+    if (lua_isnoneornil(L, 3))
+        asio_worker_core->error->arg(L, 2, fname, "a value expected, got nil");
+}
+
+/* Results -------------------------------------------------------------------------------------- */
+
+/* nil, message, code */
+static int dict_push_fail(lua_State *L, int status, const char *einval)
+{
+    switch (status) {
+    case UV_EEXIST:
+        return asio_worker_core->error->push_text(L, status, "the key is there already");
+    case UV_ENOENT:
+        return asio_worker_core->error->push_text(L, status, "no such key");
+    case UV_EINVAL:
+        return asio_worker_core->error->push_text(L, status, "%s", einval);
+    default:
+        return asio_worker_core->error->push(L, status);
+    }
+}
+
+static int dict_push_true(lua_State *L, int status)
+{
+    if (status < 0)
+        return dict_push_fail(L, status, NULL);
+    lua_pushboolean(L, true);
+    return 1;
+}
+
+static void dict_push_bytes(lua_State *L, const struct dict_read *r)
+{
+    if (r->type == DICT_STRING)
+        lua_pushlstring(L, r->blob ? (const char *)r->blob->bytes : r->small, r->length);
+    else
+        message_push(L, (struct message *)(void *)r->blob->bytes);
+}
+
+/* push_value(handle) -> what its state is reading */
+static int l_dict_push_value(lua_State *L)
+{
+    struct shared_handle *h = lua_touserdata(L, 1);
+    dict_push_bytes(L, ((struct dict_local *)h->local)->reading);
+    return 1;
+}
+
+/* Pushes the value; raises if there is no memory for it, and lets go of it before. The handle is at index 1. */
+static void dict_push_read(lua_State *L, struct dict *d, struct dict_key *key, struct dict_read *r)
+{
+    if (r->type == DICT_BOOLEAN) {
+        lua_pushboolean(L, r->number != 0);
+    } else if (r->type == DICT_NUMBER) {
+        lua_pushnumber(L, r->number);
+    } else if (!r->blob) {
+        dict_push_bytes(L, r);
+    } else {
+        struct shared_handle *h = lua_touserdata(L, 1);
+        ((struct dict_local *)h->local)->reading = r;
+        lua_pushlightuserdata(L, (void *)&dict_push_value_key);
+        lua_rawget(L, LUA_REGISTRYINDEX);
+        lua_pushvalue(L, 1);
+        int status = lua_pcall(L, 1, 1, 0);
+        dict_release(d, key, r);
+        if (status != 0)
+            lua_error(L);
+    }
+}
+
+/* Methods -------------------------------------------------------------------------------------- */
+
+/* dict:get(key) -> value | nil[, message, code] */
+static int l_dict_get(lua_State *L)
+{
+    struct dict *d = dict_check(L, "get");
+    struct dict_key key;
+    struct dict_read r;
+    dict_check_key(L, "get", &key);
+    dict_get(d, &key, &r);
+    if (r.type == DICT_LIST)
+        return dict_push_fail(L, UV_EINVAL, "the value is a list");
+    if (r.type == DICT_NONE)
+        lua_pushnil(L);
+    else
+        dict_push_read(L, d, &key, &r);
+    return 1;
+}
+
+/* What set, add, replace and update have in common. */
+static int dict_store(
+    lua_State *L, struct dict *d, struct dict_key *key, struct dict_value *v, struct dict_set *set)
+{
+    set->value = v;
+    int status = dict_set(d, key, set);
+    if (v->blob)
+        dict_blob_drop(v->blob);
+    return dict_push_true(L, status);
+}
+
+static int dict_store_at(lua_State *L, const char *fname, enum dict_set_mode mode)
+{
+    struct dict *d = dict_check(L, fname);
+    struct dict_key key;
+    struct dict_value v;
+    struct dict_set set = { .mode = mode };
+    dict_check_key(L, fname, &key);
+    if (mode != DICT_SET)
+        dict_check_present(L, fname);
+    set.expires = dict_check_ttl(L, 4, fname);
+    if (dict_value_at(L, 3, fname, NULL, &v) < 0)
+        return dict_push_fail(L, UV_ENOMEM, NULL);
+    if (v.type != DICT_NONE)
+        return dict_store(L, d, &key, &v, &set);
+    dict_delete(d, &key, NULL);
+    return dict_push_true(L, 0);
+}
+
+/* dict:set(key, value[, ttl]) -> true | nil, message, code; nil: deletes */
+static int l_dict_set(lua_State *L)
+{
+    return dict_store_at(L, "set", DICT_SET);
+}
+
+static int l_dict_add(lua_State *L)
+{
+    return dict_store_at(L, "add", DICT_ADD);
+}
+
+static int l_dict_replace(lua_State *L)
+{
+    return dict_store_at(L, "replace", DICT_REPLACE);
+}
+
+/* dict:incr(key[, by[, init[, ttl]]]) -> number | nil, message, code */
+static int l_dict_incr(lua_State *L)
+{
+    struct dict *d = dict_check(L, "incr");
+    struct dict_key key;
+    double init = 0;
+    struct dict_incr incr = { .by = 1 };
+    dict_check_key(L, "incr", &key);
+    if (!lua_isnoneornil(L, 3))
+        incr.by = dict_check_number(L, 3, "incr");
+    if (!lua_isnoneornil(L, 4)) {
+        init = dict_check_number(L, 4, "incr");
+        incr.init = &init;
+    }
+    incr.expires = dict_check_ttl(L, 5, "incr");
+    int status = dict_incr(d, &key, &incr);
+    if (status < 0)
+        return dict_push_fail(L, status, "the value is not a number");
+    lua_pushnumber(L, incr.result);
+    return 1;
+}
+
+/* dict:delete(key) -> boolean: it was there */
+static int l_dict_delete(lua_State *L)
+{
+    struct dict *d = dict_check(L, "delete");
+    struct dict_key key;
+    dict_check_key(L, "delete", &key);
+    lua_pushboolean(L, dict_delete(d, &key, NULL) == 0);
+    return 1;
+}
+
+/* dict:expire(key[, ttl]) -> true | nil, message, code */
+static int l_dict_expire(lua_State *L)
+{
+    struct dict *d = dict_check(L, "expire");
+    struct dict_key key;
+    dict_check_key(L, "expire", &key);
+    return dict_push_true(L, dict_expire(d, &key, dict_check_ttl(L, 3, "expire")));
+}
+
+/* dict:ttl(key) -> seconds | nil */
+static int l_dict_ttl(lua_State *L)
+{
+    struct dict *d = dict_check(L, "ttl");
+    struct dict_key key;
+    uint64_t expires;
+    dict_check_key(L, "ttl", &key);
+    if (dict_expires(d, &key, &expires) < 0) {
+        lua_pushnil(L);
+        return 1;
+    }
+    uint64_t now = asio_worker_core->loop->now();
+    lua_pushnumber(L, !expires ? HUGE_VAL : expires > now ? (double)(expires - now) / 1e9 : 0);
+    return 1;
+}
+
+static int l_dict_count(lua_State *L)
+{
+    lua_pushnumber(L, (double)dict_count(dict_check(L, "count")));
+    return 1;
+}
+
+static int l_dict_bytes(lua_State *L)
+{
+    lua_pushnumber(L, (double)dict_bytes(dict_check(L, "bytes")));
+    return 1;
+}
+
+static int l_dict_clear(lua_State *L)
+{
+    dict_clear(dict_check(L, "clear"));
+    return 0;
+}
+
+/* Keys ----------------------------------------------------------------------------------------- */
+
+static void dict_push_key(lua_State *L, const struct dict_key_head *head, const char *bytes)
+{
+    double number;
+    if (!head->is_number) {
+        lua_pushlstring(L, bytes, head->length);
+        return;
+    }
+    memcpy(&number, bytes, sizeof number);
+    lua_pushnumber(L, number);
+}
+
+/* Pushes a buffer with the keys of a stripe, or one with none; *written: how many bytes. */
+static const char *dict_push_keys(lua_State *L, struct dict *d, unsigned stripe, size_t *written)
+{
+    char *buf = NULL;
+    size_t size = 0, needed;
+    lua_pushnil(L);
+    while ((needed = dict_keys(d, stripe, buf, size, written)) > size) {
+        size = needed + needed / 8; /* others may add keys meanwhile */
+        lua_pop(L, 1);
+        buf = lua_newuserdata(L, size);
+    }
+    return buf;
+}
+
+/* dict:keys([max]) -> list */
+static int l_dict_keys(lua_State *L)
+{
+    struct dict *d = dict_check(L, "keys");
+    double max = lua_isnoneornil(L, 2) ? HUGE_VAL : dict_check_number(L, 2, "keys");
+    int count = 0;
+    lua_newtable(L);
+    for (unsigned stripe = 0; stripe < d->count && count < max; stripe++) {
+        size_t written;
+        const char *buf = dict_push_keys(L, d, stripe, &written);
+        for (size_t at = 0; at < written && count < max;) {
+            struct dict_key_head head;
+            memcpy(&head, buf + at, sizeof head);
+            dict_push_key(L, &head, buf + at + sizeof head);
+            lua_rawseti(L, -3, ++count);
+            at += sizeof head + head.length;
+        }
+        lua_pop(L, 1);
+    }
+    return 1;
+}
+
+/* Lists ---------------------------------------------------------------------------------------- */
+
+static int dict_push_at(lua_State *L, const char *fname, enum dict_end end)
+{
+    struct dict *d = dict_check(L, fname);
+    struct dict_key key;
+    struct dict_value v;
+    struct dict_push push = { .end = end, .value = &v };
+    dict_check_key(L, fname, &key);
+    dict_check_present(L, fname);
+    int status = dict_value_at(L, 3, fname, NULL, &v);
+    if (status == 0)
+        status = dict_push(d, &key, &push);
+    if (v.blob)
+        dict_blob_drop(v.blob);
+    if (status < 0)
+        return dict_push_fail(L, status, "the value is not a list");
+    lua_pushnumber(L, (double)push.length);
+    return 1;
+}
+
+/* dict:lpush(key, value) -> length | nil, message, code */
+static int l_dict_lpush(lua_State *L)
+{
+    return dict_push_at(L, "lpush", DICT_FRONT);
+}
+
+static int l_dict_rpush(lua_State *L)
+{
+    return dict_push_at(L, "rpush", DICT_BACK);
+}
+
+/* An item is pushed first and taken out then, if it is still there: pushing may raise. */
+static int dict_pop_at(lua_State *L, const char *fname, enum dict_end end)
+{
+    struct dict *d = dict_check(L, fname);
+    struct dict_key key;
+    struct dict_read r;
+    dict_check_key(L, fname, &key);
+    for (;;) {
+        int status = dict_peek(d, &key, end, &r);
+        if (status < 0)
+            return dict_push_fail(L, status, "the value is not a list");
+        if (r.type == DICT_NONE)
+            lua_pushnil(L);
+        else
+            dict_push_read(L, d, &key, &r);
+        if (r.version == 0 || dict_pop(d, &key, end, r.version))
+            return 1;
+        lua_pop(L, 1);
+    }
+}
+
+/* dict:lpop(key) -> value | nil[, message, code] */
+static int l_dict_lpop(lua_State *L)
+{
+    return dict_pop_at(L, "lpop", DICT_FRONT);
+}
+
+static int l_dict_rpop(lua_State *L)
+{
+    return dict_pop_at(L, "rpop", DICT_BACK);
+}
+
+/* dict:llen(key) -> length | nil, message, code */
+static int l_dict_llen(lua_State *L)
+{
+    struct dict *d = dict_check(L, "llen");
+    struct dict_key key;
+    size_t length;
+    dict_check_key(L, "llen", &key);
+    int status = dict_length(d, &key, &length);
+    if (status < 0)
+        return dict_push_fail(L, status, "the value is not a list");
+    lua_pushnumber(L, (double)length);
+    return 1;
+}
+
+/* For dict.lua --------------------------------------------------------------------------------- */
+
+/* c.dict_read(dict, key) -> version, value | nil, message, code */
+static int l_dict_read(lua_State *L)
+{
+    struct dict *d = dict_check(L, "update");
+    struct dict_key key;
+    struct dict_read r;
+    dict_check_key(L, "update", &key);
+    dict_get(d, &key, &r);
+    if (r.type == DICT_LIST)
+        return dict_push_fail(L, UV_EINVAL, "the value is a list");
+    lua_pushnumber(L, (double)r.version);
+    if (r.type == DICT_NONE)
+        lua_pushnil(L);
+    else
+        dict_push_read(L, d, &key, &r);
+    return 2;
+}
+
+/* c.dict_write(dict, key, value, ttl, version) -> true | false: another version | nil, message, code */
+static int l_dict_write(lua_State *L)
+{
+    struct dict *d = dict_check(L, "update");
+    struct dict_key key;
+    struct dict_value v;
+    struct dict_set set = { .mode = DICT_UPDATE, .value = &v };
+    dict_check_key(L, "update", &key);
+    set.keep_expiry = lua_isnil(L, 4);
+    set.expires = dict_check_ttl(L, 4, "update");
+    set.version = (uint64_t)lua_tonumber(L, 5);
+    int status = dict_value_at(L, 3, "update", "update: the new value", &v);
+    if (status == 0)
+        status = v.type == DICT_NONE ? dict_delete(d, &key, &set.version) : dict_set(d, &key, &set);
+    if (v.blob)
+        dict_blob_drop(v.blob);
+    if (status == UV_ENOENT) /* there was nothing to delete */
+        status = 0;
+    if (status != UV_EAGAIN)
+        return dict_push_true(L, status);
+    lua_pushboolean(L, false);
+    return 1;
+}
+
+/* The dict of that name; or NULL. With the lock of names. */
+static struct dict_shared *dict_find_name(const char *name, size_t length)
+{
+    struct dict_shared *s = dict_names;
+    while (s && (strlen(s->name) != length || memcmp(s->name, name, length) != 0))
+        s = s->next;
+    return s;
+}
+
+static struct dict_shared *dict_shared_new(const char *name, size_t length, size_t max_bytes, bool evict)
+{
+    struct dict_shared *s = worker_alloc(sizeof *s + length + 1);
+    if (!s)
+        return NULL;
+    shared_init(&s->shared, &dict_kind);
+    s->next = NULL;
+    memcpy(s->name, name, length);
+    s->name[length] = '\0';
+    s->dict = dict_new(max_bytes, evict);
+    if (s->dict)
+        return s;
+    worker_free(s);
+    return NULL;
+}
+
+/* One that is never freed: the list keeps the first reference. */
+static struct dict_shared *dict_named(const char *name, size_t length, size_t max_bytes, bool evict)
+{
+    worker_lock(&dict_names_lock);
+    struct dict_shared *s = dict_find_name(name, length);
+    if (!s && (s = dict_shared_new(name, length, max_bytes, evict)) != NULL) {
+        s->next = dict_names;
+        dict_names = s;
+    }
+    worker_unlock(&dict_names_lock);
+    return s;
+}
+
+/* c.new_dict(name or nil, max_bytes, evict) -> dict | nil, message, code */
+static int l_dict_new(lua_State *L)
+{
+    double max = lua_tonumber(L, 2);
+    size_t length = 0, max_bytes = max < (double)SIZE_MAX ? (size_t)max : SIZE_MAX;
+    const char *name = lua_tolstring(L, 1, &length);
+    bool evict = lua_toboolean(L, 3);
+    struct dict_shared *s;
+    worker_check_open(L, "dict");
+    if (!name) {
+        shared_push_empty(L, &dict_kind);
+        if ((s = dict_shared_new("", 0, max_bytes, evict)) == NULL)
+            return asio_worker_core->error->push(L, UV_ENOMEM);
+        shared_fill(L, worker_peer(L), &s->shared);
+        return 1;
+    }
+    if ((s = dict_named(name, length, max_bytes, evict)) == NULL)
+        return asio_worker_core->error->push(L, UV_ENOMEM);
+    if (s->dict->max_bytes != max_bytes || s->dict->evict != evict)
+        return asio_worker_core->error->push_text(
+            L, UV_EEXIST, "dict '%s' was made with other options", s->name);
+    shared_push(L, worker_peer(L), &s->shared);
+    return 1;
+}
+
+/* The kind ------------------------------------------------------------------------------------- */
+
+static void dict_destroy_shared(struct shared *shared)
+{
+    struct dict_shared *s = (struct dict_shared *)shared;
+    dict_free(s->dict);
+    worker_free(s);
+}
+
+static int dict_attach(struct shared *s, struct peer *peer, void **local)
+{
+    (void)s, (void)peer;
+    *local = worker_alloc(sizeof(struct dict_local));
+    return *local ? 0 : UV_ENOMEM;
+}
+
+static void dict_detach(struct shared *s, void *local)
+{
+    (void)s;
+    worker_free(local);
+}
+
+static void dict_open(lua_State *L, struct asio_rt *rt, struct peer *peer)
+{
+    static const luaL_Reg methods[] = { { "get", l_dict_get }, { "set", l_dict_set }, { "add", l_dict_add },
+        { "replace", l_dict_replace }, { "incr", l_dict_incr }, { "delete", l_dict_delete },
+        { "expire", l_dict_expire }, { "ttl", l_dict_ttl }, { "count", l_dict_count },
+        { "bytes", l_dict_bytes }, { "clear", l_dict_clear }, { "keys", l_dict_keys },
+        { "lpush", l_dict_lpush }, { "rpush", l_dict_rpush }, { "lpop", l_dict_lpop },
+        { "rpop", l_dict_rpop }, { "llen", l_dict_llen }, { NULL, NULL } };
+    lua_getfield(L, -1, "__index");
+    worker_bind(L, rt, peer, methods);
+    lua_pop(L, 1);
+    lua_pushlightuserdata(L, (void *)&dict_push_value_key);
+    lua_pushcfunction(L, l_dict_push_value);
+    lua_rawset(L, LUA_REGISTRYINDEX);
+}
+
+const struct shared_kind dict_kind = {
+    .name = "shared dict",
+    .destroy = dict_destroy_shared,
+    .attach = dict_attach,
+    .detach = dict_detach,
+    .open = dict_open,
+    .class = "shared_dict",
+};
+
 int dict_load(void)
 {
-    return 0;
+    return asio_worker_core->threads->mutex_init(&dict_names_lock);
 }
+
 void dict_bind(lua_State *L, struct asio_rt *rt, struct peer *peer)
 {
+    static const luaL_Reg functions[] = { { "new_dict", l_dict_new }, { "dict_read", l_dict_read },
+        { "dict_write", l_dict_write }, { NULL, NULL } };
+    worker_bind(L, rt, peer, functions);
 }
-static void d_destroy(struct shared *s)
-{
-}
-static int d_attach(struct shared *s, struct peer *p, void **l)
-{
-    return 0;
-}
-static void d_detach(struct shared *s, void *l)
-{
-}
-static void d_open(lua_State *L, struct asio_rt *r, struct peer *p)
-{
-}
-const struct shared_kind dict_kind = { .name = "shared dict",
-    .destroy = d_destroy,
-    .attach = d_attach,
-    .detach = d_detach,
-    .open = d_open,
-    .class = "dict" };
