@@ -73,8 +73,9 @@ function core.dump_text(name)
     return text
 end
 
---- Writes what every light thread does, and where; equal ones together, with their number. Then those of the other
---- Lua states of the process, each of which answers for itself: the call blocks for that, at most half a second.
+--- Writes what every light thread does, and where; equal ones together, with their number. Then those of
+--- the other Lua states of the process, each of which answers for itself: the call blocks for that, at most
+--- half a second.
 ---@param stream? table an object with a method `write`: a file, a connection; standard error by default
 function asio.dump(stream)
     if stream == nil then stream = io.stderr end

@@ -113,6 +113,7 @@ struct asio_rt {
 
     int refs[ASIO_REFS];              /* by enum asio_ref: keys in the registry */
     const struct asio_plugin *plugin; /* what plugins are given */
+    lua_CFunction module;             /* opens the module in another state */
     void *slots[ASIO_PARTS]; /* by enum asio_part_id: state of the parts, each set by its part alone */
     const struct asio_part *const *parts;  /* ends with NULL */
     unsigned parts_begun, parts_open;      /* the first so many of `parts` */

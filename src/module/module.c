@@ -93,11 +93,19 @@ static void push_core(lua_State *L, struct asio_rt *rt)
     lua_rawseti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_CORE]);
 }
 
+#ifdef _WIN32
+__declspec(dllexport)
+#else
+__attribute__((visibility("default")))
+#endif
+    int luaopen_asio(lua_State *L);
+
 static int open_module(lua_State *L)
 {
     asio_sys_pin(&asio_plugin); /* lua_close unloads modules before it has called all finalizers */
     struct asio_rt *rt = asio_rt_open(L);
     rt->plugin = &asio_plugin;
+    rt->module = luaopen_asio;
     lua_settop(L, 0);
     push_core(L, rt);
     set_tokens(L, rt);
@@ -121,21 +129,4 @@ int luaopen_asio(lua_State *L)
     lua_pushvalue(L, -2);
     lua_rawset(L, LUA_REGISTRYINDEX);
     return 1;
-}
-
-/* Found in package.preload, so that no file is looked for. */
-struct asio_rt *asio_module_open_guest(lua_State *L)
-{
-    lua_getglobal(L, "package");
-    lua_getfield(L, -1, "preload");
-    lua_pushcfunction(L, luaopen_asio);
-    lua_setfield(L, -2, "asio");
-    lua_getglobal(L, "require");
-    lua_pushliteral(L, "asio");
-    lua_call(L, 1, 0);
-    struct asio_rt *rt = asio_rt_open(L);
-    rt->guest = true;
-    lua_pop(L, 2);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_CORE]);
-    return rt;
 }

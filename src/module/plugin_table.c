@@ -134,6 +134,27 @@ static const struct asio_plugin_error plugin_error = {
     .integer = asio_check_integer,
 };
 
+/* Found in package.preload, so that no file is looked for. */
+static struct asio_rt *plugin_open(lua_State *L, lua_CFunction module)
+{
+    lua_getglobal(L, "package");
+    lua_getfield(L, -1, "preload");
+    lua_pushcfunction(L, module);
+    lua_setfield(L, -2, "asio");
+    lua_getglobal(L, "require");
+    lua_pushliteral(L, "asio");
+    lua_call(L, 1, 0);
+    struct asio_rt *rt = asio_rt_open(L);
+    rt->guest = true;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_CORE]);
+    return rt;
+}
+
+static lua_CFunction plugin_module(const struct asio_rt *rt)
+{
+    return rt->module;
+}
+
 static void plugin_ref(struct asio_rt *rt)
 {
     asio_rt_ref(rt);
@@ -168,7 +189,8 @@ static void plugin_watch_waiting(struct asio_rt *rt, void (*fn)(void *arg, bool 
 
 static const struct asio_plugin_threads plugin_threads = {
     .version = ASIO_PLUGIN_THREADS_VERSION,
-    .open = asio_module_open_guest,
+    .open = plugin_open,
+    .module = plugin_module,
     .start = asio_sys_thread,
     .mutex_init = uv_mutex_init,
     .mutex_destroy = uv_mutex_destroy,

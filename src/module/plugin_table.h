@@ -7,14 +7,4 @@
 
 extern const struct asio_plugin asio_plugin;
 
-#ifdef _WIN32
-__declspec(dllexport)
-#else
-__attribute__((visibility("default")))
-#endif
-    int luaopen_asio(lua_State *L); /* module.c: `require 'asio'` */
-
-/* module.c; see struct asio_plugin_threads. */
-struct asio_rt *asio_module_open_guest(lua_State *L);
-
 #endif

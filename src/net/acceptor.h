@@ -9,7 +9,6 @@
 
 #include "net/family.h"
 
-
 /* Where to listen: an address; a name; or a listening socket that another program has opened. */
 struct asio_endpoint {
     const struct asio_socket_family *family;

@@ -19,7 +19,8 @@ struct asio_plugin_threads {
 
     /* In a new Lua state with the standard libraries: `require 'asio'`, which finds this module. Pushes the table that
      * the parts in lua/asio share. Ctrl-C is another state's to see to. Raises. */
-    struct asio_rt *(*open)(lua_State *L);
+    struct asio_rt *(*open)(lua_State *L, lua_CFunction module);
+    lua_CFunction (*module)(const struct asio_rt *rt); /* of a state that has it */
 
     /* Starts fn(arg) on a thread that is not joined, with so many bytes of stack: 0 or an error. */
     int (*start)(void (*fn)(void *arg), void *arg, size_t stack);

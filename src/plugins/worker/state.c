@@ -36,6 +36,7 @@ struct state {
     bool ended;
 
     struct peer *parent;       /* a reference; constant */
+    lua_CFunction module;      /* constant */
     struct message *start;     /* the thread's: what it is to run */
     struct message *outcome;   /* the thread's until it has ended, then the parent's */
     char error[STATE_ERROR];   /* the same: why there is no outcome */
@@ -155,8 +156,7 @@ static int state_body(lua_State *L)
 {
     struct state *s = lua_touserdata(L, 1);
     luaL_openlibs(L);
-    struct asio_rt *rt = asio_worker_core->threads->open(L);
-    (void)rt;
+    asio_worker_core->threads->open(L, s->module);
     lua_getfield(L, -1, "plugin");
     lua_pushliteral(L, "worker");
     lua_call(L, 1, 2); /* found before, by the state that has started this one */
@@ -310,6 +310,7 @@ static struct state *state_new(struct peer *parent, const char *name, bool count
     peer_keep(parent);
     s->references = 1;
     s->parent = parent;
+    s->module = asio_worker_core->threads->module(parent->rt);
     s->over.run = state_on_over;
     s->counted = counted;
     snprintf(s->name, sizeof s->name, "%s", name);
