@@ -18,7 +18,7 @@ struct async_watch {
 _Static_assert(offsetof(struct async_watch, ops) == 0, "teardown finds the table at the beginning");
 
 struct asio_async {
-    uv_os_sock_t fd; /* ASIO_NO_SOCKET: libuv's own, which must not be sent once it is closed */
+    uv_os_sock_t fd; /* if ASIO_SYS_EVENTS; otherwise libuv's own, which must not be sent once it is closed */
     uv_mutex_t lock; /* then: guards `watch` */
     struct async_watch *watch;
     void (*woken)(void *arg);
@@ -51,7 +51,7 @@ static void async_teardown(void *p)
     struct async_watch *w = p;
     struct asio_async *a = w->owner;
     uv_close(&w->handle.any, async_on_close);
-    if (a->fd == ASIO_NO_SOCKET) {
+    if (!ASIO_SYS_EVENTS) {
         uv_mutex_lock(&a->lock);
         a->watch = NULL;
         uv_mutex_unlock(&a->lock);
@@ -63,7 +63,6 @@ static const struct asio_handle_ops async_ops = { async_teardown };
 
 static int async_init_uv(struct asio_rt *rt, struct asio_async *a)
 {
-    a->fd = ASIO_NO_SOCKET;
     int status = uv_mutex_init(&a->lock);
     if (status == 0 && (status = uv_async_init(&rt->loop, &a->watch->handle.async, async_on_wake)) < 0)
         uv_mutex_destroy(&a->lock);
@@ -72,9 +71,11 @@ static int async_init_uv(struct asio_rt *rt, struct asio_async *a)
 
 static int async_init(struct asio_rt *rt, struct asio_async *a)
 {
+    if (!ASIO_SYS_EVENTS)
+        return async_init_uv(rt, a);
     int status = asio_sys_event_open(&a->fd);
     if (status < 0)
-        return status == UV_ENOTSUP ? async_init_uv(rt, a) : status;
+        return status;
     status = uv_poll_init_socket(&rt->loop, &a->watch->handle.poll, a->fd);
     if (status < 0)
         asio_sys_close(a->fd);
@@ -107,7 +108,7 @@ struct asio_async *asio_async_open(
 
 void asio_async_send(struct asio_async *a)
 {
-    if (a->fd != ASIO_NO_SOCKET) {
+    if (ASIO_SYS_EVENTS) {
         asio_sys_event_set(a->fd);
         return;
     }
@@ -119,7 +120,7 @@ void asio_async_send(struct asio_async *a)
 
 void asio_async_free(struct asio_async *a)
 {
-    if (a->fd != ASIO_NO_SOCKET)
+    if (ASIO_SYS_EVENTS)
         asio_sys_close(a->fd);
     else
         uv_mutex_destroy(&a->lock);

@@ -21,19 +21,17 @@ struct asio_moved {
     char bytes[];
 };
 
-const char *asio_move_obstacle(const struct asio_conn *conn)
+int asio_move_obstacle(const struct asio_conn *conn)
 {
     struct asio_stream *s = conn->stream;
-    if (!s)
-        return "the connection is closed";
-    if (!s->transport->passable)
-        return "a connection of this kind cannot be moved";
+    if (!s || !s->transport->passable)
+        return s ? UV_ENOTSUP : UV_EBADF;
     if (asio_stream_is_read(s) || s->writers.first || s->in.pinned)
-        return "a light thread uses the connection";
+        return UV_EBUSY;
     asio_stream_flush(s);
     if (s->write_status < 0)
-        return "the connection has failed";
-    return s->out.length > 0 || s->sending ? "bytes of the connection are not sent yet: flush it" : NULL;
+        return s->write_status;
+    return s->out.length > 0 || s->sending ? UV_EBUSY : 0;
 }
 
 static const struct asio_socket_family *move_family_of(uv_os_sock_t fd)
@@ -49,13 +47,14 @@ int asio_move_out(struct asio_conn *conn, struct asio_moved **moved)
 {
     struct asio_stream *s = conn->stream;
     uv_os_fd_t fd;
-    if (asio_move_obstacle(conn))
-        return s ? UV_EBUSY : UV_EBADF;
+    int status = asio_move_obstacle(conn);
+    if (status < 0)
+        return status;
     size_t length = asio_inbuf_length(&s->in);
     struct asio_moved *m = asio_mem.malloc(sizeof *m + length);
     if (!m)
         return UV_ENOMEM;
-    int status = s->transport->fd(s, &fd);
+    status = s->transport->fd(s, &fd);
     if (status == 0)
         status = asio_sys_dup(fd, &m->fd);
     if (status < 0) {

@@ -12,11 +12,12 @@
 
 struct asio_moved;
 
-/* Why a connection cannot leave now; NULL: it can. */
-const char *asio_move_obstacle(const struct asio_conn *conn);
+/* 0: a connection can leave. UV_EBADF: it is closed; UV_ENOTSUP: one of its kind never can; UV_EBUSY: a light thread
+ * waits on it, or bytes are not sent yet; or the error that has ended its output. */
+int asio_move_obstacle(const struct asio_conn *conn);
 
 /* Takes the stream out of a connection, which is closed afterwards; its peer notices nothing. 0, or an error: nothing
- * has changed then. UV_EBUSY: see asio_move_obstacle; UV_ENOTSUP: not on this system. */
+ * has changed then. as asio_move_obstacle; UV_ENOTSUP: or not on this system. */
 int asio_move_out(struct asio_conn *conn, struct asio_moved **moved);
 
 /* Pushes the connection and consumes *moved: 0. Or an error, and *moved is as before; raises out of memory likewise. */

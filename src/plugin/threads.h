@@ -59,7 +59,7 @@ struct asio_plugin_threads {
 
     /* Connections that go to another loop; see net/move.h. */
     struct asio_conn *(*conn_at)(lua_State *L, int index);
-    const char *(*move_obstacle)(const struct asio_conn *conn);
+    int (*move_obstacle)(const struct asio_conn *conn);
     int (*move_out)(struct asio_conn *conn, struct asio_moved **moved);
     int (*move_in)(lua_State *L, struct asio_rt *rt, struct asio_moved *moved);
     void (*move_free)(struct asio_moved *moved);

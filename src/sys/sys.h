@@ -61,8 +61,13 @@ void asio_sys_unshare(uv_os_fd_t fd, int inert);
 
 #define ASIO_NO_SOCKET ((uv_os_sock_t)-1)
 
-/* A descriptor that becomes readable when any thread sets it, until it is cleared. UV_ENOTSUP: use uv_async_t, which
+/* A descriptor that becomes readable when any thread sets it, until it is cleared. Elsewhere uv_async_t does, which
  * spins for tens of microseconds where the thread that sends is interrupted by the one that it has woken. */
+#ifdef __linux__
+enum { ASIO_SYS_EVENTS = 1 };
+#else
+enum { ASIO_SYS_EVENTS = 0 };
+#endif
 int asio_sys_event_open(uv_os_sock_t *fd);
 void asio_sys_event_set(uv_os_sock_t fd);
 void asio_sys_event_clear(uv_os_sock_t fd);

@@ -341,8 +341,8 @@ int message_commit(struct message *m)
 {
     int status = 0;
     for (unsigned i = 0; !m->committed && status == 0 && i < m->refs; i++)
-        if (m->ref[i].conn && asio_worker_core->threads->move_obstacle(m->ref[i].conn))
-            status = message_move_out(&m->ref[i]); /* fails, and says why */
+        if (m->ref[i].conn)
+            status = asio_worker_core->threads->move_obstacle(m->ref[i].conn);
     for (unsigned i = 0; !m->committed && status == 0 && i < m->refs; i++)
         status = message_move_out(&m->ref[i]);
     if (status == 0)

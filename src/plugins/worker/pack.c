@@ -187,8 +187,8 @@ static void pack_shared(struct pack *p, struct shared *shared, const struct pack
 /* Of a kind that can never be moved. What is in the way for now is seen to when the message is committed. */
 static const char *conn_refusal(const struct asio_conn *conn)
 {
-    const char *why = asio_worker_core->threads->move_obstacle(conn);
-    return why && strstr(why, "of this kind") ? why : NULL;
+    bool never = asio_worker_core->threads->move_obstacle(conn) == UV_ENOTSUP;
+    return never ? "a connection of this kind cannot be moved" : NULL;
 }
 
 static void pack_conn(struct pack *p, struct asio_conn *conn, int index, const struct pack_step *step)
