@@ -9,9 +9,9 @@
 
 /* The Lua files beside this one, written into C files when it is built. worker.lua is first. */
 extern const char asio_worker_worker_lua[], asio_worker_channel_lua[], asio_worker_dict_lua[],
-    asio_worker_inspect_lua[];
+    asio_worker_inspect_lua[], asio_worker_offload_lua[];
 static const char *const worker_texts[] = { asio_worker_worker_lua, asio_worker_channel_lua,
-    asio_worker_dict_lua, asio_worker_inspect_lua };
+    asio_worker_dict_lua, asio_worker_inspect_lua, asio_worker_offload_lua };
 
 const struct asio_plugin *asio_worker_core;
 
@@ -84,6 +84,7 @@ static void worker_module_open(lua_State *L, struct asio_rt *rt)
     shared_channel_bind(L, rt, peer);
     inspect_bind(L, rt, peer);
     dict_bind(L, rt, peer);
+    offload_bind(L, rt, peer);
     for (size_t i = 0; i < sizeof worker_texts / sizeof *worker_texts; i++) {
         if (luaL_loadbuffer(L, worker_texts[i], strlen(worker_texts[i]), ASIO_CHUNK_NAME) != 0)
             lua_error(L);

@@ -8,7 +8,7 @@ static const char shared_magic = 0;
 static const char shared_handles = 0; /* its address: the registry's key of the table of a state's handles */
 static uv_mutex_t shared_lock;        /* guards `references` of all */
 
-static const struct shared_kind *const shared_kinds[] = { &shared_channel_kind, &dict_kind };
+static const struct shared_kind *const shared_kinds[] = { &shared_channel_kind, &dict_kind, &offload_kind };
 
 int shared_load(void)
 {

@@ -118,7 +118,7 @@ struct shared_handle *shared_check(lua_State *L, const struct shared_kind *kind,
 void shared_open(lua_State *L, struct asio_rt *rt, struct peer *peer);
 int shared_load(void);
 
-extern const struct shared_kind shared_channel_kind, dict_kind;
+extern const struct shared_kind shared_channel_kind, dict_kind, offload_kind;
 
 /* ---- values on their way between states (message.c, pack.c, code.c) ------------------------ */
 
@@ -268,6 +268,8 @@ void state_end_all(struct peer *parent);
 void shared_channel_bind(lua_State *L, struct asio_rt *rt, struct peer *peer);
 
 void inspect_bind(lua_State *L, struct asio_rt *rt, struct peer *peer);
+
+void offload_bind(lua_State *L, struct asio_rt *rt, struct peer *peer);
 
 int dict_load(void);
 void dict_bind(lua_State *L, struct asio_rt *rt, struct peer *peer);

@@ -180,7 +180,7 @@ c.run_function = run
 
 local function with_traceback(err)
     if err == cancelled then return { err } end
-    return { err, traceback and traceback(nil, 2) }
+    return { err, traceback and traceback('', 2):sub(2) }
 end
 
 local function apply(options)
