@@ -15,6 +15,7 @@
 ---@class asio
 ---@field cancelled userdata the error that waits of a cancelled light thread raise; compare with ==
 ---@field coroutine asio.coroutine coroutines through which waits pass
+---@field shared asio.shared what Lua states share
 ---@field stdin asio.conn opened when it is first named
 ---@field stdout asio.conn opened when it is first named
 ---@field stderr asio.conn opened when it is first named
@@ -31,13 +32,15 @@
 ---@field relay fun(a: asio.conn, b: asio.conn, options?: {timeout?: number}): integer?, ... waits
 ---@field signal fun(name: string): asio.signal?, string?, string?
 ---@field wait_fd fun(fd: integer, events: "r"|"w"|"rw", timeout?: number): string?, string?, string? waits
+---@field worker fun(fn: function|string, ...: any): asio.worker?, string?, string?
 ---@field dump fun(stream?: {write: function})
 ---@field dump_on fun(name: string, on?: boolean): true?, string?, string?
 local asio = {}
 
 ---@alias asio.port integer|string
 ---@alias asio.run_opts {deadlock?: "raise"|"return"}
----@alias asio.select_list {timeout?: number, [integer]: asio.channel|asio.thread|asio.event|asio.semaphore}
+---@alias asio.selectable asio.channel|asio.shared_channel|asio.thread|asio.event|asio.semaphore
+---@alias asio.select_list {timeout?: number, [integer]: asio.selectable}
 
 ---@class asio.thread a light thread
 ---@field join fun(self: asio.thread, timeout?: number): boolean?, ... waits
@@ -110,6 +113,23 @@ function group:spawn(fn, ...) end
 --- Cancels the light threads of the group. For `wait` this is no error. A light thread that is spawned later
 --- is cancelled at its first wait.
 function group:cancel() end
+
+-- Several Lua states ------------------------------------------------------------------------------
+
+---@class asio.worker a Lua state on a thread of its own
+---@field join fun(self: asio.worker, timeout?: number): boolean?, ... waits
+---@field cancel fun(self: asio.worker): boolean
+---@field status fun(self: asio.worker): "running"|"done"|"failed"
+---@field name fun(self: asio.worker): string
+
+---@class asio.shared
+---@field channel fun(capacity?: integer): asio.shared_channel
+
+---@class asio.shared_channel a channel between Lua states: values are copied, connections move
+---@field send fun(self: asio.shared_channel, value: any, timeout?: number): true?, string?, string? waits
+---@field recv fun(self: asio.shared_channel, timeout?: number): any, string?, string? waits
+---@field iter fun(self: asio.shared_channel): fun(): any the iterator waits
+---@field close fun(self: asio.shared_channel)
 
 -- Channels, locks, events -------------------------------------------------------------------------
 

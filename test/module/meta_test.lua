@@ -38,6 +38,7 @@ end
 function T.test_meta_names_what_there_is()
   local timer, signal = asio.after(60, function() end), asio.signal 'SIGINT'
   local server, conn = asio.server('127.0.0.1', 0), asio.socketpair()
+  local worker = asio.worker(function() end)
   local existing = {
     ['asio'] = asio,
     ['asio.coroutine'] = asio.coroutine,
@@ -52,11 +53,15 @@ function T.test_meta_names_what_there_is()
     ['asio.server'] = methods_of(server),
     ['asio.conn'] = methods_of(conn),
     ['asio.udp_socket'] = methods_of(asio.udp()),
+    ['asio.shared'] = asio.shared,
+    ['asio.worker'] = methods_of(worker),
+    ['asio.shared_channel'] = methods_of(asio.shared.channel()),
   }
   timer:stop()
   signal:close()
   server:close()
   conn:close()
+  worker:join()
   local classes = annotated()
   for class, functions in pairs(existing) do
     lu.assertNotNil(classes[class], class)

@@ -60,7 +60,7 @@ local function annotated()
   local function add(owner, name, variants, waits) -- waits: true, false, or the parameter with which it does
     local prefix = owner:gsub('^asio%.udp_socket$', 'udp'):gsub('^asio%.', '')
     local full = owner == 'asio' and 'asio.' .. name
-      or owner == 'asio.coroutine' and 'asio.coroutine.' .. name or prefix .. ':' .. name
+      or (owner == 'asio.coroutine' or owner == 'asio.shared') and owner .. '.' .. name or prefix .. ':' .. name
     all[full] = all[full] or {}
     for _, parameters in ipairs(variants) do
       local with = type(waits) == 'string' and (', ' .. parameters):find(', ' .. waits, 1, true)
@@ -76,7 +76,7 @@ local function annotated()
     if field and text:find '^%(?fun%(' then
       local waits = text:match '%f[%w]waits with (%w+)' or text:find '%f[%w]waits%f[%W]' ~= nil
       add(class, field, of_field(text), waits)
-    elseif field and class == 'asio' and not text:find '^asio%.coroutine' then
+    elseif field and class == 'asio' and not text:find '^asio%.coroutine' and not text:find '^asio%.shared' then
       add(class, field, {}, false)
     elseif parameter then
       optional[parameter] = mark

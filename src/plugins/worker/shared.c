@@ -134,8 +134,6 @@ static void shared_open_kind(
     lua_setfield(L, -2, "__index");
     lua_pushstring(L, kind->name);
     lua_setfield(L, -2, "__name");
-    lua_pushboolean(L, 0);
-    lua_setfield(L, -2, "__metatable");
     worker_bind(L, rt, peer, meta);
     kind->open(L, rt, peer);
     lua_rawset(L, LUA_REGISTRYINDEX);

@@ -24,6 +24,10 @@ end
 -- What other states tell -------------------------------------------------------------------------
 
 local worker = {} -- methods
+local worker_mt = {
+    __index = worker,
+    __tostring = function(self) return ('%s (%s)'):format(self.label, worker.status(self)) end,
+}
 local workers = {} -- that this state has started and whose end it has not seen, by id
 c.worker_methods = worker
 
@@ -62,7 +66,7 @@ function c.spawn_worker(fname, options, fn, ...)
     local name = options.name or ('worker #%d'):format(started)
     local carried = settings()
     carried.name, carried.passive, carried.init = name, options.passive, options.init
-    local self = setmetatable({ label = name, done = asio_event(), news = options.news or {} }, worker)
+    local self = setmetatable({ label = name, done = asio_event(), news = options.news or {} }, worker_mt)
     self.quiet = options.quiet
     local counted = options.counted ~= false
     local handle, id, code = c.start(fname, options.what, name, counted, append(carried, fn, ...))
@@ -138,8 +142,6 @@ function worker.name(self)
     return self.label
 end
 
-worker.__index = worker
-worker.__tostring = function(self) return ('%s (%s)'):format(self.label, worker.status(self)) end
 
 --- Starts a Lua state on a system thread of its own, with a loop of its own, and runs a function in it, in
 --- a light thread. It keeps `asio.run` going until it ends. The function is carried over with its upvalues;
