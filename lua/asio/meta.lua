@@ -347,6 +347,9 @@ function asio.watchdog(seconds) end
 ---@field unlink_stale? boolean Unix sockets: the file of a server that has gone is replaced (false)
 ---@field tls? asio.tls_server_opts|false
 ---@field on_tls_error? asio.on_tls_error
+---@field threads? integer|"auto" so many system threads serve, each with a Lua state of its own; `asio.server`
+--- then waits until they are ready
+---@field init? function|string with `threads`: runs, or is required, in each of them first
 
 ---@class asio.connect_opts: asio.opts
 ---@field timeout? number seconds for everything together
@@ -371,6 +374,28 @@ function asio.watchdog(seconds) end
 ---@field shutdown fun(self: asio.server, timeout?: number): true?, string?, string? waits
 ---@field set_tls fun(self: asio.server, opts: asio.tls_server_opts): true?, string?, string?
 local server = {}
+
+---@class asio.server_stats.thread
+---@field name string
+---@field status "running"|"ended"|"silent" silent: it has not answered; it and one that has ended have no counters
+---@field accepts? integer connections that it has got
+---@field connections? integer open in its Lua state now
+---@field bytes_in? integer
+---@field bytes_out? integer
+---@field longest_turn? number seconds: the longest time that one turn kept the processor
+
+---@class asio.server_stats of each thread by its number; of all together by name
+---@field [integer] asio.server_stats.thread
+---@field accepts integer
+---@field connections integer
+---@field bytes_in integer
+---@field bytes_out integer
+---@field longest_turn number the longest of all
+---@field silent? string[] names of threads that have not answered
+
+---@class asio.threaded_server: asio.server with the option `threads`; it has no `accept`
+---@field stats fun(self: asio.threaded_server, timeout?: number): asio.server_stats waits (1)
+---@field set_tls fun(self: asio.threaded_server, opts: asio.tls_server_opts): true?, string?, string? waits
 
 ---@class asio.conn
 ---@field read fun(self: asio.conn, size: integer): string?, string?, string? waits

@@ -160,10 +160,6 @@ static int l_connect(lua_State *L)
     int status = connect_read_address(L, &addr);
     if (asio_sched_interrupted(rt))
         return asio_push_interrupt(L, rt);
-    if (options.missing) {
-        asio_socket_options_push_missing(L, &options);
-        return asio_push_failed(L);
-    }
     if (status == UV_EAI_NONAME) {
         lua_pushnumber(L, rt->token_fail);
         lua_pushboolean(L, 0);
@@ -219,10 +215,6 @@ static int l_connect_pipe(lua_State *L)
         asio_error_arg(L, 2, "connect", "option 'bind' is for TCP alone");
     if (asio_sched_interrupted(rt))
         return asio_push_interrupt(L, rt);
-    if (options.missing) {
-        asio_socket_options_push_missing(L, &options);
-        return asio_push_failed(L);
-    }
     struct asio_conn *conn = asio_conn_push(L, rt);
     int status = asio_bind_is_closed(L, rt, "connect") ? UV_EBADF : asio_sys_unix_connect(name, n, &fd);
     if (status == UV_ENOTSUP)

@@ -176,8 +176,6 @@ static int l_server(lua_State *L)
     if (lua_gettop(L) < handler)
         lua_settop(L, handler);
     struct asio_socket_options options = asio_socket_options_check(L, handler + 1, handler + 1, "server");
-    if (options.missing)
-        return asio_socket_options_push_missing(L, &options);
     if (asio_bind_is_closed(L, rt, "server"))
         return asio_error_push(L, UV_EBADF);
     int results = find_where(L, &r, port);

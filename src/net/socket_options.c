@@ -60,13 +60,6 @@ static void socket_options_proxy_protocol(const struct asio_option_value *v, voi
         asio_trusted_proxies_read(v->L, v->index, v->arg, v->fname, NULL);
 }
 
-/* A script that asks for encryption must not get a connection without. */
-static void socket_options_missing(const struct asio_option_value *v, void *to)
-{
-    if (lua_toboolean(v->L, v->index))
-        ((struct asio_socket_options *)to)->missing = v->name;
-}
-
 #define FIELD(name) offsetof(struct asio_socket_options, name)
 static const struct asio_option socket_options[] = {
     { .name = "timeout", ASIO_OPTION_IGNORED }, /* lua/asio/connect.lua reads it */
@@ -85,7 +78,8 @@ static const struct asio_option socket_options[] = {
     { .name = "proxy_protocol", ASIO_OPTION_READ, .read = socket_options_proxy_protocol },
     { .name = "tls", ASIO_OPTION_IGNORED }, /* lua/asio/tls.lua */
     { .name = "on_tls_error", ASIO_OPTION_IGNORED },
-    { .name = "threads", ASIO_OPTION_READ, .read = socket_options_missing },
+    { .name = "threads", ASIO_OPTION_IGNORED }, /* lua/asio/worker.lua */
+    { .name = "init", ASIO_OPTION_IGNORED },
     { .name = NULL },
 };
 
@@ -99,9 +93,4 @@ struct asio_socket_options asio_socket_options_check(lua_State *L, int index, in
     struct asio_socket_options options = asio_socket_options_default();
     asio_options_read(L, index, arg, fname, socket_options, &options);
     return options;
-}
-
-int asio_socket_options_push_missing(lua_State *L, const struct asio_socket_options *options)
-{
-    return asio_error_push_text(L, UV_ENOTSUP, "option '%s' is not supported yet", options->missing);
 }

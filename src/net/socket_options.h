@@ -9,7 +9,6 @@
 
 struct asio_socket_options {
     double linger;       /* seconds without progress that close allows after it has returned */
-    const char *missing; /* the name of one that this build cannot fulfil, or NULL */
     int keepalive;       /* seconds of silence until the system asks the peer; 0: it does not */
     int backlog;         /* of a server */
     int max_connections; /* of a server at a time; 0: any number */
@@ -28,8 +27,5 @@ struct asio_socket_options asio_socket_options_default(void);
 /* Reads the table (or nothing) at `index`, which is argument `arg` of `fname`; raises for an unknown name or a
  * bad value. */
 struct asio_socket_options asio_socket_options_check(lua_State *L, int index, int arg, const char *fname);
-
-/* Pushes nil, message, code for options->missing, and returns 3. */
-int asio_socket_options_push_missing(lua_State *L, const struct asio_socket_options *options);
 
 #endif

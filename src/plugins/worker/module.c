@@ -9,9 +9,11 @@
 
 /* The Lua files beside this one, written into C files when it is built. worker.lua is first. */
 extern const char asio_worker_worker_lua[], asio_worker_channel_lua[], asio_worker_dict_lua[],
-    asio_worker_inspect_lua[], asio_worker_offload_lua[];
+    asio_worker_inspect_lua[], asio_worker_offload_lua[], asio_worker_server_lua[],
+    asio_worker_server_thread_lua[];
 static const char *const worker_texts[] = { asio_worker_worker_lua, asio_worker_channel_lua,
-    asio_worker_dict_lua, asio_worker_inspect_lua, asio_worker_offload_lua };
+    asio_worker_dict_lua, asio_worker_inspect_lua, asio_worker_offload_lua, asio_worker_server_lua,
+    asio_worker_server_thread_lua };
 
 const struct asio_plugin *asio_worker_core;
 
@@ -83,6 +85,7 @@ static void worker_module_open(lua_State *L, struct asio_rt *rt)
     state_bind(L, rt, peer);
     shared_channel_bind(L, rt, peer);
     inspect_bind(L, rt, peer);
+    server_bind(L, rt, peer);
     dict_bind(L, rt, peer);
     offload_bind(L, rt, peer);
     for (size_t i = 0; i < sizeof worker_texts / sizeof *worker_texts; i++) {

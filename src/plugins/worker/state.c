@@ -44,6 +44,7 @@ struct state {
     struct state *next, *prev; /* the parent's list */
     bool counted;              /* it keeps the parent's asio.run going */
     char name[64];             /* constant */
+    struct state_word *at_end; /* told when the handle is collected; or NULL */
 };
 
 static const char state_class = 0; /* its address: the registry's key of the handles' metatable */
@@ -351,8 +352,11 @@ static struct state *state_check(lua_State *L, int index)
 static int l_state_gc(lua_State *L)
 {
     struct state **s = lua_touserdata(L, 1);
-    if (*s && !asio_worker_core->threads->forked((*s)->parent->rt))
+    if (*s && !asio_worker_core->threads->forked((*s)->parent->rt)) {
+        if ((*s)->at_end) /* it was made before: a finalizer does not run short of memory */
+            state_tell(*s, (*s)->at_end);
         state_drop(*s);
+    }
     *s = NULL;
     return 0;
 }
@@ -401,6 +405,19 @@ static int l_state_tell(lua_State *L)
     if (status < 0)
         return asio_worker_core->error->push(L, status);
     lua_pushboolean(L, state_tell(s, w));
+    return 1;
+}
+
+/* worker.at_end(handle, word): what the state is told when the handle is collected -> true. Once. */
+static int l_state_at_end(lua_State *L)
+{
+    struct state *s = state_check(L, 1);
+    struct message *m = message_of_string(lua_tostring(L, 2));
+    struct state_word *w = m ? state_word_new(s, false, m) : NULL;
+    if (!w)
+        return asio_worker_core->error->push(L, UV_ENOMEM);
+    s->at_end = w;
+    lua_pushboolean(L, 1);
     return 1;
 }
 
@@ -467,7 +484,7 @@ void state_bind(lua_State *L, struct asio_rt *rt, struct peer *peer)
 {
     static const luaL_Reg functions[] = { { "start", l_state_start }, { "tell", l_state_tell },
         { "report", l_state_report }, { "take_start", l_state_take_start }, { "finish", l_state_finish },
-        { "has_ended", l_state_has_ended }, { NULL, NULL } };
+        { "has_ended", l_state_has_ended }, { "at_end", l_state_at_end }, { NULL, NULL } };
     static const luaL_Reg meta[] = { { "__gc", l_state_gc }, { NULL, NULL } };
     worker_bind(L, rt, peer, functions);
     lua_pushlightuserdata(L, (void *)&state_class);

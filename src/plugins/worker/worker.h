@@ -271,6 +271,8 @@ void inspect_bind(lua_State *L, struct asio_rt *rt, struct peer *peer);
 
 void offload_bind(lua_State *L, struct asio_rt *rt, struct peer *peer);
 
+void server_bind(lua_State *L, struct asio_rt *rt, struct peer *peer);
+
 int dict_load(void);
 void dict_bind(lua_State *L, struct asio_rt *rt, struct peer *peer);
 

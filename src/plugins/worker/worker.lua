@@ -60,12 +60,14 @@ end
 -- options: `name`, `what` (names the values in errors; without it they are arguments of fname), `quiet`
 -- (its errors are not reported here), `counted = false` (it does not keep asio.run going), `news`
 -- (functions by name, for what it reports), `passive` (its waiting is no deadlock), `init` (a function or
--- module that runs first). Returns the worker; or nil, message, code. Does not wait.
+-- module that runs first), `body` (of c.bodies: is called with fn and its arguments). Returns the worker; or
+-- nil, message, code. Does not wait.
 function c.spawn_worker(fname, options, fn, ...)
     started = started + 1
     local name = options.name or ('worker #%d'):format(started)
     local carried = settings()
     carried.name, carried.passive, carried.init = name, options.passive, options.init
+    carried.body = options.body
     local self = setmetatable({ label = name, done = asio_event(), news = options.news or {} }, worker_mt)
     self.quiet = options.quiet
     local counted = options.counted ~= false
@@ -179,6 +181,7 @@ local function run(fn, ...)
     return fn(...)
 end
 c.run_function = run
+c.bodies = {} -- what a worker runs that is not of a script, by name
 
 local function with_traceback(err)
     if err == cancelled then return { err } end
@@ -202,15 +205,17 @@ end
 
 local function call(options, fn, ...)
     if options.init then run(options.init) end
+    if options.body then return c.bodies[options.body](fn, ...) end
     return run(fn, ...)
 end
 
 -- The state's whole life.
 function c.bootstrap(id)
+    c.id = id
+    c.replace_stop()
     local start = pack(c.take_start(id))
     local options = start[start.n]
     local results
-    c.id = id
     apply(options)
     asio_on_error(function(err, trace)
         c.report(id, 'report', tostring(err) .. (trace and '\n' .. trace or ''))

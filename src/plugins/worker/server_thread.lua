@@ -1,0 +1,213 @@
+-- SPDX-License-Identifier: MIT
+-- A thread of a server with the option `threads`, in its own Lua state: it listens beside the others, or gets
+-- connections in messages; and it answers what the state asks that has made the server (server.lua).
+
+local core, c = ...
+local asio = core.asio
+local asio_current, asio_event, asio_now, asio_sleep = asio.current, asio.event, asio.now, asio.sleep
+local asio_spawn, asio_stats, asio_stop, cancelled = asio.spawn, asio.stats, asio.stop, asio.cancelled
+local collectgarbage, max, next, pairs, pcall, xpcall = collectgarbage, math.max, next, pairs, pcall, xpcall
+local setmetatable, tostring = setmetatable, tostring
+local traceback = debug and debug.traceback
+local orders = c.orders
+
+local handler, options -- of the server; nil: this state is no thread of a server
+local server           -- listens beside the others; nil: connections come in messages
+local held             -- this state goes on although nothing in it does
+local accepts = 0
+
+local function let_go()
+    if held then c.release() end
+    held = false
+end
+
+-- A handler that stops the loop means that of the state that has made the server. For all workers, before
+-- the handler comes: it may have this function as an upvalue.
+function c.replace_stop()
+    function asio.stop()
+        if handler then c.report(c.id, 'stop_asked') else asio_stop() end
+    end
+end
+
+-- Connections in messages ------------------------------------------------------------------------
+
+local running, count = {}, 0 -- light threads that run the handler
+local drains = {}            -- light threads that wait for these
+
+local function end_drains(closed)
+    for drain in pairs(drains) do
+        drain.closed = closed
+        drain.event:set()
+    end
+    drains = {}
+end
+
+-- true; or as the time-out of an event.
+local function drain_for(timeout)
+    if count == 0 then return true end
+    local drain = { event = asio_event() }
+    drains[drain] = true
+    local over, message, code = drain.event:wait(timeout)
+    drains[drain] = nil
+    if drain.closed then return nil, 'canceled', 'ECANCELED' end
+    return over, message, code
+end
+
+-- As server:shutdown.
+local function drain_handlers(timeout)
+    local over, message, code = drain_for(timeout)
+    if code ~= 'ETIMEDOUT' then return over, message, code end
+    local threads = {}
+    for thread in pairs(running) do threads[#threads + 1] = thread end
+    for i = 1, #threads do threads[i]:cancel() end
+    local ended, why, its_code = drain_for()
+    if not ended then return nil, why, its_code end
+    return nil, message, code
+end
+
+-- Connections that are open although their handlers have ended: seldom, so they are looked at from time to
+-- time; those that the script has dropped are closed by the collector.
+local LOOK, COLLECT = 0.05, 1 -- seconds
+local open = setmetatable({}, { __mode = 'k' })
+local open_count, is_looking = 0, false
+
+local function is_closed(conn)
+    local _, _, code = conn:peer()
+    return code == 'EBADF'
+end
+
+local function look_at_open()
+    local left = 0
+    for conn in pairs(open) do
+        if is_closed(conn) then open[conn] = nil else left = left + 1 end
+    end
+    if left < open_count then c.report(c.id, 'server_gone', open_count - left) end
+    open_count = left
+end
+
+local function keep_looking()
+    local collect_at = asio_now() + COLLECT
+    while open_count > 0 and held do
+        asio_sleep(LOOK)
+        if asio_now() >= collect_at then
+            local began = asio_now()
+            collectgarbage()
+            collect_at = asio_now() + max(COLLECT, 100 * (asio_now() - began))
+        end
+        look_at_open()
+    end
+    is_looking = false
+end
+
+-- For a server with max_connections.
+local function note_end(conn)
+    if is_closed(conn) then
+        c.report(c.id, 'server_gone', 1)
+        return
+    end
+    open[conn] = true
+    open_count = open_count + 1
+    if is_looking then return end
+    is_looking = true
+    asio_spawn(keep_looking)
+end
+
+local function with_traceback(err)
+    if err == cancelled then return err end
+    return tostring(err) .. (traceback and traceback('', 2) or '')
+end
+
+-- The light thread of a connection: what servers do in C.
+local function serve(conn)
+    local thread = asio_current()
+    running[thread] = true
+    count = count + 1
+    local ok, err = xpcall(handler, with_traceback, conn)
+    running[thread] = nil
+    count = count - 1
+    if not ok then
+        conn:abort()
+        if err ~= cancelled then core.report(err) end
+    end
+    if count == 0 and next(drains) then end_drains(false) end
+    if options.max_connections then note_end(conn) end
+end
+
+function orders.server_conn(conn)
+    accepts = accepts + 1
+    asio_spawn(serve, conn)
+end
+
+-- The handler with what the option `tls` adds. This state's `options` are as the server's name here.
+local function secure_handler()
+    if not options.tls then return true end
+    local plugin, message, code = core.plugin('tls', "OpenSSL's libssl")
+    if not plugin then return nil, message, code end
+    return plugin.server(function(_, secured)
+        handler = secured
+        return options
+    end, options, 3, nil, handler, options)
+end
+
+-- Orders -----------------------------------------------------------------------------------------
+
+-- After `init`. The state goes on when this returns.
+function c.bodies.server_thread(fn, opts, in_messages)
+    handler, options = fn, opts
+    c.hold()
+    held = true
+    local ok, message, code = true, nil, nil
+    if in_messages then ok, message, code = secure_handler() end
+    c.report(c.id, 'server_ready', ok and true, message, code)
+end
+
+local function counted(conn)
+    accepts = accepts + 1
+    return handler(conn)
+end
+
+function orders.server_listen(ip, port)
+    local ran, made, message, code = pcall(asio.server, ip, port, counted, options)
+    if not ran then made, message, code = nil, tostring(made), 'EINVAL' end
+    if not made then return c.report(c.id, 'server_ready', nil, message, code) end
+    server = made
+    let_go()
+    c.report(c.id, 'server_ready', true, server:address())
+end
+
+function orders.server_close()
+    if server then server:close() end
+    end_drains(true)
+    let_go()
+end
+
+local function answer(serial, ...)
+    c.report(c.id, 'server_answer', serial, ...)
+end
+
+function orders.server_shutdown(serial, timeout)
+    asio_spawn(function()
+        if server then return answer(serial, server:shutdown(timeout)) end
+        let_go()
+        answer(serial, drain_handlers(timeout))
+    end)
+end
+
+function orders.server_stats(serial)
+    local stats = asio_stats()
+    answer(serial, {
+        accepts = accepts, connections = stats.connections, bytes_in = stats.bytes_in,
+        bytes_out = stats.bytes_out, longest_turn = stats.longest_turn,
+    })
+end
+
+function orders.server_set_tls(serial, opts)
+    local ran, ok, message, code
+    if server then
+        ran, ok, message, code = pcall(server.set_tls, server, opts)
+    else
+        ran, ok, message, code = pcall(core.plugin('tls').set_tls, options, opts)
+    end
+    if not ran then ok, message, code = nil, tostring(ok), 'EINVAL' end
+    answer(serial, ok, message, code)
+end
