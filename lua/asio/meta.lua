@@ -124,12 +124,59 @@ function group:cancel() end
 
 ---@class asio.shared
 ---@field channel fun(capacity?: integer): asio.shared_channel
+---@field dict fun(name?: string, options?: asio.dict_options): asio.shared_dict?, string?, string?
 
 ---@class asio.shared_channel a channel between Lua states: values are copied, connections move
 ---@field send fun(self: asio.shared_channel, value: any, timeout?: number): true?, string?, string? waits
 ---@field recv fun(self: asio.shared_channel, timeout?: number): any, string?, string? waits
 ---@field iter fun(self: asio.shared_channel): fun(): any the iterator waits
 ---@field close fun(self: asio.shared_channel)
+
+---@alias asio.dict_options {max_bytes?: integer, evict?: "lru"|"none"}
+---@alias asio.dict_key string|number
+
+---@class asio.shared_dict keys and values that Lua states share; values are copied
+---@field get fun(self: asio.shared_dict, key: asio.dict_key): any, string?, string? nil: absent
+---@field set fun(self: asio.shared_dict, key: asio.dict_key, value: any, ttl?: number): true?, string?, string?
+---@field add fun(self: asio.shared_dict, key: asio.dict_key, value: any, ttl?: number): true?, string?, string?
+---@field replace fun(self: asio.shared_dict, key: asio.dict_key, value: any, ttl?: number): true?, string?, string?
+---@field delete fun(self: asio.shared_dict, key: asio.dict_key): boolean
+---@field expire fun(self: asio.shared_dict, key: asio.dict_key, ttl?: number): true?, string?, string?
+---@field ttl fun(self: asio.shared_dict, key: asio.dict_key): number? math.huge: for ever; nil: absent
+---@field lpush fun(self: asio.shared_dict, key: asio.dict_key, value: any): integer?, string?, string?
+---@field rpush fun(self: asio.shared_dict, key: asio.dict_key, value: any): integer?, string?, string?
+---@field lpop fun(self: asio.shared_dict, key: asio.dict_key): any, string?, string?
+---@field rpop fun(self: asio.shared_dict, key: asio.dict_key): any, string?, string?
+---@field llen fun(self: asio.shared_dict, key: asio.dict_key): integer?, string?, string?
+---@field iter fun(self: asio.shared_dict): fun(): asio.dict_key?, any
+---@field count fun(self: asio.shared_dict): integer
+---@field bytes fun(self: asio.shared_dict): integer what its entries and tables take
+---@field clear fun(self: asio.shared_dict)
+local shared_dict = {}
+
+--- Adds to a number.
+---@param key string|number
+---@param by? number 1
+---@param init? number what an absent one counts as; nil: it is then `ENOENT`
+---@param ttl? number seconds, of a number that was absent
+---@return number? new
+---@return string? message
+---@return string? code
+function shared_dict:incr(key, by, init, ttl) end
+
+--- Replaces the value by what fn makes of it, as one step: fn is called again if the value has changed
+--- meanwhile. It should not wait; if it raises, nothing has changed.
+---@param key string|number
+---@param fn fun(value: any): any gets nil for an absent key; nil deletes it
+---@param ttl? number seconds; nil: as it was
+---@return any new
+---@return string? message
+---@return string? code
+function shared_dict:update(key, fn, ttl) end
+
+---@param max? integer so many at most
+---@return (string|number)[]
+function shared_dict:keys(max) end
 
 -- Channels, locks, events -------------------------------------------------------------------------
 

@@ -56,6 +56,7 @@ function T.test_meta_names_what_there_is()
     ['asio.shared'] = asio.shared,
     ['asio.worker'] = methods_of(worker),
     ['asio.shared_channel'] = methods_of(asio.shared.channel()),
+    ['asio.shared_dict'] = methods_of(asio.shared.dict()),
   }
   timer:stop()
   signal:close()
