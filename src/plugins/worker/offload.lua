@@ -127,7 +127,8 @@ end
 
 local function offload(self, p, fn, ...)
     local running, queued, closed = pool_load(self, 'offload')
-    if p.states < p.size and running + queued >= p.states and not closed then
+    if closed then return nil, 'closed', 'EBADF' end
+    if p.states < p.size and running + queued >= p.states then
         local ok, message, code = start_state(self, p)
         if not ok and p.states == 0 then return nil, message, code end
     end
