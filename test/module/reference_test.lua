@@ -53,6 +53,8 @@ local function of_field(text)
   return found
 end
 
+local tables = { ['asio.coroutine'] = true, ['asio.shared'] = true } -- of functions: no classes
+
 -- name -> { [parameters] = whether that waits }; an empty table for a value. 'waits with fn' in the text of
 -- a field: only with that parameter.
 local function annotated()
@@ -60,7 +62,7 @@ local function annotated()
   local function add(owner, name, variants, waits) -- waits: true, false, or the parameter with which it does
     local prefix = owner:gsub('^asio%.udp_socket$', 'udp'):gsub('^asio%.', '')
     local full = owner == 'asio' and 'asio.' .. name
-      or (owner == 'asio.coroutine' or owner == 'asio.shared') and owner .. '.' .. name or prefix .. ':' .. name
+      or tables[owner] and owner .. '.' .. name or prefix .. ':' .. name
     all[full] = all[full] or {}
     for _, parameters in ipairs(variants) do
       local with = type(waits) == 'string' and (', ' .. parameters):find(', ' .. waits, 1, true)
@@ -76,7 +78,7 @@ local function annotated()
     if field and text:find '^%(?fun%(' then
       local waits = text:match '%f[%w]waits with (%w+)' or text:find '%f[%w]waits%f[%W]' ~= nil
       add(class, field, of_field(text), waits)
-    elseif field and class == 'asio' and not text:find '^asio%.coroutine' and not text:find '^asio%.shared' then
+    elseif field and class == 'asio' and not tables[text:match '^asio%.%a+'] then
       add(class, field, {}, false)
     elseif parameter then
       optional[parameter] = mark

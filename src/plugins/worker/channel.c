@@ -43,6 +43,7 @@ struct port {
     struct port *next, *prev;        /* under the channel's lock, like these: */
     size_t receiving, sending;       /* light threads in the lists below */
     bool told;                       /* it is to serve them */
+    bool soon;                       /* and its loop waited for events when it was told: it will at once */
     struct asio_wait_list receivers; /* of the own thread, like these: */
     struct sending *senders, *senders_last;
     struct message *kept;  /* taken, but there was no memory to hand it over: the next one to be received */
@@ -116,14 +117,15 @@ static void port_tell(struct port *p)
     p->told = true;
     port_unlink(p);
     port_link(p);
-    struct peer *asleep = peer_post_begin(p->peer, &p->post);
-    if (asleep && c->wakes < WAKES)
-        c->wake[c->wakes++] = asleep;
-    else if (asleep)
-        peer_wake(asleep);
+    struct peer *wake = peer_post_begin(p->peer, &p->post, &p->soon);
+    if (wake && c->wakes < WAKES)
+        c->wake[c->wakes++] = wake;
+    else if (wake)
+        peer_wake(wake);
 }
 
-/* Tells as many ports as there are messages, or places, for. */
+/* Tells as many ports as there are messages, or places, for. A state that computes, or whose loop does not run, is told
+ * as well, but not relied on. */
 static void shared_channel_balance(struct shared_channel *c)
 {
     size_t left = c->count;
@@ -131,9 +133,10 @@ static void shared_channel_balance(struct shared_channel *c)
         next = p->next;
         if (p->receiving == 0)
             continue;
-        left -= left < p->receiving ? left : p->receiving;
         if (!p->told)
             port_tell(p);
+        if (p->soon)
+            left -= left < p->receiving ? left : p->receiving;
     }
     for (struct port *p = c->ports, *next; p && c->idle_senders > 0 && shared_channel_has_room(c); p = next) {
         next = p->next;
@@ -485,11 +488,11 @@ static int port_send_now(struct port *p, struct message *m)
 /* With what keeps the message's connections alive at the top of L. */
 static int port_park_sender(lua_State *L, struct port *p, struct message *m, double timeout)
 {
+    p->spare = m; /* the next line may raise */
+    struct asio_wait *w = asio_worker_core->wait->claim(L, worker_rt(L));
     struct sending *s = worker_alloc(sizeof *s);
-    p->spare = m; /* if the next line raises */
-    struct asio_wait *w = s ? asio_worker_core->wait->claim(L, worker_rt(L)) : NULL;
     p->spare = NULL;
-    if (!w) {
+    if (!s) {
         message_free(m);
         return asio_worker_core->wait->push_fail(L, UV_ENOMEM);
     }
@@ -521,6 +524,9 @@ static int l_port_send(lua_State *L)
     if (n > 0)
         return n;
     lua_settop(L, 3);
+    if (p->spare)
+        message_free(p->spare);
+    p->spare = NULL;
     struct message *m = message_pack_scalar(L, 2);
     if (m)
         lua_pushnil(L);

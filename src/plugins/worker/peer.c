@@ -67,9 +67,10 @@ bool peer_post(struct peer *p, struct post *post)
     return open;
 }
 
-struct peer *peer_post_begin(struct peer *p, struct post *post)
+struct peer *peer_post_begin(struct peer *p, struct post *post, bool *asleep)
 {
     worker_lock(&p->lock);
+    *asleep = p->asleep;
     bool wake = !p->closed && peer_append(p, post);
     p->references += wake;
     worker_unlock(&p->lock);
@@ -281,14 +282,12 @@ static void peer_on_waiting(void *arg, bool begins)
 {
     struct peer *p = arg;
     size_t waits;
-    if (begins) {
-        if (asio_worker_core->threads->waits_only(p->rt, p->counted, &waits))
-            peer_find_deadlock(p, waits);
-        return;
-    }
     worker_lock(&p->lock);
+    p->asleep = begins;
     p->blocked = false;
     worker_unlock(&p->lock);
+    if (begins && asio_worker_core->threads->waits_only(p->rt, p->counted, &waits))
+        peer_find_deadlock(p, waits);
 }
 
 struct peer *peer_of(lua_State *L)

@@ -199,6 +199,7 @@ struct peer {
     unsigned references;
     struct post *first, *last;
     bool closed;
+    bool asleep;              /* its loop waits for events */
     bool blocked;             /* waits for other states, and for nothing else */
     bool passive;             /* of a pool: its waiting for work is no deadlock */
     size_t waits;             /* while blocked: endless ones for other states */
@@ -241,7 +242,7 @@ static inline struct peer_home *peer_home(const struct peer *p)
 bool peer_post(struct peer *p, struct post *post);
 
 /* The same in two steps, for callers that hold a lock: the peer that is to be woken when it is free; NULL: none is. */
-struct peer *peer_post_begin(struct peer *p, struct post *post);
+struct peer *peer_post_begin(struct peer *p, struct post *post, bool *asleep); /* its loop waits for events */
 void peer_wake(struct peer *p);
 
 /* On the state's thread: takes a post out that has not run. */
