@@ -137,9 +137,6 @@ function group:cancel() end
 
 ---@class asio.shared_dict keys and values that Lua states share; values are copied
 ---@field get fun(self: asio.shared_dict, key: asio.dict_key): any, string?, string? nil: absent
----@field set fun(self: asio.shared_dict, key: asio.dict_key, value: any, ttl?: number): true?, string?, string?
----@field add fun(self: asio.shared_dict, key: asio.dict_key, value: any, ttl?: number): true?, string?, string?
----@field replace fun(self: asio.shared_dict, key: asio.dict_key, value: any, ttl?: number): true?, string?, string?
 ---@field delete fun(self: asio.shared_dict, key: asio.dict_key): boolean
 ---@field expire fun(self: asio.shared_dict, key: asio.dict_key, ttl?: number): true?, string?, string?
 ---@field ttl fun(self: asio.shared_dict, key: asio.dict_key): number? math.huge: for ever; nil: absent
@@ -153,6 +150,32 @@ function group:cancel() end
 ---@field bytes fun(self: asio.shared_dict): integer what its entries and tables take
 ---@field clear fun(self: asio.shared_dict)
 local shared_dict = {}
+
+---@param key string|number
+---@param value any nil deletes
+---@param ttl? number seconds; nil: for ever
+---@return true? ok
+---@return string? message
+---@return string? code `ENOMEM`: more than max_bytes
+function shared_dict:set(key, value, ttl) end
+
+--- As set, if the key is absent; else `EEXIST`.
+---@param key string|number
+---@param value any
+---@param ttl? number seconds
+---@return true? ok
+---@return string? message
+---@return string? code
+function shared_dict:add(key, value, ttl) end
+
+--- As set, if the key is there; else `ENOENT`.
+---@param key string|number
+---@param value any
+---@param ttl? number seconds
+---@return true? ok
+---@return string? message
+---@return string? code
+function shared_dict:replace(key, value, ttl) end
 
 --- Adds to a number.
 ---@param key string|number
