@@ -15,10 +15,9 @@ local floors = {
   udp = 'core',
   dns = 'core',
   os = 'stream task',
-  worker = 'task',
   cli = '',
   plugins = 'plugin base', -- and of those the own folder alone
-  module = 'base plugin sys core task stream net udp dns os worker',
+  module = 'base plugin sys core task stream net udp dns os',
 }
 
 local failures = 0
