@@ -1247,4 +1247,25 @@ scenario('proxied_accept', function(asio)
   asio.run(proxied, asio, nil)
 end)
 
+-- What a dict refuses has changed nothing.
+scenario('dict', function(asio)
+  local d = assert(asio.shared.dict { max_bytes = 100000 })
+  local long = ('long'):rep(200)
+  for i = 1, 12 do
+    assert(d:set(i, i, 100))
+    assert(d:set(i, ('text'):rep(i)))
+  end
+  assert(d:set('long', long) and d:get 'long' == long)
+  assert(d:set('table', { { 1 } }) and d:get('table')[1][1] == 1)
+  assert(d:rpush('list', long) == 1 and d:lpush('list', 1) == 2)
+  assert(d:lpop 'list' == 1 and d:rpop 'list' == long)
+  assert(d:update('n', function(n) return (n or 0) + 1 end) == 1)
+  assert(d:incr('m', 1, 1, 100) == 2 and d:expire(1, 100))
+  assert(#d:keys() == d:count())
+  for key in pairs { 1, 2, 3, long = 1, table = 1 } do assert(d:delete(key)) end
+  assert(d:count() == 11)
+  d:clear()
+  assert(d:bytes() == 0)
+end)
+
 return M
