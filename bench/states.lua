@@ -1,11 +1,11 @@
 -- What several Lua states in one process cost: states.lua WHAT [COUNT] [ROUNDS] [PATH]
 --     channel   so many numbers over a shared channel from one state to another; to and fro, one at a time
---     dict      so many get and set of 100 bytes by two states at once; with PATH, a Unix socket of Redis, the
---               same by two states that ask Redis, a tenth as many
+--     dict      so many get and set of 100 bytes by two states at once; with PATH, a Unix socket of Redis,
+--               the same by two states that ask Redis, a tenth as many
 --     offload   so many calls of a function that does nothing
 --     state     so many states started and joined, one after another; then so many at once: memory of each
--- One line a round, after one that warms up: key=value; bench/run starts it. Times are of the clock, not of the
--- processor: several states work at once.
+-- One line a round, after one that warms up: key=value; bench/run starts it. Times are of the clock, not of
+-- the processor: several states work at once.
 -- SPDX-License-Identifier: MIT
 local asio = require 'asio'
 
