@@ -4,8 +4,8 @@
 --        2028  the
 --         ...
 --     39678 words, 2349 different, in 22 files
--- Files are cut into pieces of 4 MB. Each piece is counted in a Lua state of the pool, which returns a table; the
--- tables are added up here. The exit code is 1 if a file could not be read.
+-- Files are cut into pieces of 4 MB. Each piece is counted in a Lua state of the pool, which returns a table;
+-- the tables are added up here. The exit code is 1 if a file could not be read.
 local asio = require 'asio'
 
 local PIECE, SHOWN = 4 * 1024 * 1024, 10

@@ -33,6 +33,8 @@
 ---@field signal fun(name: string): asio.signal?, string?, string?
 ---@field wait_fd fun(fd: integer, events: "r"|"w"|"rw", timeout?: number): string?, string?, string? waits
 ---@field worker fun(fn: function|string, ...: any): asio.worker?, string?, string?
+---@field offload fun(fn: function, ...: any): ... waits
+---@field offload_pool fun(size?: integer, options?: asio.offload_options): asio.offload_pool
 ---@field dump fun(stream?: {write: function})
 ---@field dump_on fun(name: string, on?: boolean): true?, string?, string?
 local asio = {}
@@ -121,6 +123,17 @@ function group:cancel() end
 ---@field cancel fun(self: asio.worker): boolean
 ---@field status fun(self: asio.worker): "running"|"done"|"failed"
 ---@field name fun(self: asio.worker): string
+
+---@class asio.offload_pool Lua states that run functions for light threads of this one
+---@field offload fun(self: asio.offload_pool, fn: function, ...: any): ... waits
+---@field close fun(self: asio.offload_pool)
+---@field stats fun(self: asio.offload_pool): {size: integer, states: integer, running: integer, waiting: integer}
+
+---@class asio.offload_options
+---@field queue? integer how many functions may wait for a state (1000); further callers wait for a place
+---@field timeout? number how long they wait for it
+---@field init? function|string a function, or a module's name: runs first in each state
+---@field name? string what its states are called: "offload" if nil
 
 ---@class asio.shared
 ---@field channel fun(capacity?: integer): asio.shared_channel

@@ -8,6 +8,8 @@ local t = require 'support'
 
 local T = {}
 
+asio.shared.channel() -- opens what this state keeps
+
 -- What the file names, by class: { ['asio.conn'] = { read = true, ... }, ... }
 local function annotated()
   local classes, class = {}, nil
@@ -56,6 +58,7 @@ function T.test_meta_names_what_there_is()
     ['asio.shared'] = asio.shared,
     ['asio.worker'] = methods_of(worker),
     ['asio.shared_channel'] = methods_of(asio.shared.channel()),
+    ['asio.offload_pool'] = methods_of(asio.offload_pool()),
     ['asio.shared_dict'] = methods_of(asio.shared.dict()),
   }
   timer:stop()

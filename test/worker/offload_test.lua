@@ -546,8 +546,6 @@ function T.test_a_pool_in_another_state()
   with_pool(1, nil, function(pool)
     t.raises('belongs to another Lua state', pool.offload, pool, function() pool:offload(print) end)
     t.raises('belongs to another Lua state', pool.offload, pool, function() pool:close() end)
-    t.raises('cannot serve', pool.offload, pool, function() pool:_serve() end)
-    t.raises('not one of the pool', pool._serve, pool)
   end)
 end
 

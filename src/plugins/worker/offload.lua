@@ -13,7 +13,7 @@ local pool = core.offload_pool
 
 -- A state of a pool ------------------------------------------------------------------------------
 
-local serving, ending = false, false
+local ending = false
 
 local function run_job(fn, ...)
     return fn(...)
@@ -44,7 +44,8 @@ local function answer_anyhow(self, ok, ...)
     answer_job(self, false, message)
 end
 
-local function serve(self)
+-- What a state of a pool runs.
+function c.bodies.offload(self)
     local thread = asio_current()
     function c.orders.cancel()
         ending = true
@@ -61,18 +62,6 @@ local function serve(self)
     asio_stop() -- what jobs have left behind ends
 end
 
--- What a state of a pool runs. For this file alone.
-function pool._serve(self)
-    if serving then c.misuse 'a job cannot serve a pool' end
-    serving = true
-    return serve(self)
-end
-
--- It is carried over: it has no upvalues.
-local function main(self)
-    return self:_serve()
-end
-
 -- The owner --------------------------------------------------------------------------------------
 
 -- What belongs to a pool, by its handle; does not refer to the handle.
@@ -84,10 +73,10 @@ local on_ended
 local function start_state(self, p)
     p.started = p.started + 1
     local options = {
-        name = ('%s #%d'):format(p.name, p.started), init = p.init,
+        name = ('%s #%d'):format(p.name, p.started), init = p.init, body = 'offload',
         quiet = true, counted = false, passive = true,
     }
-    local worker, message, code = c.spawn_worker('offload_pool', options, main, self)
+    local worker, message, code = c.spawn_worker('offload_pool', options, self)
     if not worker then return nil, message, code end
     p.states = p.states + 1
     local weak = setmetatable({ self }, { __mode = 'v' })
