@@ -39,6 +39,8 @@ missing_for_test() {
     has openssl || echo openssl
     has gnutls-cli || echo gnutls-bin
     has stunnel || echo stunnel4
+    has redis-server || echo redis-server
+    has redis-cli && has redis-benchmark || echo redis-tools
     has_lib libedit || echo libedit-dev # for the prompt
     [ -e /etc/services ] || echo netbase
 }
@@ -54,6 +56,8 @@ missing_for_bench() {
     has haproxy || echo haproxy
     has socat || echo socat
     has nginx || echo nginx
+    has redis-server || echo redis-server
+    has redis-benchmark || echo redis-tools
     has openssl || echo openssl
     has_lib 'openssl >= 1.1.1' || echo libssl-dev
     has taskset || echo util-linux

@@ -78,7 +78,8 @@ end
 function T.test_servers_tell_when_they_cannot_listen()
   local server = assert(asio.server('127.0.0.1', 0, function() end))
   local _, port = server:address()
-  for _, name in ipairs { 'echo', 'chat', 'command_server', 'socks5', 'transparent_proxy' } do
+  local names = { 'echo', 'chat', 'command_server', 'redis_server', 'socks5', 'transparent_proxy' }
+  for _, name in ipairs(names) do
     local out, status = programs.run_example(name, '127.0.0.1', port)
     lu.assertEquals(out, 'cannot listen on 127.0.0.1: address already in use\n')
     lu.assertEquals(status, 1)
