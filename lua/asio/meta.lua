@@ -127,7 +127,9 @@ function group:cancel() end
 ---@class asio.offload_pool Lua states that run functions for light threads of this one
 ---@field offload fun(self: asio.offload_pool, fn: function, ...: any): ... waits
 ---@field close fun(self: asio.offload_pool)
----@field stats fun(self: asio.offload_pool): {size: integer, states: integer, running: integer, waiting: integer}
+---@field stats fun(self: asio.offload_pool): asio.offload_stats
+
+---@alias asio.offload_stats {size: integer, states: integer, running: integer, waiting: integer}
 
 ---@class asio.offload_options
 ---@field queue? integer how many functions may wait for a state (1000); further callers wait for a place
