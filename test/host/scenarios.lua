@@ -1268,4 +1268,14 @@ scenario('dict', function(asio)
   assert(d:bytes() == 0)
 end)
 
+-- Whatever fails, in this state or in that of the pool, the caller learns of it.
+scenario('offload', function(asio)
+  local pool = asio.offload_pool(1)
+  local a, b = pool:offload(function(x) return x, { x } end, 'x')
+  assert(a == 'x' and b[1] == 'x')
+  local ok, err = pcall(pool.offload, pool, function() error 'expected' end)
+  assert(not ok and err:find 'expected')
+  pool:close()
+end)
+
 return M
