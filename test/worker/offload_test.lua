@@ -549,6 +549,19 @@ function T.test_a_pool_in_another_state()
   end)
 end
 
+function T.test_out_of_memory_and_of_stack_are_errors()
+  with_pool(1, nil, function(pool)
+    t.raises('not enough memory', pool.offload, pool, function()
+      return ('xx'):rep(2^31 - 1) -- refused at once
+    end)
+    t.raises('stack overflow', pool.offload, pool, function()
+      local function deeper() return 1 + deeper() end
+      return deeper()
+    end)
+    lu.assertEquals(pool:offload(function() return 'fine' end), 'fine')
+  end)
+end
+
 -- States that die ---------------------------------------------------------------------------------
 
 function T.test_a_state_that_stops_takes_its_job_with_it_and_no_other()

@@ -31,16 +31,23 @@ local function with_traceback(err)
     return { err, text and (text:match(own_frames) or text) }
 end
 
+-- What the handler has made of an error. For want of memory, or of stack, it is not called.
+local function failure_of(caught)
+    if type(caught) == 'table' then return caught end
+    return { caught }
+end
+
 local function answer(self, ok, ...)
     if ok then return answer_job(self, true, ...) end
-    return answer_job(self, false, (...)[1], (...)[2])
+    local failure = failure_of(...)
+    return answer_job(self, false, failure[1], failure[2])
 end
 
 -- Answers also if an error or a result cannot be carried.
 local function answer_anyhow(self, ok, ...)
     local carried, sent, message = pcall(answer, self, ok, ...)
     if carried and sent then return end
-    if not ok then message = tostring((...)[1]) elseif not carried then message = sent end
+    if not ok then message = tostring(failure_of(...)[1]) elseif not carried then message = sent end
     answer_job(self, false, message)
 end
 

@@ -229,7 +229,9 @@ function c.bootstrap(id)
     if not ran then return finish(id, false, nil, message) end
     if not results then return finish(id, true) end -- asio.stop came first
     if results[1] then return finish(id, true, nil, unpack(results, 2, results.n)) end
-    local err, trace = results[2][1], results[2][2]
+    local failure = results[2]
+    if type(failure) ~= 'table' then failure = { failure } end -- without memory the handler is not called
+    local err, trace = failure[1], failure[2]
     if err == cancelled then return finish(id, false, true) end
     finish(id, false, nil, err, trace)
 end
