@@ -78,7 +78,9 @@ end
 function T.test_servers_tell_when_they_cannot_listen()
   local server = assert(asio.server('127.0.0.1', 0, function() end))
   local _, port = server:address()
-  local names = { 'echo', 'chat', 'command_server', 'redis_server', 'socks5', 'transparent_proxy' }
+  local names = {
+    'echo', 'chat', 'shared_chat', 'command_server', 'redis_server', 'socks5', 'transparent_proxy',
+  }
   for _, name in ipairs(names) do
     local out, status = programs.run_example(name, '127.0.0.1', port)
     lu.assertEquals(out, 'cannot listen on 127.0.0.1: address already in use\n')
@@ -173,6 +175,60 @@ T.test_chat_nobody_waits_for_a_slow_reader = t.slow(60, function()
     ann:close()
   end, 'chat', {}, '127.0.0.1', 0)
 end)
+
+-- shared_chat -------------------------------------------------------------------------------------
+
+-- Reads until that line has come.
+local function await(conn, wanted)
+  local line
+  repeat line = assert(conn:read_line(), wanted) until line == wanted
+end
+
+-- Which thread serves whom is the kernel's choice: what is said comes to all alike.
+function T.test_shared_chat()
+  local names, conns = { 'ann', 'bob', 'carl', 'dora', 'eve', 'fred', 'gina', 'hal' }, {}
+  programs.with(function(port)
+    for i, name in ipairs(names) do
+      conns[i] = join(port, name)
+      await(conns[i], '* here: ' .. table.concat(names, ', ', 1, i))
+    end
+    for i = 1, #names - 1 do await(conns[i], '* hal has joined') end
+    local other = join(port, 'eve')
+    lu.assertEquals(other:read(18), 'taken; your name? ')
+    other:close()
+
+    asio.group(function(g)
+      for i, conn in ipairs(conns) do
+        g:spawn(function()
+          for n = 1, 50 do conn:write(('line %d\n'):format(n)) end
+        end)
+        g:spawn(function() -- every line of every client, those of each in their order
+          local last = {}
+          for _ = 1, #names * 50 do
+            local name, n = conn:read_line():match '^(%l+): line (%d+)$'
+            lu.assertEquals(tonumber(n), (last[name] or 0) + 1, names[i] .. ' reads ' .. name)
+            last[name] = tonumber(n)
+          end
+        end)
+      end
+    end)
+
+    conns[8]:write '/who\n/quit\n'
+    expect(conns[8], '* here: ' .. table.concat(names, ', '))
+    t.failure('EOF', conns[8]:read_line())
+    for i = 1, 7 do expect(conns[i], '* hal left') end
+    conns[8] = join(port, 'hal')
+    for i = 1, 7 do expect(conns[i], '* hal has joined') end
+    await(conns[8], '* here: ' .. table.concat(names, ', '))
+    conns[1]:abort()
+    for i = 2, 8 do lu.assertStrContains(conns[i]:read_line(), '* ann is gone: connection reset') end
+  end, 'shared_chat', {}, '127.0.0.1', 0, 3)
+  for i = 2, 8 do
+    expect(conns[i], '* the server stops')
+    t.failure('EOF', conns[i]:read_line())
+    conns[i]:close()
+  end
+end
 
 -- command_server ----------------------------------------------------------------------------------
 
