@@ -36,6 +36,7 @@ local known = {
   cpu_clock = { 'this system tells the time of a processor in steps of 10 ms', unix },
   numbers = { 'the numbers of options and addresses in this test are those of Linux', linux },
   loopback_net = { 'only Linux owns all of 127.0.0.0/8', linux },
+  threaded_servers = { 'connections cannot change threads on this system', unix },
   shared_ports = { 'how sockets share a port is tested for Linux', linux },
   proc = { 'this system has no /proc', function() return linux and exists '/proc/self/status' end },
   splice = { 'splicing is of Linux', linux },
