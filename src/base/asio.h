@@ -22,6 +22,12 @@ struct asio_allocator {
 };
 extern struct asio_allocator asio_mem;
 
+/* How many of a kind there are; `gone` is called after each that goes. */
+struct asio_counter {
+    size_t count;
+    void (*gone)(struct asio_counter *t);
+};
+
 #define ASIO_CONTAINER(ptr, type, field) ((type *)(void *)((char *)(ptr)-offsetof(type, field)))
 
 #endif

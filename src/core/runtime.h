@@ -49,12 +49,6 @@ struct asio_thread_list {
     struct asio_thread *first, *last;
 };
 
-/* How many of a kind there are; `gone` is called after each that goes. */
-struct asio_counter {
-    size_t count;
-    void (*gone)(struct asio_counter *t);
-};
-
 /* What asio.stats tells. */
 struct asio_stats {
     uint64_t spawned;     /* light threads, ever */

@@ -216,6 +216,7 @@ static const struct asio_plugin_threads plugin_threads = {
     .move_out = asio_move_out,
     .move_in = asio_move_in,
     .move_free = asio_move_free,
+    .count = asio_move_count,
 };
 
 const struct asio_plugin asio_plugin = { &plugin_mem, &plugin_loop, &plugin_wait, &plugin_stream,

@@ -117,6 +117,15 @@ int asio_move_in(lua_State *L, struct asio_rt *rt, struct asio_moved *m)
     return 0;
 }
 
+bool asio_move_count(struct asio_conn *conn, struct asio_counter *counter)
+{
+    if (!conn->stream)
+        return false;
+    conn->stream->counter = counter;
+    counter->count++;
+    return true;
+}
+
 void asio_move_free(struct asio_moved *m)
 {
     asio_sys_close(m->fd);

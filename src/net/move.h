@@ -23,6 +23,9 @@ int asio_move_out(struct asio_conn *conn, struct asio_moved **moved);
 /* Pushes the connection and consumes *moved: 0. Or an error, and *moved is as before; raises out of memory likewise. */
 int asio_move_in(lua_State *L, struct asio_rt *rt, struct asio_moved *moved);
 
+/* Counts a connection until its descriptor is given back; false: it is closed. */
+bool asio_move_count(struct asio_conn *conn, struct asio_counter *counter);
+
 void asio_move_free(struct asio_moved *moved);
 
 #endif

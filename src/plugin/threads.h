@@ -63,6 +63,8 @@ struct asio_plugin_threads {
     int (*move_out)(struct asio_conn *conn, struct asio_moved **moved);
     int (*move_in)(lua_State *L, struct asio_rt *rt, struct asio_moved *moved);
     void (*move_free)(struct asio_moved *moved);
+    /* Counts it until its descriptor is given back; false: it is closed. */
+    bool (*count)(struct asio_conn *conn, struct asio_counter *counter);
 };
 
 #endif

@@ -1,4 +1,5 @@
--- Servers with the option `threads`: how connections are shared out, and that such a server behaves as others do.
+-- Servers with the option `threads`: how connections are shared out, and that such a server behaves as
+-- others do.
 --
 -- SPDX-License-Identifier: MIT
 -- test: 20 s
@@ -301,12 +302,12 @@ T.test_no_descriptors = case(function()
       server:close()
     end)
   end, { wrap = 'prlimit --nofile=40:40' })
-  lu.assertStrContains(out, 'nil\ttoo many open files\tEMFILE')
+  lu.assertStrContains(out, 'too many open files\tEMFILE')
 end)
 
 T.test_no_threads_are_left = case(function()
   can.need 'shared_ports'
-  local wrap = t.strace '-f -qq -e trace=clone,clone3 -e inject=clone,clone3:error=EAGAIN:when=3+ -o /dev/null'
+  local wrap = t.strace '-qq -e trace=clone3 -e inject=clone3:error=EAGAIN:when=3+ -o /dev/null'
   local out = t.quiet_child(function()
     local lib = require 'asio'
     lib.run(function()
@@ -320,7 +321,8 @@ T.test_in_the_main_chunk = t.main(case(function()
   local server = assert(asio.server('127.0.0.1', 0, say_thread, { threads = 2, init = name_thread }))
   lu.assertIsString(ask(server:address()))
   server:close()
-  t.raises('oops', asio.server, '127.0.0.1', 0, say_thread, { threads = 2, init = function() error 'oops' end })
+  local opts = { threads = 2, init = function() error 'oops' end }
+  t.raises('oops', asio.server, '127.0.0.1', 0, say_thread, opts)
 end))
 
 T.test_it_keeps_run_going = t.main(case(function()
@@ -369,8 +371,8 @@ end
 
 local function wait_until_refused(s)
   t.wait_until(function()
-    local conn, _, code
-    if s.port then conn, _, code = asio.connect(s.address, s.port) else conn, _, code = asio.connect(s.address) end
+    local where = { s.address, s.port }
+    local conn, _, code = asio.connect(unpack(where))
     if conn then conn:close() end
     return code == 'ECONNREFUSED' or code == 'ENOENT' or code == 'ECONNRESET'
   end)
@@ -485,11 +487,13 @@ T.test_stop_in_a_handler = t.main(case(function()
   local stop = asio.stop
   for _, how in ipairs { function() asio.stop() end, function() stop() end } do
     local server = assert(asio.server('127.0.0.1', 0, function(conn)
+      conn:read(1)
       how()
       conn:write 'stopped'
       conn:close()
     end, { threads = 2 }))
     local conn = assert(asio.connect(server:address()))
+    asio.spawn(function() conn:write 'x' end) -- the threads serve before there is a run
     asio.run()
     -- The threads go on.
     lu.assertEquals(conn:read_all(), 'stopped')
@@ -542,7 +546,10 @@ T.test_stats = for_both(function(where)
   lu.assertEquals({ stats.bytes_in, stats.bytes_out }, { 4, 4 })
   s.close()
   lu.assertTrue(s.server:shutdown())
-  t.wait_until(function() return s.server:stats()[1].status == 'ended' end)
+  t.wait_until(function()
+    stats = s.server:stats()
+    return stats[1].status == 'ended' and stats[2].status == 'ended'
+  end)
   lu.assertEquals(s.server:stats().accepts, 0)
 end)
 
@@ -579,7 +586,9 @@ T.test_max_connections = for_both(function(where)
   for i = 1, 12 do s.finish(i) end
   for i = 1, 12 do
     lu.assertEquals(s.clients[i]:read_all(), 'x')
-    lu.assertTrue(s.server:stats().connections <= 4)
+    local stats = s.server:stats()
+    lu.assertTrue(stats.connections <= 4)
+    s.clients[i]:close()
   end
   s.server:close()
   s.close()
@@ -653,9 +662,10 @@ local function secure_server(ends, where, opts)
   return assert(asio.server('127.0.0.1', 0, handler, opts))
 end
 
-local function visit(ends, server)
+-- By a name of its own: a session is not resumed that another name has begun.
+local function visit(ends, server, name)
   local address, port = server:address()
-  local tls = ends.trust { server_name = 'localhost' }
+  local tls = ends.trust { server_name = name or 'localhost' }
   local conn, message, code
   if port then
     conn, message, code = asio.connect(address, port, { tls = tls })
@@ -688,12 +698,9 @@ T.test_set_tls = tls_case(function(ends, where)
   t.raises({ "'set_tls'" }, server.set_tls, server, { no_such = 1 })
   t.failure('ENOENT', server:set_tls { cert = '/no/such/file' })
   lu.assertEquals(visit(ends, server), 'TLSv1.3 hello')
+  lu.assertNil((visit(ends, server, 'example.org')))
   lu.assertTrue(server:set_tls(ends.identity('example')))
-  for _ = 1, 6 do
-    local answer, _, code = visit(ends, server)
-    lu.assertNil(answer)
-    lu.assertNotNil(code)
-  end
+  for _ = 1, 6 do lu.assertEquals(visit(ends, server, 'example.org'), 'TLSv1.3 hello') end
   lu.assertTrue(server:set_tls(ends.identity('server')))
   for _ = 1, 6 do lu.assertEquals(visit(ends, server), 'TLSv1.3 hello') end
   server:close()

@@ -12,6 +12,7 @@ local news = c.news
 
 local END_SECONDS = 5   -- that threads may take to end when the server cannot be started
 local STATS_SECONDS = 1 -- that stats() waits for a thread
+local COLLECT_SECONDS = 1 -- that a client waits for room before garbage is collected for it
 
 local system = jit and jit.os
 
@@ -62,10 +63,9 @@ local function make_room(group)
     group.room = nil
 end
 
-function thread_news.server_gone(w, n)
+function thread_news.server_gone(w)
     local group = w.group
-    group.open = group.open - n
-    w.open = w.open - n
+    group.open, w.open = group.open - 1, w.open - 1
     make_room(group)
 end
 
@@ -140,6 +140,12 @@ local function ask(self, seconds, what, ...)
     return q.answers
 end
 
+local function tell_all(group, handles, word)
+    for i, w in pairs(group.workers) do
+        if not w.outcome then c.tell(handles[i], word) end
+    end
+end
+
 local function stop_accepting(self)
     self.group.stopped = true
     if self.listener then self.listener:close() end
@@ -150,9 +156,7 @@ end
 function server.close(self)
     check(self, 'close')
     stop_accepting(self)
-    for i, w in ipairs(self.group.workers) do
-        if not w.outcome then c.tell(self.handles[i], 'server_close') end
-    end
+    tell_all(self.group, self.handles, 'server_close')
 end
 
 function server.address(self)
@@ -370,7 +374,7 @@ local function distributor(group, handles, n)
         local i = pick(group, n)
         while not i and group.alive > 0 and not group.stopped do
             group.room = group.room or asio_event()
-            group.room:wait()
+            if not group.room:wait(COLLECT_SECONDS) then tell_all(group, handles, 'server_collect') end
             i = pick(group, n)
         end
         if not i or group.stopped then return conn:abort() end
@@ -412,9 +416,7 @@ local function give_up(self, waits)
     local group = self.group
     group.waits, group.stopped = nil, true
     if self.listener then self.listener:close() end
-    for i, w in pairs(group.workers) do
-        if not w.outcome then c.tell(self.handles[i], 'cancel') end
-    end
+    tell_all(group, self.handles, 'cancel')
     for _, w in pairs(waits and group.workers or {}) do
         if not w.outcome then w.done:wait(END_SECONDS) end
     end

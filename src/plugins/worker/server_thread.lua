@@ -4,15 +4,16 @@
 
 local core, c = ...
 local asio = core.asio
-local asio_current, asio_event, asio_now, asio_sleep = asio.current, asio.event, asio.now, asio.sleep
-local asio_spawn, asio_stats, asio_stop, cancelled = asio.spawn, asio.stats, asio.stop, asio.cancelled
-local collectgarbage, max, next, pairs, pcall, xpcall = collectgarbage, math.max, next, pairs, pcall, xpcall
-local setmetatable, tostring = setmetatable, tostring
+local asio_current, asio_event, asio_spawn, asio_stats = asio.current, asio.event, asio.spawn, asio.stats
+local asio_now, asio_stop, cancelled = asio.now, asio.stop, asio.cancelled
+local collectgarbage, next, pairs, pcall = collectgarbage, next, pairs, pcall
+local tostring, xpcall = tostring, xpcall
 local traceback = debug and debug.traceback
 local orders = c.orders
 
 local handler, options -- of the server; nil: this state is no thread of a server
 local server           -- listens beside the others; nil: connections come in messages
+local counter          -- of connections; nil: their number has no limit
 local held             -- this state goes on although nothing in it does
 local accepts = 0
 
@@ -65,51 +66,14 @@ local function drain_handlers(timeout)
     return nil, message, code
 end
 
--- Connections that are open although their handlers have ended: seldom, so they are looked at from time to
--- time; those that the script has dropped are closed by the collector.
-local LOOK, COLLECT = 0.05, 1 -- seconds
-local open = setmetatable({}, { __mode = 'k' })
-local open_count, is_looking = 0, false
-
-local function is_closed(conn)
-    local _, _, code = conn:peer()
-    return code == 'EBADF'
-end
-
-local function look_at_open()
-    local left = 0
-    for conn in pairs(open) do
-        if is_closed(conn) then open[conn] = nil else left = left + 1 end
-    end
-    if left < open_count then c.report(c.id, 'server_gone', open_count - left) end
-    open_count = left
-end
-
-local function keep_looking()
-    local collect_at = asio_now() + COLLECT
-    while open_count > 0 and held do
-        asio_sleep(LOOK)
-        if asio_now() >= collect_at then
-            local began = asio_now()
-            collectgarbage()
-            collect_at = asio_now() + max(COLLECT, 100 * (asio_now() - began))
-        end
-        look_at_open()
-    end
-    is_looking = false
-end
-
--- For a server with max_connections.
-local function note_end(conn)
-    if is_closed(conn) then
-        c.report(c.id, 'server_gone', 1)
-        return
-    end
-    open[conn] = true
-    open_count = open_count + 1
-    if is_looking then return end
-    is_looking = true
-    asio_spawn(keep_looking)
+-- A client waits for room: connections that the script has dropped make room when they are collected. For a
+-- hundredth of the time at most.
+local collect_at = 0
+function orders.server_collect()
+    local began = asio_now()
+    if began < collect_at then return end
+    collectgarbage()
+    collect_at = asio_now() + 100 * (asio_now() - began)
 end
 
 local function with_traceback(err)
@@ -130,11 +94,11 @@ local function serve(conn)
         if err ~= cancelled then core.report(err) end
     end
     if count == 0 and next(drains) then end_drains(false) end
-    if options.max_connections then note_end(conn) end
 end
 
 function orders.server_conn(conn)
     accepts = accepts + 1
+    if counter then c.count(counter, conn) end
     asio_spawn(serve, conn)
 end
 
@@ -158,6 +122,10 @@ function c.bodies.server_thread(fn, opts, in_messages)
     held = true
     local ok, message, code = true, nil, nil
     if in_messages then ok, message, code = secure_handler() end
+    if ok and in_messages and opts.max_connections then
+        counter, message, code = c.new_counter(c.id)
+        ok = counter
+    end
     c.report(c.id, 'server_ready', ok and true, message, code)
 end
 

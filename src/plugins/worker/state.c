@@ -421,6 +421,15 @@ static int l_state_at_end(lua_State *L)
     return 1;
 }
 
+bool state_report_word(struct state *s, const char *word)
+{
+    struct message *m = message_of_string(word);
+    struct state_word *w = m ? state_word_new(s, true, m) : NULL;
+    if (w && !peer_post(s->parent, &w->post))
+        state_word_free(w);
+    return w != NULL;
+}
+
 /* worker.report(id, ...): to the state that has started this one -> true; false: it has closed */
 static int l_state_report(lua_State *L)
 {

@@ -263,6 +263,9 @@ void peer_deliver(struct peer *p, void *id, const char *what, struct message *m)
 
 void state_bind(lua_State *L, struct asio_rt *rt, struct peer *peer);
 
+/* Tells the state that has started this one a word, without Lua, on its own thread. False: out of memory. */
+bool state_report_word(struct state *s, const char *word);
+
 /* The state that this peer belongs to closes: its workers end first. */
 void state_end_all(struct peer *parent);
 
