@@ -36,7 +36,8 @@ int luaopen_asio(struct lua_State *L);
 int luaopen_asio_ares(struct lua_State *L);
 
 /* The module `asio.worker`: several Lua states on threads. Not for scripts: the module `asio` takes it from
- * package.preload at the first call of asio.worker and the like. Each of these states calls luaL_openlibs. */
+ * package.preload at the first call of asio.worker and the like. Each of these states calls luaL_openlibs, and gets what
+ * package.preload has in the state that starts it: C functions without upvalues. */
 int luaopen_asio_worker(struct lua_State *L);
 
 #ifdef __cplusplus

@@ -73,6 +73,62 @@ function T.test_a_program_by_pkg_config()
   end)
 end
 
+-- A program that can load no files: what it has in package.preload is in the states of its workers too.
+local WORKERS = [[
+#include <lua-asio.h>
+
+#include <lauxlib.h>
+#include <lua.h>
+#include <lualib.h>
+#include <stdio.h>
+
+static int open_host(lua_State *L)
+{
+    lua_pushliteral(L, "host");
+    return 1;
+}
+
+int main(void)
+{
+    static const luaL_Reg modules[] = { { "asio", luaopen_asio }, { "asio.worker", luaopen_asio_worker },
+        { "host", open_host }, { NULL, NULL } };
+    lua_State *L = luaL_newstate();
+    luaL_openlibs(L);
+    lua_getglobal(L, "package");
+    lua_getfield(L, -1, "preload");
+    luaL_register(L, NULL, modules);
+    lua_pushcclosure(L, open_host, 1); /* its upvalue is this state's */
+    lua_setfield(L, -2, "closure");
+    int failed = luaL_dofile(L, "script.lua");
+    if (failed)
+        fprintf(stderr, "%s\n", lua_tostring(L, -1));
+    lua_close(L);
+    return failed;
+}
+]]
+
+function T.test_workers_of_a_program_that_links_all()
+  installed(function(dir)
+    local said = sh([[
+      cd "$1/embed"
+      export PKG_CONFIG_PATH="$1/PREFIX/lib/pkgconfig:$PKG_CONFIG_PATH"
+      printf %s "$2" >workers.c
+      printf %s "$3" >script.lua
+      cc -Wall -Wextra -Werror -o workers workers.c $(pkg-config --cflags --libs lua-asio)
+      ./workers]], dir, WORKERS, [[
+        package.path, package.cpath = '', ''
+        local asio = require 'asio'
+        local function depth(n)
+          local asio = require 'asio'
+          assert(not package.preload.closure)
+          if n == 0 then return require 'host' end
+          return select(2, assert(asio.worker(depth, n - 1):join(10)))
+        end
+        print(assert(asio.worker(depth, 2):join(10)))]])
+    lu.assertEquals(said, 'true\thost\n')
+  end)
+end
+
 function T.test_a_program_by_cmake()
   installed(function(dir)
     local ares = exists(dir .. '/PREFIX/lib/lua/5.1/asio/ares.so') and 'ON' or 'OFF'

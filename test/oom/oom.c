@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 int luaopen_asio(lua_State *L);
+int luaopen_asio_worker(lua_State *L);
 
 struct budget {
     long calls; /* for memory, since the script began */
@@ -54,6 +55,8 @@ static int run(lua_State *L)
     lua_getfield(L, -1, "preload");
     lua_pushcfunction(L, luaopen_asio);
     lua_setfield(L, -2, "asio");
+    lua_pushcfunction(L, luaopen_asio_worker);
+    lua_setfield(L, -2, "asio.worker");
     /* LuaJIT's own start would not survive it, nor lua_close a start of the FFI that was cut short. */
     lua_getglobal(L, "require");
     lua_pushliteral(L, "ffi");

@@ -37,6 +37,7 @@ struct state {
 
     struct peer *parent;       /* a reference; constant */
     lua_CFunction module;      /* constant */
+    struct preload *preload;   /* constant */
     struct message *start;     /* the thread's: what it is to run */
     struct message *outcome;   /* the thread's until it has ended, then the parent's */
     char error[STATE_ERROR];   /* the same: why there is no outcome */
@@ -64,6 +65,7 @@ static void state_free(struct state *s)
         message_free(s->start);
     if (s->outcome)
         message_free(s->outcome);
+    preload_free(s->preload);
     peer_drop(s->parent);
     asio_worker_core->threads->cond_destroy(&s->changed);
     asio_worker_core->threads->mutex_destroy(&s->lock);
@@ -157,6 +159,7 @@ static int state_body(lua_State *L)
 {
     struct state *s = lua_touserdata(L, 1);
     luaL_openlibs(L);
+    preload_apply(L, s->preload);
     asio_worker_core->threads->open(L, s->module);
     lua_getfield(L, -1, "plugin");
     lua_pushliteral(L, "worker");
@@ -379,6 +382,9 @@ static int l_state_start(lua_State *L)
     if (!s)
         return asio_worker_core->error->push(L, status);
     *box = s;
+    status = preload_copy(L, &s->preload);
+    if (status < 0)
+        return asio_worker_core->error->push(L, status);
     s->start = message_pack(L, FIRST, last, &place);
     status = message_commit(s->start);
     if (status == 0)

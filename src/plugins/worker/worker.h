@@ -259,6 +259,16 @@ void peer_each_other(const struct peer *self, void (*fn)(struct peer *p, void *a
  * the message. */
 void peer_deliver(struct peer *p, void *id, const char *what, struct message *m);
 
+/* ---- package.preload (preload.c) ------------------------------------------------------------ */
+
+struct preload;
+
+/* Adds copies of what package.preload has to the list: 0 or an error; the caller owns them in either case. */
+int preload_copy(lua_State *L, struct preload **first);
+/* Puts them into the package.preload of a new state, where it has nothing of that name. Raises. */
+void preload_apply(lua_State *L, const struct preload *p);
+void preload_free(struct preload *p);
+
 /* ---- the rest ------------------------------------------------------------------------------ */
 
 void state_bind(lua_State *L, struct asio_rt *rt, struct peer *peer);

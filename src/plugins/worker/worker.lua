@@ -197,8 +197,9 @@ end
 
 -- Results and errors that cannot be carried are errors that can.
 local function finish(id, ok, was_cancelled, ...)
-    local carried, message = pcall(c.finish, id, ok, was_cancelled, ...)
-    if carried then return end
+    local ran, carried, message = pcall(c.finish, id, ok, was_cancelled, ...)
+    if carried == true then return end
+    if not ran then message = carried end
     if not ok then message = tostring((...)) end
     c.finish(id, false, nil, message, ok and nil or (select(2, ...)))
 end
