@@ -114,6 +114,7 @@ function M.description()
         { 'nginx', package_version 'nginx' },
         { 'HAProxy', package_version 'haproxy' },
         { 'socat', package_version 'socat' },
+        { 'Redis', package_version 'redis-tools' },
         { 'load average at the start', read_all('/proc/loadavg'):match '^(%S+)' },
     }
 end
