@@ -338,27 +338,56 @@ struct peer_delivery {
     struct message *message;
 };
 
+static int l_peer_unpack(lua_State *L)
+{
+    struct message *m = lua_touserdata(L, 1);
+    lua_settop(L, 0);
+    return message_push(L, m);
+}
+
+/* Pushes `what` and the values. Of an outcome that cannot be received, such as a function that refers to a module which
+ * is not found here, the end of the worker is told all the same. Returns how many. */
+static int peer_push_outcome(lua_State *L, const struct peer_delivery *d)
+{
+    int what = lua_gettop(L) + 1;
+    lua_pushstring(L, d->what);
+    lua_pushcfunction(L, l_peer_unpack);
+    lua_pushlightuserdata(L, d->message);
+    if (lua_pcall(L, 1, LUA_MULTRET, 0) != 0) {
+        lua_pushliteral(L, "died");
+        lua_replace(L, what);
+    }
+    return lua_gettop(L) - what + 1;
+}
+
 static void peer_receive(lua_State *L, void *arg)
 {
     const struct peer_delivery *d = arg;
+    int values;
     lua_pushlightuserdata(L, (void *)&peer_receive_key);
     lua_rawget(L, LUA_REGISTRYINDEX);
     if (d->id)
         lua_pushlightuserdata(L, d->id);
     else
         lua_pushnil(L);
-    if (d->what)
+    if (d->what && d->message) {
+        values = peer_push_outcome(L, d);
+    } else if (d->what) {
         lua_pushstring(L, d->what);
-    int values = d->message ? message_push(L, d->message) : 0;
-    lua_call(L, 1 + (d->what != NULL) + values, 0);
+        values = 1;
+    } else {
+        values = message_push(L, d->message);
+    }
+    lua_call(L, 1 + values, 0);
 }
 
-void peer_deliver(struct peer *p, void *id, const char *what, struct message *m)
+int peer_deliver(struct peer *p, void *id, const char *what, struct message *m)
 {
     struct peer_delivery d = { id, what, m };
-    asio_worker_core->wait->protect(p->rt, peer_receive, &d, "receiving from another Lua state");
-    if (m)
+    int status = asio_worker_core->wait->protect(p->rt, peer_receive, &d, "receiving from another Lua state");
+    if (m && !asio_worker_core->threads->forked(p->rt))
         message_free(m);
+    return status;
 }
 
 /* worker.on_receive(fn): fn(id, what, ...) is called for what other states tell this one; it must not wait. */

@@ -236,21 +236,33 @@ static void state_unlist(struct state *s)
         s->parent->workers = s->next;
 }
 
-/* The post has the thread's reference. */
+/* The starter's Lua learns of the end. False: for want of memory it has not. */
+static bool state_tell_over(struct state *s, struct peer *parent)
+{
+    struct message *outcome = s->outcome;
+    s->outcome = NULL;
+    if (outcome) {
+        snprintf(s->error, sizeof s->error, "not enough memory");
+        return peer_deliver(parent, s, "ended", outcome) != LUA_ERRMEM;
+    }
+    return peer_deliver(parent, s, "died", message_of_string(s->error)) != LUA_ERRMEM;
+}
+
+/* The post has the thread's reference. A light thread may join the worker: without memory it is told later. */
 static void state_on_over(struct post *post, struct peer *parent, bool open)
 {
     struct state *s = ASIO_CONTAINER(post, struct state, over);
     if (open) {
-        struct message *outcome = s->outcome;
-        s->outcome = NULL;
+        bool told = state_tell_over(s, parent);
+        if (asio_worker_core->threads->forked(parent->rt))
+            return;
+        if (!told && peer_post(parent, post))
+            return;
         state_unlist(s);
         if (s->counted) {
             parent->counted--;
             asio_worker_core->threads->unref(parent->rt);
         }
-        peer_deliver(parent, s, outcome ? "ended" : "died", outcome ? outcome : message_of_string(s->error));
-        if (asio_worker_core->threads->forked(parent->rt))
-            return;
         state_drop(s); /* the list's */
     }
     state_drop(s);

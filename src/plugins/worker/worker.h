@@ -254,10 +254,11 @@ struct post *peer_take_kind(struct peer *p, void (*run)(struct post *p, struct p
 /* Calls fn for every other peer that is open, with the list locked: it may post to it. */
 void peer_each_other(const struct peer *self, void (*fn)(struct peer *p, void *arg), void *arg);
 
-/* Calls the state's Lua function for what comes (peer_bind) with `id`, `what` (NULL: left out) and the values of a
- * message (or NULL). `id` names a worker of this state; NULL: it comes from the state that has started this one. Frees
- * the message. */
-void peer_deliver(struct peer *p, void *id, const char *what, struct message *m);
+/* Calls the state's Lua function for what comes (peer_bind) with `id`, `what` (NULL: it is the message's first value)
+ * and the values of a message (NULL: there are none). `id` names a worker of this state; NULL: it comes from the state
+ * that has started this one. If `what` is given and the values cannot be received, it is called with "died" and why.
+ * Frees the message. Returns what lua_pcall does. */
+int peer_deliver(struct peer *p, void *id, const char *what, struct message *m);
 
 /* ---- package.preload (preload.c) ------------------------------------------------------------ */
 

@@ -119,11 +119,10 @@ end
 ---@return any ...
 function worker.join(self, timeout)
     local over, message, code = true, nil, nil
-    self.taken = true
     if not self.outcome then over, message, code = self.done:wait(timeout) end
-    if over then return unpack(self.outcome, 1, self.outcome.n) end
-    self.taken = false
-    return nil, message, code
+    if not over then return nil, message, code end
+    self.taken = true
+    return unpack(self.outcome, 1, self.outcome.n)
 end
 
 --- Cancels its main light thread: the waits in it raise `asio.cancelled`. A worker whose function has
@@ -205,6 +204,7 @@ local function finish(id, ok, was_cancelled, ...)
 end
 
 local function call(options, fn, ...)
+    if options.watchdog then asio_yield() end -- which knows the name then
     if options.init then run(options.init) end
     if options.body then return c.bodies[options.body](fn, ...) end
     return run(fn, ...)
