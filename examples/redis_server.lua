@@ -215,7 +215,12 @@ function commands.PTTL(args) return time_left(args[2], 1000) end
 function commands.PING(args, n) return n == 1 and PONG or bulk(args[2]) end
 function commands.ECHO(args) return bulk(args[2]) end
 function commands.QUIT() return OK end
-function commands.SELECT(args) return args[2] == '0' and OK or '-ERR DB index is out of range\r\n' end
+
+function commands.SELECT(args)
+    local n = to_integer(args[2])
+    return n == 0 and OK or n and '-ERR DB index is out of range\r\n' or NO_INTEGER
+end
+
 function commands.DBSIZE() return integer(store:count()) end
 
 function commands.FLUSHALL()
@@ -280,14 +285,12 @@ local function number_at(data, at)
     if not c then return nil end
     if a >= NUL and a <= NINE then -- one digit or two, as most are
         if b == CR then return a - NUL, at + 4 end
-        if c == CR and d and b >= NUL and b <= NINE then return a * 10 + b - NUL * 11, at + 5 end
+        if c == CR and d and a > NUL and b >= NUL and b <= NINE then return a * 10 + b - NUL * 11, at + 5 end
     end
     local from, to = find(data, '\r\n', at, true)
     if not from and #data - at < 20 then return nil end
-    if not from then return false end
-    local text = sub(data, at + 1, from - 1)
-    if not find(text, '^-?%d+$') or #text > 10 then return false end
-    return tonumber(text), to + 1
+    if not from or from - at > 20 then return false end
+    return to_integer(sub(data, at + 1, from - 1)) or false, to + 1
 end
 
 local Reader = {}

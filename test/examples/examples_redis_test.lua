@@ -120,6 +120,7 @@ DEL
 DBSIZE
 SELECT 0
 SELECT 99
+SELECT x
 CONFIG GET save
 CONFIG GET appendonly
 FLUSHALL
@@ -143,7 +144,7 @@ local function asked()
   }
   for _, wrong in ipairs {
     '*1\r\n+PING\r\n', '*1\r\n$-1\r\nPING\r\n', '*1\r\n$x\r\nPING\r\n', '*x\r\n', '*99999999999\r\n',
-    '*1\r\n$9999999999\r\n', '*1\r\n$\r\n', '*\r\n',
+    '*1\r\n$9999999999\r\n', '*1\r\n$\r\n', '*\r\n', '*01\r\n', '*1\r\n$04\r\nPING\r\n', '*-0\r\n',
   } do
     list[#list + 1] = 'PING\r\n' .. wrong .. 'PING\r\n'
   end
