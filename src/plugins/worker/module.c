@@ -7,13 +7,18 @@
 
 #include <string.h>
 
-/* The Lua files beside this one, written into C files when it is built. worker.lua is first. */
+/* The Lua files beside this one, written into C files when it is built. worker.lua is first; what few states need is
+ * loaded by it when it is asked for. */
 extern const char asio_worker_worker_lua[], asio_worker_channel_lua[], asio_worker_dict_lua[],
     asio_worker_inspect_lua[], asio_worker_offload_lua[], asio_worker_server_lua[],
     asio_worker_server_thread_lua[];
-static const char *const worker_texts[] = { asio_worker_worker_lua, asio_worker_channel_lua,
-    asio_worker_dict_lua, asio_worker_inspect_lua, asio_worker_offload_lua, asio_worker_server_lua,
-    asio_worker_server_thread_lua };
+static const struct {
+    const char *name; /* NULL: it is loaded at once */
+    const char *text;
+} worker_texts[] = { { NULL, asio_worker_worker_lua }, { NULL, asio_worker_channel_lua },
+    { NULL, asio_worker_dict_lua }, { NULL, asio_worker_inspect_lua }, { "offload", asio_worker_offload_lua },
+    { "server", asio_worker_server_lua }, { "server_thread", asio_worker_server_thread_lua } };
+enum { WORKER_TEXTS = sizeof worker_texts / sizeof *worker_texts };
 
 const struct asio_plugin *asio_worker_core;
 
@@ -72,10 +77,30 @@ static int l_worker_parallelism(lua_State *L)
     return 1;
 }
 
+/* Runs text(core, worker), which are at these stack indexes. */
+static void worker_run_text(lua_State *L, const char *text, int core, int worker)
+{
+    if (luaL_loadbuffer(L, text, strlen(text), ASIO_CHUNK_NAME) != 0)
+        lua_error(L);
+    lua_pushvalue(L, core);
+    lua_pushvalue(L, worker);
+    lua_call(L, 2, 0);
+}
+
+/* worker.load(name, core, worker) */
+static int l_worker_load(lua_State *L)
+{
+    const char *name = lua_tostring(L, 1);
+    for (int i = 0; i < WORKER_TEXTS; i++)
+        if (worker_texts[i].name && strcmp(worker_texts[i].name, name) == 0)
+            worker_run_text(L, worker_texts[i].text, 2, 3);
+    return 0;
+}
+
 static void worker_module_open(lua_State *L, struct asio_rt *rt)
 {
     static const luaL_Reg functions[] = { { "misuse", l_worker_misuse }, { "bad", l_worker_bad },
-        { "parallelism", l_worker_parallelism }, { NULL, NULL } };
+        { "parallelism", l_worker_parallelism }, { "load", l_worker_load }, { NULL, NULL } };
     struct peer *peer = peer_open(L, rt);
     message_open(L, rt);
     shared_open(L, rt, peer);
@@ -88,13 +113,9 @@ static void worker_module_open(lua_State *L, struct asio_rt *rt)
     server_bind(L, rt, peer);
     dict_bind(L, rt, peer);
     offload_bind(L, rt, peer);
-    for (size_t i = 0; i < sizeof worker_texts / sizeof *worker_texts; i++) {
-        if (luaL_loadbuffer(L, worker_texts[i], strlen(worker_texts[i]), ASIO_CHUNK_NAME) != 0)
-            lua_error(L);
-        lua_pushvalue(L, 1);
-        lua_pushvalue(L, -3);
-        lua_call(L, 2, 0);
-    }
+    for (int i = 0; i < WORKER_TEXTS; i++)
+        if (!worker_texts[i].name)
+            worker_run_text(L, worker_texts[i].text, 1, lua_gettop(L));
 }
 
 static const struct asio_plugin_module worker_module = {

@@ -5,7 +5,7 @@
 local core, c = ...
 local asio = core.asio
 local asio_current, asio_event, asio_spawn, asio_stats = asio.current, asio.event, asio.spawn, asio.stats
-local asio_now, asio_stop, cancelled = asio.now, asio.stop, asio.cancelled
+local asio_now, cancelled = asio.now, asio.cancelled
 local collectgarbage, next, pairs, pcall = collectgarbage, next, pairs, pcall
 local tostring, xpcall = tostring, xpcall
 local traceback = debug and debug.traceback
@@ -22,12 +22,9 @@ local function let_go()
     held = false
 end
 
--- A handler that stops the loop means that of the state that has made the server. For all workers, before
--- the handler comes: it may have this function as an upvalue.
-function c.replace_stop()
-    function asio.stop()
-        if handler then c.report(c.id, 'stop_asked') else asio_stop() end
-    end
+-- A handler that stops the loop means that of the state that has made the server.
+function c.stop()
+    c.report(c.id, 'stop_asked')
 end
 
 -- Connections in messages ------------------------------------------------------------------------

@@ -6,7 +6,7 @@ local asio = core.asio
 local asio_current, asio_event, asio_on_error, asio_run = asio.current, asio.event, asio.on_error, asio.run
 local asio_spawn, asio_stop, asio_yield, cancelled = asio.spawn, asio.stop, asio.yield, asio.cancelled
 local pcall, require, select, tostring, type, unpack = pcall, require, select, tostring, type, unpack
-local setmetatable, xpcall = setmetatable, xpcall
+local rawget, setmetatable, xpcall = rawget, setmetatable, xpcall
 local traceback = debug and debug.traceback
 local package, jit = package, jit
 
@@ -182,6 +182,20 @@ end
 c.run_function = run
 c.bodies = {} -- what a worker runs that is not of a script, by name
 
+-- Files beside this one that few states need: loaded when something in them is asked for.
+local parts = {
+    offload = 'offload', offload_pool = 'offload', server = 'server', server_thread = 'server_thread',
+}
+local in_parts = {}
+function in_parts.__index(t, name)
+    local part = parts[name]
+    if not part then return nil end
+    c.load(part, core, c)
+    return rawget(t, name)
+end
+setmetatable(c, in_parts)
+setmetatable(c.bodies, in_parts)
+
 local function with_traceback(err)
     if err == cancelled then return { err } end
     return { err, traceback and traceback('', 2):sub(2) }
@@ -213,7 +227,10 @@ end
 -- The state's whole life.
 function c.bootstrap(id)
     c.id = id
-    c.replace_stop()
+    function asio.stop() -- before the function comes: it may have this one as an upvalue
+        local stop = rawget(c, 'stop') or asio_stop
+        stop()
+    end
     local start = pack(c.take_start(id))
     local options = start[start.n]
     local results
