@@ -16,7 +16,8 @@ static int tls_module_load(const struct asio_plugin *core)
         !ASIO_PLUGIN_HAS(core, wait, WAIT) || !ASIO_PLUGIN_HAS(core, stream, STREAM) ||
         !ASIO_PLUGIN_HAS(core, names, NAMES) || !ASIO_PLUGIN_HAS(core, error, ERROR))
         return UV_ENOTSUP;
-    asio_tls_core = core;
+    if (!asio_tls_core) /* else other threads read it now */
+        asio_tls_core = core;
     if (OPENSSL_init_ssl(OPENSSL_INIT_NO_ATEXIT, NULL) !=
         1) /* other threads may use it as the process ends */
         return UV_ENOMEM;
