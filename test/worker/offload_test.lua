@@ -303,12 +303,13 @@ end
 function T.test_a_deadline()
   with_pool(1, nil, function(pool)
     local gate = asio.shared.channel()
-    t.failure('ETIMEDOUT', asio.timeout(0.01, pool.offload, pool, hold, gate))
+    pool:offload(function() end) -- a state is there
+    t.failure('ETIMEDOUT', asio.timeout(0.1 * t.patience, pool.offload, pool, hold, gate))
     running(pool, 1)
     t.failure('ETIMEDOUT', asio.timeout(0.01, pool.offload, pool, hold, gate))
     lu.assertEquals(pool:stats().waiting, 0)
     gate:send 'go'
-    lu.assertEquals(asio.timeout(10, pool.offload, pool, function() return 'in time' end), 'in time')
+    lu.assertEquals(asio.timeout(60, pool.offload, pool, function() return 'in time' end), 'in time')
   end)
 end
 
@@ -625,5 +626,48 @@ function T.test_errors_of_what_jobs_leave_behind_are_reported()
     lu.assertStrContains(printed, 'offload #1')
   end)
 end
+
+-- All at once ------------------------------------------------------------------------------------
+
+-- A call gives what it was asked for, or says why not.
+local function job(x, how)
+  local asio = require 'asio'
+  if how < 0.02 then asio.stop() asio.sleep(60) end
+  if how < 0.2 then asio.sleep(0.0005) end
+  if how < 0.25 then error('wanted ' .. x, 0) end
+  if how < 0.3 then asio.spawn(function() asio.sleep(0.001) end) end
+  return x
+end
+
+local given_up = t.codes('ETIMEDOUT', 'EBADF', 'ECANCELED')
+
+local function call_somehow(pool)
+  local x, how, seconds = math.random(1e9), math.random(), math.random() < 0.1 and math.random() * 0.002 or 60
+  local thread = asio.spawn(pcall, asio.timeout, seconds, pool.offload, pool, job, x, how)
+  if math.random() < 0.1 then
+    for _ = 1, math.random(3) do asio.yield() end
+    thread:cancel()
+  end
+  local joined, ok, value, _, code = thread:join()
+  local text = tostring(value)
+  assert(joined)
+  assert(ok and (value == x or given_up[code]) or value == asio.cancelled
+    or text:find('has ended', 1, true) or text:find('wanted ' .. x, 1, true), text)
+  if math.random() < 0.002 then pool:close() end
+end
+
+T.test_calls_cancels_deaths_and_closes_in_any_order = t.slow(90, function()
+  for _ = 1, t.count(400) do
+    with_pool(math.random(1, 4), { queue = math.random(0, 5) }, function(pool)
+      asio.group(function(g)
+        for _ = 1, math.random(1, 20) do
+          g:spawn(function()
+            for _ = 1, math.random(1, 20) do call_somehow(pool) end
+          end)
+        end
+      end)
+    end)
+  end
+end)
 
 return T

@@ -71,9 +71,8 @@ bool offload_enqueue(struct offload_pool *pool, struct offload_job *job);
 struct offload_job *offload_refuse_one(struct offload_pool *pool, struct offload_list *list);
 void offload_close(struct offload_pool *pool);
 
-/* With the lock held. */
-struct offload_job *offload_list_first(struct offload_list *list); /* taken out */
-void offload_tell_one(struct offload_pool *pool);                  /* an idle state, if there is one */
+/* With the lock held: the first job of a list, taken out; NULL: there is none. */
+struct offload_job *offload_list_first(struct offload_list *list);
 
 /* It is idle no more. */
 void offload_port_leave(struct offload_port *port);

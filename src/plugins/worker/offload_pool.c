@@ -110,17 +110,28 @@ struct offload_job *offload_job_new(struct offload_pool *pool, struct message *m
 
 /* ---- the pool ------------------------------------------------------------------------------ */
 
-void offload_tell_one(struct offload_pool *pool)
+/* With the lock held: an idle state, if there is one, is told. The caller unlocks by the next function: a state that is
+ * woken may get the processor at once, and would wait for the lock. */
+static struct peer *offload_tell_one(struct offload_pool *pool)
 {
     struct offload_port *port = pool->idle;
+    bool asleep;
     if (!port)
-        return;
+        return NULL;
     pool->idle = port->next;
-    peer_post(port->peer, &port->post);
+    return peer_post_begin(port->peer, &port->post, &asleep);
+}
+
+static void offload_unlock(struct offload_pool *pool, struct peer *told)
+{
+    worker_unlock(&pool->lock);
+    if (told)
+        peer_wake(told);
 }
 
 bool offload_enqueue(struct offload_pool *pool, struct offload_job *job)
 {
+    struct peer *told = NULL;
     worker_lock(&pool->lock);
     bool open = !pool->closed;
     if (open) {
@@ -128,9 +139,9 @@ bool offload_enqueue(struct offload_pool *pool, struct offload_job *job)
         job->stage = JOB_QUEUED;
         offload_list_append(&pool->queue, job);
         pool->queued++;
-        offload_tell_one(pool);
+        told = offload_tell_one(pool);
     }
-    worker_unlock(&pool->lock);
+    offload_unlock(pool, told);
     return open;
 }
 
@@ -163,8 +174,10 @@ void offload_close(struct offload_pool *pool)
 {
     worker_lock(&pool->lock);
     pool->closed = true;
-    while (pool->idle)
-        offload_tell_one(pool);
+    while (pool->idle) {
+        offload_unlock(pool, offload_tell_one(pool));
+        worker_lock(&pool->lock);
+    }
     worker_unlock(&pool->lock);
     offload_cancel_all(pool, &pool->queue);
 }
@@ -221,6 +234,7 @@ static bool offload_port_lose(struct offload_port *port)
 {
     struct offload_pool *pool = port->pool;
     worker_lock(&pool->lock);
+    struct peer *told = NULL;
     bool left = pool->left;
     if (port->job) {
         pool->running--;
@@ -228,8 +242,8 @@ static bool offload_port_lose(struct offload_port *port)
         if (!left)
             offload_list_append(&pool->lost, port->job);
     } else if (pool->queued > 0)
-        offload_tell_one(pool);
-    worker_unlock(&pool->lock);
+        told = offload_tell_one(pool);
+    offload_unlock(pool, told);
     return port->job && left;
 }
 
