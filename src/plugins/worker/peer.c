@@ -175,6 +175,17 @@ void peer_count_between(int change)
     worker_unlock(&peer_list_lock);
 }
 
+/* In one moment for those that look for a deadlock: before, the thread may wake the other state; afterwards, that state
+ * has something to do. */
+bool peer_post_last(struct peer *p, struct post *post)
+{
+    worker_lock(&peer_list_lock);
+    bool open = peer_post(p, post);
+    peer_between--;
+    worker_unlock(&peer_list_lock);
+    return open;
+}
+
 static void peer_list_add(struct peer *p)
 {
     worker_lock(&peer_list_lock);

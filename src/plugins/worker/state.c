@@ -201,9 +201,8 @@ static void state_end(struct state *s)
         state_word_free(w);
         w = next;
     }
-    if (!peer_post(s->parent, &s->over))
+    if (!peer_post_last(s->parent, &s->over))
         state_drop(s);
-    peer_count_between(-1);
 }
 
 static void state_main(void *arg)
@@ -413,6 +412,7 @@ static int l_state_tell(lua_State *L)
 {
     static const struct message_place place = { "worker", 1, NULL, MESSAGE_PLAIN };
     struct state *s = state_check(L, 1);
+    worker_check_open(L, place.fname);
     struct message *m = message_pack(L, 2, lua_gettop(L), &place);
     int status = message_commit(m);
     struct state_word *w = NULL;

@@ -245,6 +245,9 @@ bool peer_post(struct peer *p, struct post *post);
 struct peer *peer_post_begin(struct peer *p, struct post *post, bool *asleep); /* its loop waits for events */
 void peer_wake(struct peer *p);
 
+/* The same, as the last thing that a thread does which has counted itself (peer_count_between): that ends, too. */
+bool peer_post_last(struct peer *p, struct post *post);
+
 /* On the state's thread: takes a post out that has not run. */
 void peer_withdraw(struct peer *p, struct post *post);
 

@@ -1,0 +1,560 @@
+-- Channels between Lua states: every wait and each of its ends, order, back-pressure, connections that move.
+--
+-- test: 30 s
+-- SPDX-License-Identifier: MIT
+-- luacheck: ignore 431 (child processes require their own)
+
+local lu = require 'luaunit'
+local asio = require 'asio'
+local can = require 'can'
+local t = require 'support'
+
+asio.shared.channel() -- the first one opens what this state keeps: a descriptor
+
+local T = {}
+
+local function count(...) return select('#', ...), ... end
+
+local function worker(fn, ...)
+  return assert(asio.worker(fn, ...))
+end
+
+-- Expects the worker to end well; what it returns.
+local function joined(w)
+  local result = { w:join() }
+  lu.assertTrue(result[1], tostring(result[2]) .. '\n' .. tostring(result[3]))
+  return unpack(result, 2)
+end
+
+-- Another state that answers what it is asked: echo(value) sends it there and takes it back.
+local function echo_state()
+  local to, from = asio.shared.channel(), asio.shared.channel()
+  local w = worker(function(from_us, to_us)
+    for value in from_us:iter() do to_us:send(value) end
+  end, to, from)
+  return to, from, w
+end
+
+-- Within one state ------------------------------------------------------------------------------
+
+function T.test_a_buffer_takes_so_many()
+  local ch = asio.shared.channel(3)
+  for i = 1, 3 do lu.assertTrue(ch:send(i, 0)) end
+  t.failure('ETIMEDOUT', ch:send(4, 0))
+  t.failure('ETIMEDOUT', ch:send(4, 0.002))
+  local sender = asio.spawn(ch.send, ch, 4)
+  lu.assertEquals(ch:recv(), 1)
+  lu.assertEquals({ sender:join() }, { true, true })
+  for i = 2, 4 do lu.assertEquals(ch:recv(0), i) end
+  t.failure('ETIMEDOUT', ch:recv(0))
+  t.failure('ETIMEDOUT', ch:recv(0.002))
+end
+
+function T.test_a_receiver_that_waits_is_served_without_waiting()
+  local ch = asio.shared.channel()
+  t.failure('ETIMEDOUT', ch:send('not yet', 0))
+  local receiver = asio.spawn(function() return ch:recv() end)
+  lu.assertEquals({ count(ch:send('item', 0)) }, { 1, true })
+  t.failure('ETIMEDOUT', ch:send('one receiver takes one', 0))
+  lu.assertEquals({ receiver:join() }, { true, 'item' })
+end
+
+function T.test_copies()
+  local ch = asio.shared.channel(1)
+  local original = { 1, { 'x' }, key = false }
+  original.self = original
+  ch:send(original)
+  local copy = ch:recv()
+  lu.assertNotIs(copy, original)
+  lu.assertIs(copy.self, copy)
+  lu.assertEquals({ copy[1], copy[2], copy.key }, { 1, { 'x' }, false })
+  for _, value in ipairs { false, true, 0, -0.5, '', 'text\0', ('x'):rep(300), ('x'):rep(2 ^ 20) } do
+    ch:send(value)
+    lu.assertIs(ch:recv(), value)
+  end
+end
+
+function T.test_close_after_what_is_buffered()
+  local ch = asio.shared.channel(5)
+  ch:send(1)
+  ch:send(false)
+  lu.assertEquals({ count(ch:close()) }, { 0 })
+  ch:close()
+  t.failure('EBADF', ch:send(3))
+  lu.assertEquals(ch:recv(), 1)
+  lu.assertIs(ch:recv(0), false)
+  t.failure('EBADF', ch:recv())
+  t.failure('EBADF', ch:recv(0))
+  lu.assertStrContains(tostring(ch), 'closed')
+  for _ in ch:iter() do lu.fail 'there is nothing left' end
+end
+
+function T.test_close_wakes_both_ends()
+  local ch, waiting = asio.shared.channel(), {}
+  for i = 1, 3 do waiting[i] = asio.spawn(ch.recv, ch) end
+  ch:close()
+  for i = 1, 3 do t.failure('EBADF', select(2, waiting[i]:join())) end
+  ch = asio.shared.channel(1)
+  ch:send 'kept'
+  for i = 1, 3 do waiting[i] = asio.spawn(ch.send, ch, 'withdrawn') end
+  ch:close()
+  for i = 1, 3 do t.failure('EBADF', select(2, waiting[i]:join())) end
+  lu.assertEquals(ch:recv(), 'kept')
+  t.failure('EBADF', ch:recv())
+end
+
+function T.test_first_come_first_served()
+  local ch, order, threads = asio.shared.channel(2), {}, {}
+  for i = 1, 10 do threads[i] = asio.spawn(ch.send, ch, i) end
+  for i = 1, 10 do lu.assertEquals(ch:recv(), i) end
+  for i = 1, 10 do threads[i]:join() end
+  for i = 1, 10 do
+    threads[i] = asio.spawn(function()
+      local value = ch:recv()
+      order[#order + 1] = i .. '=' .. value
+    end)
+  end
+  for i = 1, 10 do ch:send(i) end
+  for i = 1, 10 do threads[i]:join() end
+  for i = 1, 10 do lu.assertEquals(order[i], i .. '=' .. i) end
+end
+
+function T.test_one_that_gave_up_is_passed_over()
+  local ch, senders = asio.shared.channel(), {}
+  for i = 1, 6 do
+    senders[i] = asio.spawn(function() return ch:send(i, i % 2 == 0 and 0.002 or nil) end)
+  end
+  for i = 2, 6, 2 do t.failure('ETIMEDOUT', select(2, senders[i]:join())) end
+  senders[3]:cancel()
+  senders[3]:join()
+  lu.assertEquals({ ch:recv(), ch:recv() }, { 1, 5 })
+  t.failure('ETIMEDOUT', ch:recv(0.002))
+  local impatient, cancelled = asio.spawn(ch.recv, ch, 0.002), asio.spawn(ch.recv, ch)
+  local patient = asio.spawn(ch.recv, ch)
+  impatient:join()
+  cancelled:cancel()
+  cancelled:join()
+  lu.assertTrue(ch:send('for the patient one', 0))
+  lu.assertEquals({ patient:join() }, { true, 'for the patient one' })
+end
+
+function T.test_bad_arguments()
+  for _, wrong in ipairs { -1, 1.5, 0 / 0, 2 ^ 31, -math.huge, 'many', true, {} } do
+    t.bad_argument(1, 'shared.channel', function() asio.shared.channel(wrong) end)
+  end
+  for _, right in ipairs { 0, 1, 1000, 2 ^ 30, math.huge } do asio.shared.channel(right) end
+  local ch = asio.shared.channel()
+  for _, wrong in ipairs { -1, 0 / 0, 'soon', true, {} } do
+    t.bad_argument(2, 'send', function() ch:send(1, wrong) end)
+    t.bad_argument(1, 'recv', function() ch:recv(wrong) end)
+  end
+  t.bad_argument(1, 'send', function() ch:send() end)
+  t.bad_argument(1, 'send', function() ch:send(nil) end)
+  t.bad_argument(1, 'send', function() ch:send { { coroutine.create(print) } } end)
+  t.raises('not a shared channel', ch.recv, asio.channel())
+  t.raises('not a shared channel', ch.send, {}, 1)
+  t.raises('not a shared channel', ch.close)
+  t.failure('ETIMEDOUT', ch:recv(0))
+end
+
+function T.test_where_nothing_can_wait()
+  local ch = asio.shared.channel(1)
+  lu.assertTrue(pcall(table.sort, { 2, 1 }, function() return ch:send(1, 0) and ch:recv(0) and false end))
+  t.raises('cannot wait here', string.gsub, 'x', '.', function() return ch:recv() end)
+  lu.assertTrue(ch:send('full', 0))
+  t.raises('cannot wait here', string.gsub, 'x', '.', function() return ch:send 'more' end)
+  lu.assertEquals(ch:recv(0), 'full')
+  t.failure('ETIMEDOUT', ch:recv(0))
+end
+
+-- Handles ---------------------------------------------------------------------------------------
+
+function T.test_one_handle_in_each_state()
+  local ch = asio.shared.channel(2)
+  ch:send { ch, ch }
+  local got = ch:recv()
+  lu.assertIs(got[1], ch)
+  lu.assertIs(got[2], ch)
+  local to, from, w = echo_state()
+  to:send { ch }
+  lu.assertIs(from:recv()[1], ch)
+  to:close()
+  joined(w)
+  lu.assertTrue(joined(worker(function(a, b, list) return rawequal(a, b) and rawequal(a, list[1]) end,
+    ch, ch, { ch })))
+end
+
+-- A handle that nothing holds is collected while messages are on their way to its state.
+function T.test_handles_are_collected_while_they_are_told()
+  local make = asio.shared.channel()
+  local w = worker(function(channels)
+    local n = 0
+    for ch in channels:iter() do
+      while ch:send(1, 0.001) do n = n + 1 end
+    end
+    return n
+  end, make)
+  for i = 1, t.count(2000) do
+    local ch = asio.shared.channel(5)
+    make:send(ch)
+    if i % 3 == 0 then asio.spawn(ch.recv, ch, 0.0005) end
+    if i % 2 == 0 then ch:recv(0.001) end
+    ch = nil -- luacheck: ignore 311
+    if i % 5 == 0 then collectgarbage() end
+  end
+  make:close()
+  lu.assertIsNumber(joined(w))
+end
+
+-- With messages that hold the channel that they are in.
+function T.test_a_channel_in_a_message_in_its_own_queue()
+  local ch = asio.shared.channel(3)
+  ch:send { ch }
+  ch:send(ch)
+  lu.assertIs(ch:recv()[1], ch)
+  lu.assertIs(ch:recv(), ch)
+end
+
+-- Between states --------------------------------------------------------------------------------
+
+function T.test_ends_of_a_wait_that_another_state_causes()
+  local go = asio.shared.channel()
+  local w = worker(function(orders)
+    for order in orders:iter() do
+      asio.sleep(0.005)
+      if order.close then order.ch:close()
+      elseif order.send then order.ch:send(order.send)
+      else order.ch:recv() end
+    end
+  end, go)
+  local ch = asio.shared.channel()
+  go:send { ch = ch, send = 'item' }
+  lu.assertEquals(ch:recv(), 'item')
+  go:send { ch = ch, send = 'item' }
+  lu.assertEquals({ asio.select { asio.event(), ch } }, { 2, 'item' })
+  go:send { ch = ch }
+  lu.assertTrue(ch:send 'taken')
+  go:send { ch = ch, send = 'in time' }
+  lu.assertEquals(ch:recv(20), 'in time')
+  go:send { ch = ch, close = true }
+  t.failure('EBADF', ch:recv())
+  ch = asio.shared.channel()
+  go:send { ch = ch, close = true }
+  t.failure('EBADF', ch:send 'in vain')
+  ch = asio.shared.channel()
+  go:send { ch = ch, close = true }
+  lu.assertEquals({ asio.select { asio.event(), ch } }, { 2, nil, 'closed', 'EBADF' })
+  go:close()
+  joined(w)
+end
+
+function T.test_select_takes_and_gives_up()
+  local a, b = asio.shared.channel(1), asio.shared.channel()
+  t.failure('ETIMEDOUT', asio.select { a, b, timeout = 0 })
+  t.failure('ETIMEDOUT', asio.select { a, b, timeout = 0.002 })
+  a:send 'there'
+  lu.assertEquals({ asio.select { b, a } }, { 2, 'there' })
+  local selector = asio.spawn(function() return asio.select { b, a, b, a } end)
+  b:send 'once'
+  lu.assertEquals({ selector:join() }, { true, 1, 'once' })
+  t.failure('ETIMEDOUT', b:send('the branches have gone', 0))
+  selector = asio.spawn(function() return asio.select { a, b } end)
+  asio.yield()
+  selector:cancel()
+  selector:join()
+  t.failure('ETIMEDOUT', b:send('the branches have gone', 0))
+  lu.assertTrue(a:send('stays', 0))
+  lu.assertEquals(a:recv(0), 'stays')
+end
+
+-- Every sender's messages arrive in its order, each once, whichever state takes them.
+local function many(senders, receivers, capacity, n)
+  local ch, results = asio.shared.channel(capacity), asio.shared.channel(math.huge)
+  local workers = {}
+  for r = 1, receivers do
+    workers[r] = worker(function(from, to)
+      local last, got = {}, 0
+      for m in from:iter() do -- by one light thread: several may be resumed in another order
+        if (last[m[1]] or 0) >= m[2] then error(('%d: %d after %d'):format(m[1], m[2], last[m[1]])) end
+        last[m[1]], got = m[2], got + 1
+      end
+      to:send(got)
+    end, ch, results)
+  end
+  local sending = {}
+  for s = 1, senders do
+    sending[s] = worker(function(to, id, messages)
+      for i = 1, messages do assert(to:send { id, i }) end
+    end, ch, s, n)
+  end
+  for i = 1, n do assert(ch:send { 0, i }) end
+  for s = 1, senders do joined(sending[s]) end
+  ch:close()
+  local sum = 0
+  for r = 1, receivers do
+    joined(workers[r])
+    sum = sum + results:recv()
+  end
+  lu.assertEquals(sum, (senders + 1) * n)
+end
+
+T.test_many_to_many_by_hand = t.slow(60, function() many(3, 3, 0, t.count(20000)) end)
+T.test_many_to_many_with_a_little_room = t.slow(60, function() many(4, 2, 3, t.count(40000)) end)
+T.test_many_to_many_with_much_room = t.slow(60, function() many(2, 4, 1000, t.count(40000)) end)
+
+function T.test_back_pressure()
+  local ch, told = asio.shared.channel(4), asio.shared.channel(math.huge)
+  local w = worker(function(to, progress)
+    for i = 1, 20 do
+      to:send(i)
+      progress:send(i)
+    end
+  end, ch, told)
+  for i = 1, 4 do lu.assertEquals(told:recv(), i) end
+  t.failure('ETIMEDOUT', told:recv(0.02)) -- there is no room for a fifth
+  for i = 1, 16 do
+    lu.assertEquals(ch:recv(), i)
+    lu.assertEquals(told:recv(), i + 4)
+    t.failure('ETIMEDOUT', told:recv(0))
+  end
+  for i = 17, 20 do lu.assertEquals(ch:recv(), i) end
+  joined(w)
+end
+
+-- What a state has in hand when it ends is either sent or not.
+function T.test_a_state_that_ends_while_it_waits_to_send()
+  local ch, started = asio.shared.channel(1), asio.shared.channel()
+  ch:send 'first'
+  local w = worker(function(to, tell)
+    asio.spawn(function() to:send 'not sent' end)
+    tell:send(true)
+    asio.sleep(100)
+  end, ch, started)
+  started:recv()
+  w:cancel()
+  w:join(0.1) -- the other light thread waits on
+  w:cancel()
+  lu.assertNotNil((w:join()))
+  lu.assertEquals(ch:recv(), 'first')
+  t.failure('ETIMEDOUT', ch:recv(0))
+end
+
+function T.test_a_state_that_ends_while_it_waits_to_receive()
+  local ch, started = asio.shared.channel(), asio.shared.channel()
+  local w = worker(function(from, tell)
+    for _ = 1, 5 do asio.spawn(from.recv, from) end
+    tell:send(true)
+    asio.stop()
+  end, ch, started)
+  started:recv()
+  w:join()
+  t.failure('ETIMEDOUT', ch:send('to a state that has gone', 0))
+  local receiver = asio.spawn(ch.recv, ch)
+  lu.assertTrue(ch:send 'to one that is here')
+  lu.assertEquals({ receiver:join() }, { true, 'to one that is here' })
+end
+
+-- The starting state is closed while light threads of its and of a worker wait at both ends.
+function T.test_states_close_while_they_wait()
+  for _, how in ipairs { 'end', 'exit' } do
+    t.quiet_child(function(ending)
+      local asio = require 'asio'
+      local full, empty, ready = asio.shared.channel(1), asio.shared.channel(), asio.shared.channel()
+      full:send(0)
+      local function wait_at_both_ends(full, empty)
+        local asio = require 'asio'
+        for _ = 1, 3 do
+          asio.spawn(full.send, full, 1)
+          asio.spawn(empty.recv, empty)
+          asio.spawn(asio.select, { empty, asio.event() })
+          asio.spawn(full.send, full, { full, empty })
+        end
+      end
+      local w = asio.worker(function(wait, full, empty, ready)
+        wait(full, empty)
+        ready:send(true)
+        require 'asio'.sleep(1000)
+      end, wait_at_both_ends, full, empty, ready)
+      wait_at_both_ends(full, empty)
+      asio.spawn(w.join, w)
+      assert(ready:recv())
+      if ending == 'exit' then os.exit(0, true) end
+    end, { args = { how } })
+  end
+end
+
+-- Connections -----------------------------------------------------------------------------------
+
+local function moves(a, b)
+  local to, from, w = echo_state()
+  b:write 'unread'
+  lu.assertEquals(a:read(2), 'un')
+  asio.timeout(0.01, a.read, a, 100) -- the rest is in this state's memory
+  lu.assertTrue(to:send { conn = a, again = { a } })
+  t.failure('EBADF', a:read(1))
+  b:write ' and more'
+  local message = from:recv()
+  lu.assertIs(message.again[1], message.conn)
+  lu.assertEquals(message.conn:read(#'read and more'), 'read and more')
+  message.conn:write 'back'
+  lu.assertEquals(b:read(4), 'back')
+  message.conn:close()
+  lu.assertEquals(b:read_all(), '')
+  b:close()
+  to:close()
+  joined(w)
+end
+
+local function case_of_connections(fn)
+  return function()
+    can.need('threaded_servers', 'plain')
+    fn()
+  end
+end
+
+T.test_tcp_connections_move = case_of_connections(function() moves(t.tcp()) end)
+T.test_unix_connections_move = case_of_connections(function() moves(t.pair()) end)
+
+T.test_connections_in_use_stay = case_of_connections(function()
+  local ch = asio.shared.channel(1)
+  local a, b = t.pair()
+  local reader = asio.spawn(a.read, a, 1)
+  asio.yield()
+  t.failure('EBUSY', ch:send(a))
+  local c, d = t.pair()
+  t.failure('EBUSY', ch:send { c, a })
+  c:write 'stays'
+  lu.assertEquals(d:read(5), 'stays')
+  b:write 'x'
+  lu.assertEquals({ reader:join() }, { true, 'x' })
+  for _, conn in ipairs { a, b, c } do conn:close() end
+  t.failure('EBADF', ch:send(a))
+  t.failure('ETIMEDOUT', ch:recv(0))
+  d:close()
+end)
+
+-- A sender that gives up has its connection still.
+T.test_connections_of_a_send_that_fails_stay = case_of_connections(function()
+  local ch = asio.shared.channel()
+  local a, b = t.pair()
+  t.failure('ETIMEDOUT', ch:send(a, 0))
+  t.failure('ETIMEDOUT', ch:send({ a }, 0.002))
+  local sender = asio.spawn(ch.send, ch, a)
+  asio.yield()
+  sender:cancel()
+  sender:join()
+  sender = asio.spawn(ch.send, ch, a)
+  asio.yield()
+  ch:close()
+  t.failure('EBADF', select(2, sender:join()))
+  b:write 'still here'
+  lu.assertEquals(a:read(10), 'still here')
+  a:close()
+  b:close()
+end)
+
+T.test_connections_in_a_queue_that_is_dropped_close = case_of_connections(function()
+  local a, b = t.pair()
+  do
+    local ch = asio.shared.channel(1)
+    ch:send(a)
+  end
+  t.collect()
+  lu.assertEquals(b:read_all(), '')
+  b:close()
+end)
+
+T.test_tls_connections_do_not_move = function()
+  can.need('threaded_servers', 'tls', 'openssl', 'plain')
+  local over_tls = require 'over_tls'
+  local a, b = t.pair()
+  local other = asio.spawn(a.start_tls, a, over_tls.server_options())
+  assert(b:start_tls { verify = false })
+  other:join()
+  local ch = asio.shared.channel(1)
+  t.bad_argument(1, 'send', function() ch:send(a) end)
+  a:write 'stays'
+  lu.assertEquals(b:read(5), 'stays')
+  a:close()
+  b:close()
+end
+
+function T.test_without_descriptors_no_connection_moves()
+  can.need('threaded_servers', 'descriptors')
+  t.quiet_child(function()
+    local asio, ffi = require 'asio', require 'ffi'
+    ffi.cdef [[ int dup(int); int close(int); int open(const char *, int); ]]
+    asio.run(function()
+      local ch = asio.shared.channel(1)
+      local a, b = asio.socketpair()
+      local c, d = asio.socketpair()
+      local taken = {}
+      repeat
+        taken[#taken + 1] = ffi.C.dup(0)
+      until taken[#taken] < 0
+      local ok, message, code = ch:send { a, c }
+      assert(not ok and code == 'EMFILE', tostring(message))
+      for i = 1, #taken - 1 do ffi.C.close(taken[i]) end
+      for _, pair in ipairs { { a, b }, { c, d } } do
+        assert(pair[1]:write 'x')
+        assert(pair[2]:read(1) == 'x')
+      end
+      assert(ch:send { a, c })
+      local two = ch:recv()
+      b:write 'y'
+      assert(two[1]:read(1) == 'y')
+    end)
+  end, { wrap = 'prlimit --nofile=60' })
+end
+
+-- Forks -----------------------------------------------------------------------------------------
+
+function T.test_a_fork_is_refused()
+  can.need 'fork'
+  t.quiet_child(function()
+    local asio, forks = require 'asio', require 'forks'
+    local ch, ready = asio.shared.channel(1), asio.shared.channel()
+    asio.run(function()
+      local w = asio.worker(function(ch, ready)
+        ready:send(true)
+        return ch:recv()
+      end, ch, ready)
+      ready:recv()
+      for name, call in pairs {
+        channel = function() asio.shared.channel() end,
+        send = function() ch:send(1) end,
+        recv = function() ch:recv() end,
+        close = function() ch:close() end,
+        worker = function() asio.worker(function() end) end,
+        cancel = function() w:cancel() end,
+        join = function() w:join() end,
+      } do
+        forks.fork(function()
+          local ok, err = pcall(call)
+          assert(not ok and tostring(err):find('is a fork', 1, true), name .. ': ' .. tostring(err))
+          call = nil
+          collectgarbage()
+        end, true)
+      end
+      ch:send 'from the parent'
+      assert(select(2, w:join()) == 'from the parent')
+    end)
+  end)
+end
+
+-- Once broken -----------------------------------------------------------------------------------
+
+T.test_in_the_main_chunk = t.main(function()
+  local to, from, w = echo_state()
+  for i = 1, 50 do
+    lu.assertTrue(to:send(i))
+    lu.assertEquals(from:recv(), i)
+  end
+  t.failure('ETIMEDOUT', from:recv(0.002))
+  to:close()
+  lu.assertEquals({ w:join() }, { true })
+  t.raises('deadlock', function() from:recv() end)
+  t.raises('deadlock', function() from:send(1) end)
+end)
+
+return T
