@@ -21,6 +21,7 @@ states:set('count', 0)
 -- What each state has for itself: the handler's upvalues are copied once for each.
 local clients = {} -- connections by name
 local mine         -- number of its inbox
+local stopped      -- the server stops: there is nothing more to tell
 
 local function tell(conn, line)
     local unread, unsent = conn:pending()
@@ -38,6 +39,7 @@ end
 
 -- Waits while an inbox is full. Its reader never waits for another state, so that this ends.
 local function tell_all(line)
+    if stopped then return end
     tell_here(line)
     for i = 1, states:get 'count' do
         if i ~= mine then inboxes[i]:send(line) end
@@ -49,6 +51,7 @@ local function open_inbox()
     mine = states:incr 'count'
     asio.spawn(function()
         for line in inboxes[mine]:iter() do tell_here(line) end
+        stopped = true
         for _, conn in pairs(clients) do conn:close() end -- which sends what was written
     end)
 end
