@@ -34,7 +34,7 @@ local function run_here(dir, name, path, options)
   _G.arg = options -- luaunit takes them from here, when it is loaded
   local lu, can = require 'luaunit', require 'can'
   local cases
-  local needed = ('\n' .. read_file(path)):match '\n%-%- test: needs (%w+)'
+  local needed = ('\n' .. read_file(path)):match '\n%-%- test: needs ([%w_]+)'
   if needed and not can.has(needed) then
     cases = { test_all = function() can.need(needed) end }
   else

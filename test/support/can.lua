@@ -37,6 +37,7 @@ local known = {
   numbers = { 'the numbers of options and addresses in this test are those of Linux', linux },
   loopback_net = { 'only Linux owns all of 127.0.0.0/8', linux },
   threaded_servers = { 'connections cannot change threads on this system', unix },
+  fixed_connections = { 'connections can change threads on this system', not unix },
   shared_ports = { 'how sockets share a port is tested for Linux', linux },
   proc = { 'this system has no /proc', function() return linux and exists '/proc/self/status' end },
   splice = { 'splicing is of Linux', linux },

@@ -3,6 +3,7 @@
 --
 -- SPDX-License-Identifier: MIT
 -- test: 20 s
+-- test: needs threaded_servers
 
 local lu = require 'luaunit'
 local asio = require 'asio'
@@ -13,14 +14,6 @@ local t = require 'support'
 asio.shared.channel() -- the first one opens what this state keeps: a descriptor
 
 local T = {}
-
--- Servers in several threads need connections that can change threads.
-local function case(fn)
-  return function()
-    can.need 'threaded_servers'
-    fn()
-  end
-end
 
 local function port_of(server)
   return (select(2, server:address()))
@@ -61,7 +54,7 @@ end
 
 -- Sharing out -----------------------------------------------------------------------------------
 
-T.test_all_threads_serve = case(function()
+function T.test_all_threads_serve()
   local server = assert(asio.server('127.0.0.1', 0, say_thread, { threads = 3, init = name_thread }))
   local threads = 0
   t.wait_until(function()
@@ -69,9 +62,9 @@ T.test_all_threads_serve = case(function()
     return threads == 3
   end)
   server:close()
-end)
+end
 
-T.test_balance = t.slow(60, case(function()
+T.test_balance = t.slow(60, function()
   can.need 'shared_ports'
   local n = 1000
   local server = assert(asio.server('127.0.0.1', 0, say_thread, { threads = 4, init = name_thread }))
@@ -82,17 +75,17 @@ T.test_balance = t.slow(60, case(function()
   lu.assertEquals(stats.accepts, n)
   for i = 1, 4 do lu.assertTrue(stats[i].accepts <= 1.5 * n / 4) end
   server:close()
-end))
+end)
 
-T.test_unix_sockets_are_shared_out_in_turn = case(function()
+function T.test_unix_sockets_are_shared_out_in_turn()
   local server = assert(asio.server(unix_path(), say_thread, { threads = 3, init = name_thread }))
   local by, threads = count_by_thread(30, server:address())
   lu.assertEquals(threads, 3)
   for _, served in pairs(by) do lu.assertEquals(served, 10) end
   server:close()
-end)
+end
 
-T.test_a_descriptor = case(function()
+function T.test_a_descriptor()
   local listener = raw.listen()
   local port = listener:port()
   local server = assert(asio.server(listener.fd, say_thread, { threads = 2, init = name_thread }))
@@ -101,9 +94,9 @@ T.test_a_descriptor = case(function()
   local by = count_by_thread(10, '127.0.0.1', port)
   for _, served in pairs(by) do lu.assertEquals(served, 5) end
   server:close()
-end)
+end
 
-T.test_one_thread_and_auto = case(function()
+function T.test_one_thread_and_auto()
   local server = assert(asio.server('127.0.0.1', 0, say_thread, { threads = 1, init = name_thread }))
   lu.assertEquals(#server:stats(), 1)
   lu.assertEquals(select(2, count_by_thread(5, server:address())), 1)
@@ -111,7 +104,7 @@ T.test_one_thread_and_auto = case(function()
   server = assert(asio.server('127.0.0.1', 0, say_thread, { threads = 'auto', init = name_thread }))
   lu.assertTrue(#server:stats() >= 1)
   server:close()
-end)
+end
 
 -- Without `threads` a server is what it was.
 function T.test_no_threads()
@@ -124,7 +117,7 @@ end
 
 -- Addresses -------------------------------------------------------------------------------------
 
-T.test_a_busy_port = case(function()
+function T.test_a_busy_port()
   local opts = { threads = 2, init = name_thread }
   local server = assert(asio.server('127.0.0.1', 0, say_thread, opts))
   local port = port_of(server)
@@ -142,9 +135,9 @@ T.test_a_busy_port = case(function()
   server = assert(asio.server('127.0.0.1', port_of(plain), say_thread, { threads = 2, reuseport = true }))
   server:close()
   plain:close()
-end)
+end
 
-T.test_two_addresses_on_one_port = case(function()
+function T.test_two_addresses_on_one_port()
   can.need 'loopback_net'
   local one = assert(asio.server('127.0.0.1', 0, function(conn)
     conn:write 'one'
@@ -160,26 +153,26 @@ T.test_two_addresses_on_one_port = case(function()
   end
   one:close()
   two:close()
-end)
+end
 
-T.test_addresses_that_are_not_ours = case(function()
+function T.test_addresses_that_are_not_ours()
   t.failure('EADDRNOTAVAIL', asio.server('192.0.2.1', 0, say_thread, { threads = 2 }))
   t.failure('EINVAL', asio.server('127.0.0.1.5', 0, say_thread, { threads = 2 }))
   t.failure('ENOENT', asio.server('unix:/no/such/directory/s', say_thread, { threads = 2 }))
   t.failure('ENOENT', asio.server('systemd:none', say_thread, { threads = 2 }))
-end)
+end
 
-T.test_all_addresses = case(function()
+function T.test_all_addresses()
   local server = assert(asio.server('*', 0, say_thread, { threads = 2, init = name_thread }))
   lu.assertIsString(ask('127.0.0.1', port_of(server)))
   lu.assertStrContains(tostring(server), '2 threads')
   server:close()
   lu.assertEquals(tostring(server), 'server (closed)')
-end)
+end
 
 -- Arguments -------------------------------------------------------------------------------------
 
-T.test_bad_arguments = case(function()
+function T.test_bad_arguments()
   for _, threads in ipairs { 0, -1, 1.5, 0 / 0, math.huge, 'x', {}, true, 1025 } do
     t.raises({ "bad argument #4 to 'server'", 'threads' }, asio.server, '127.0.0.1', 0, say_thread,
       { threads = threads })
@@ -195,9 +188,9 @@ T.test_bad_arguments = case(function()
     { threads = 2, thread_count = 1 })
   t.raises({ "'server'", 'backlog' }, asio.server, 'unix:@', say_thread, { threads = 2, backlog = 'x' })
   t.raises({ "'server'" }, asio.server, '127.0.0.1', 70000, say_thread, { threads = 2 })
-end)
+end
 
-T.test_what_the_handler_carries = case(function()
+function T.test_what_the_handler_carries()
   local number, text, flag, list = 17, 'text', true, { 1, { 'two' } }
   list.itself = list
   local function add(a, b) return a + b end
@@ -212,9 +205,9 @@ T.test_what_the_handler_carries = case(function()
   lu.assertEquals(ask(server:address()), '17 text true 3 two true')
   lu.assertEquals(channel:recv(), 17)
   server:close()
-end)
+end
 
-T.test_what_it_cannot_carry = case(function()
+function T.test_what_it_cannot_carry()
   local thread = coroutine.create(function() end)
   local here = asio.channel()
   t.raises({ 'handler', "upvalue 'thread'", 'coroutine' }, asio.server, '127.0.0.1', 0,
@@ -225,11 +218,11 @@ T.test_what_it_cannot_carry = case(function()
     { threads = 2, init = function() return here end })
   t.raises({ "option 'on_tls_error'", "upvalue 'here'" }, asio.server, '127.0.0.1', 0, say_thread,
     { threads = 2, on_tls_error = function() return here end })
-end)
+end
 
 -- Starting --------------------------------------------------------------------------------------
 
-T.test_init = case(function()
+function T.test_init()
   local value = { 'from outside' }
   local server = assert(asio.server('127.0.0.1', 0, say_thread, { threads = 2, init = function()
     asio.sleep(0.01) -- it may wait
@@ -237,9 +230,9 @@ T.test_init = case(function()
   end }))
   for _ = 1, 5 do lu.assertEquals(ask(server:address()), 'from outside') end
   server:close()
-end)
+end
 
-T.test_init_is_a_module = case(function()
+function T.test_init_is_a_module()
   local path = os.tmpname()
   local file = assert(io.open(path .. '_asio.lua', 'w'))
   file:write 'return function() _G.thread = "by a module" end'
@@ -253,10 +246,10 @@ T.test_init_is_a_module = case(function()
   server:close()
   os.remove(path)
   os.remove(path .. '_asio.lua')
-end)
+end
 
 -- All threads are ended: the case leaves nothing behind, and the port is free.
-T.test_init_raises = case(function()
+function T.test_init_raises()
   local port = raw.free_port and raw.free_port() or 0
   for _ = 1, 3 do
     local ok, err = pcall(asio.server, '127.0.0.1', port, say_thread, { threads = 3, init = function()
@@ -270,27 +263,27 @@ T.test_init_raises = case(function()
   t.raises('oops', asio.server, 'unix:@', say_thread, { threads = 2, init = function() error 'oops' end })
   t.next_turn()
   lu.assertEquals(t.stderr(), '')
-end)
+end
 
 -- One of them alone.
-T.test_one_init_raises = case(function()
+function T.test_one_init_raises()
   local turns = asio.shared.channel(4)
   for i = 1, 4 do turns:send(i) end
   t.raises('the third', asio.server, '127.0.0.1', 0, say_thread, { threads = 4, init = function()
     if turns:recv() == 3 then error('the third', 0) end
   end })
-end)
+end
 
-T.test_cancelled_while_it_starts = case(function()
+function T.test_cancelled_while_it_starts()
   local never = asio.shared.channel()
   local ok, message, code = asio.timeout(0.05, function()
     return asio.server('127.0.0.1', 0, say_thread, { threads = 2, init = function() never:recv() end })
   end)
   lu.assertNil(ok)
   lu.assertEquals(code, 'ETIMEDOUT', message)
-end)
+end
 
-T.test_no_descriptors = case(function()
+function T.test_no_descriptors()
   can.need('descriptors', 'shell')
   local out = t.quiet_child(function()
     local lib = require 'asio'
@@ -303,9 +296,9 @@ T.test_no_descriptors = case(function()
     end)
   end, { wrap = 'prlimit --nofile=40:40' })
   lu.assertStrContains(out, 'too many open files\tEMFILE')
-end)
+end
 
-T.test_no_threads_are_left = case(function()
+function T.test_no_threads_are_left()
   can.need 'shared_ports'
   local wrap = t.strace '-qq -e trace=clone3 -e inject=clone3:error=EAGAIN:when=3+ -o /dev/null'
   local out = t.quiet_child(function()
@@ -315,17 +308,17 @@ T.test_no_threads_are_left = case(function()
     end)
   end, { wrap = wrap, env = t.ignore_leaks })
   lu.assertStrContains(out, '\tEAGAIN')
-end)
+end
 
-T.test_in_the_main_chunk = t.main(case(function()
+T.test_in_the_main_chunk = t.main(function()
   local server = assert(asio.server('127.0.0.1', 0, say_thread, { threads = 2, init = name_thread }))
   lu.assertIsString(ask(server:address()))
   server:close()
   local opts = { threads = 2, init = function() error 'oops' end }
   t.raises('oops', asio.server, '127.0.0.1', 0, say_thread, opts)
-end))
+end)
 
-T.test_it_keeps_run_going = t.main(case(function()
+T.test_it_keeps_run_going = t.main(function()
   local server = assert(asio.server('127.0.0.1', 0, function(conn)
     conn:read(1)
     conn:write 'served'
@@ -339,7 +332,7 @@ T.test_it_keeps_run_going = t.main(case(function()
   lu.assertTrue(asio.now() - before >= 0.09, 'a running handler, too')
   lu.assertEquals(conn:read_all(), 'served')
   conn:close()
-end))
+end)
 
 -- Ending ----------------------------------------------------------------------------------------
 
@@ -379,10 +372,10 @@ local function wait_until_refused(s)
 end
 
 local function for_both(fn)
-  return case(function()
+  return function()
     fn()
     fn(unix_path())
-  end)
+  end
 end
 
 T.test_close = for_both(function(where)
@@ -458,17 +451,17 @@ T.test_collecting_closes = for_both(function(where)
   s.close()
 end)
 
-T.test_other_methods = case(function()
+function T.test_other_methods()
   local s = serving(0)
   t.raises('accept', s.server.accept, s.server)
   t.raises('set_tls', s.server.set_tls, s.server, {})
   t.raises("'shutdown'", s.server.shutdown, s.server, -1)
   t.raises("'stats'", s.server.stats, {})
   s.server:close()
-end)
+end
 
 -- The process ends although the server is open, and threads are busy.
-T.test_the_end_of_the_process = case(function()
+function T.test_the_end_of_the_process()
   local out = t.quiet_child(function()
     local lib = require 'asio'
     local server = assert(lib.server('127.0.0.1', 0, function(conn) conn:read(1) end, { threads = 3 }))
@@ -479,11 +472,11 @@ T.test_the_end_of_the_process = case(function()
     end)
   end)
   lu.assertEquals(out, 'connected\n')
-end)
+end
 
 -- Handlers --------------------------------------------------------------------------------------
 
-T.test_stop_in_a_handler = t.main(case(function()
+T.test_stop_in_a_handler = t.main(function()
   local stop = asio.stop
   for _, how in ipairs { function() asio.stop() end, function() stop() end } do
     local server = assert(asio.server('127.0.0.1', 0, function(conn)
@@ -500,7 +493,7 @@ T.test_stop_in_a_handler = t.main(case(function()
     conn:close()
     server:close()
   end
-end))
+end)
 
 T.test_errors_of_handlers = for_both(function(where)
   local function handler(conn)
@@ -553,7 +546,7 @@ T.test_stats = for_both(function(where)
   lu.assertEquals(s.server:stats().accepts, 0)
 end)
 
-T.test_a_thread_that_is_stuck_is_named = case(function()
+function T.test_a_thread_that_is_stuck_is_named()
   local server = assert(asio.server(unix_path(), function(conn)
     conn:write 'x'
     conn:flush()
@@ -571,7 +564,7 @@ T.test_a_thread_that_is_stuck_is_named = case(function()
   conn:close()
   t.wait_until(function() return not server:stats().silent end)
   server:close()
-end)
+end
 
 -- A limit of connections ------------------------------------------------------------------------
 
@@ -595,7 +588,7 @@ T.test_max_connections = for_both(function(where)
 end)
 
 -- They count until they are closed, whatever the handler did.
-T.test_connections_that_outlive_their_handlers = case(function()
+function T.test_connections_that_outlive_their_handlers()
   local server = assert(asio.server(unix_path(), function(conn)
     conn:write 'x'
     asio.spawn(function()
@@ -611,10 +604,10 @@ T.test_connections_that_outlive_their_handlers = case(function()
     clients[i]:close()
   end
   server:close()
-end)
+end
 
 -- Of those that are dropped, too.
-T.test_connections_that_are_dropped = case(function()
+function T.test_connections_that_are_dropped()
   local server = assert(asio.server(unix_path(), function(conn) conn:write 'x' end,
     { threads = 2, max_connections = 2 }))
   for _ = 1, 4 do
@@ -623,7 +616,7 @@ T.test_connections_that_are_dropped = case(function()
     conn:close()
   end
   server:close()
-end)
+end
 
 -- Further options -------------------------------------------------------------------------------
 
@@ -645,11 +638,11 @@ T.test_proxy_protocol = for_both(function(where)
 end)
 
 local function tls_case(fn)
-  return case(function()
+  return function()
     can.need 'tls'
     fn(require 'tls_ends')
     fn(require 'tls_ends', unix_path())
-  end)
+  end
 end
 
 local function secure_server(ends, where, opts)
@@ -715,12 +708,5 @@ T.test_bad_tls = tls_case(function(_, where)
   t.failure('ENOENT', try { cert = '/no/such/file' })
   t.raises({ "'server'", 'tls.no_such' }, try, { no_such = 1 })
 end)
-
--- Elsewhere -------------------------------------------------------------------------------------
-
-function T.test_where_connections_cannot_move()
-  lu.skipIf(not raw.windows, 'this system has servers in several threads')
-  t.failure('ENOTSUP', asio.server('127.0.0.1', 0, say_thread, { threads = 2 }))
-end
 
 return T
