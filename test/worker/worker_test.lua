@@ -1,0 +1,531 @@
+-- Workers: Lua states on system threads of their own. What they are given and give back, errors, cancelling,
+-- deadlocks among states, and how a process ends that has some.
+--
+-- test: 60 s
+-- SPDX-License-Identifier: MIT
+-- luacheck: ignore 431 (child processes require their own)
+
+local lu = require 'luaunit'
+local asio = require 'asio'
+local can = require 'can'
+local t = require 'support'
+
+asio.shared.channel() -- the first one opens what this state keeps: a descriptor
+
+local T = {}
+
+local function count(...) return select('#', ...), ... end
+
+local function worker(fn, ...)
+  return assert(asio.worker(fn, ...))
+end
+
+-- Results and errors ----------------------------------------------------------------------------
+
+function T.test_results_come_back()
+  local w = worker(function(...) return select('#', ...), ... end, 1, nil, 'x', false, nil)
+  lu.assertEquals({ count(w:join()) }, { 7, true, 5, 1, nil, 'x', false, nil })
+  lu.assertEquals({ count(w:join()) }, { 7, true, 5, 1, nil, 'x', false, nil }, 'a second time')
+  lu.assertEquals(w:status(), 'done')
+  lu.assertFalse(w:cancel())
+  lu.assertEquals({ count(worker(function() end):join()) }, { 1, true })
+end
+
+function T.test_arguments_of_every_kind()
+  local ffi = require 'ffi'
+  local shared = { 'twice' }
+  local channel = asio.shared.channel(1)
+  local upvalue = { 7 }
+  local function double(n) return n * 2 + upvalue[1] end
+  local ok, got = worker(function(list)
+    list.called = list.fn(10)
+    list.same = list.a == list.b
+    list.channel:send 'sent there'
+    list.kind = tostring(list.int)
+    return list
+  end, { a = shared, b = shared, fn = double, int = ffi.new('int64_t', -5), channel = channel,
+    text = 'a\0b', yes = true, number = 0.1, print = print, [1] = 'one', [false] = 'no' }):join()
+  lu.assertTrue(ok, got)
+  lu.assertEquals(got.called, 27)
+  lu.assertTrue(got.same)
+  lu.assertIs(got.a, got.b)
+  lu.assertIs(got.channel, channel)
+  lu.assertIs(got.print, print)
+  lu.assertEquals({ got.kind, got.text, got.yes, got.number, got[1], got[false] },
+    { '-5LL', 'a\0b', true, 0.1, 'one', 'no' })
+  lu.assertEquals(channel:recv(0), 'sent there')
+end
+
+function T.test_what_cannot_go()
+  local thread = coroutine.create(print)
+  t.bad_argument(1, 'worker', function() asio.worker(17) end)
+  t.bad_argument(1, 'worker', function() asio.worker() end)
+  t.bad_argument(2, 'worker', function() asio.worker(print, thread) end)
+  t.raises({ "bad argument #3 to 'worker'", "field 'x'", 'coroutine' }, asio.worker, print, 1,
+    { x = { thread } })
+  t.raises({ "bad argument #1 to 'worker'", "upvalue 'thread'" }, asio.worker, function() return thread end)
+  local ok, err = worker(function() return 1, coroutine.create(print) end):join()
+  lu.assertFalse(ok)
+  lu.assertStrContains(err, 'coroutine')
+end
+
+function T.test_errors_have_their_traceback()
+  local function deep() error('expected', 0) end
+  local w = worker(function() deep() end)
+  local ok, err, trace = w:join()
+  lu.assertEquals({ ok, err }, { false, 'expected' })
+  lu.assertStrContains(trace, 'stack traceback:')
+  lu.assertStrContains(trace, 'worker_test.lua')
+  lu.assertEquals(w:status(), 'failed')
+  ok, err = worker(function() error { code = 7 } end):join()
+  lu.assertFalse(ok)
+  lu.assertEquals(err, { code = 7 })
+  ok, err = worker(function() error(coroutine.create(print)) end):join()
+  lu.assertFalse(ok)
+  lu.assertStrContains(err, 'thread')
+  lu.assertEquals({ (worker(function() error() end):join()) }, { false })
+end
+
+function T.test_a_module_as_function()
+  local name = os.tmpname()
+  local dir, module = name:match '^(.*)/([^/]*)$'
+  local path = ('%s/%s.lua'):format(dir, module)
+  local function write(text)
+    local file = assert(io.open(path, 'w'))
+    file:write(text)
+    file:close()
+  end
+  local before = package.path
+  package.path = dir .. '/?.lua;' .. before
+  write 'return function(a, b) return a + b end'
+  lu.assertEquals({ worker(module, 1, 2):join() }, { true, 3 })
+  write 'result = 1 return { 1 }'
+  lu.assertEquals({ count(worker(module):join()) }, { 1, true })
+  write 'error("expected", 0)'
+  local ok, err = worker(module):join()
+  lu.assertFalse(ok)
+  lu.assertStrContains(err, 'expected')
+  package.path = before
+  ok, err = worker('no.such.module'):join()
+  lu.assertFalse(ok)
+  lu.assertStrContains(err, "module 'no.such.module' not found")
+  os.remove(path)
+  os.remove(name)
+end
+
+function T.test_settings_go_along()
+  local path, cpath = package.path, package.cpath
+  package.path, package.cpath = path .. ';/no/such/?.lua', cpath .. ';/no/such/?.so'
+  local expected = { true, package.path, package.cpath }
+  local w = worker(function() return package.path, package.cpath end)
+  package.path, package.cpath = path, cpath
+  lu.assertEquals({ w:join() }, expected)
+  if jit.status() then
+    jit.off()
+    w = worker(function() return (jit.status()) end)
+    jit.on()
+    lu.assertEquals({ w:join() }, { true, false })
+  end
+end
+
+-- A result that refers to a module that is not to be found here.
+function T.test_an_outcome_that_cannot_be_received()
+  local w = worker(function()
+    package.loaded['only.there'] = { text = function() return 1 end }
+    local there = require 'only.there'
+    return function() return there end
+  end)
+  local ok, err = w:join(20)
+  lu.assertFalse(ok)
+  lu.assertStrContains(err, 'only.there')
+end
+
+function T.test_states_are_apart()
+  _G.of_this_state = 'here'
+  local w = worker(function()
+    local found = _G.of_this_state
+    _G.of_this_state = 'there'
+    return found == nil
+  end)
+  lu.assertEquals({ w:join() }, { true, true })
+  lu.assertEquals(_G.of_this_state, 'here')
+  _G.of_this_state = nil
+end
+
+-- Joining ---------------------------------------------------------------------------------------
+
+function T.test_join_with_a_time_out()
+  local go = asio.shared.channel()
+  local w = worker(function(from)
+    error(from:recv(), 0)
+  end, go)
+  t.failure('ETIMEDOUT', w:join(0))
+  t.failure('ETIMEDOUT', w:join(0.002))
+  local others = {}
+  for i = 1, 3 do others[i] = asio.spawn(w.join, w) end
+  t.failure('ETIMEDOUT', w:join(0.002)) -- leaves the error to the others
+  local cancelled = asio.spawn(w.join, w)
+  asio.yield()
+  cancelled:cancel()
+  lu.assertEquals({ cancelled:join() }, { false, asio.cancelled })
+  go:send 'expected'
+  for i = 1, 3 do
+    local joined, ok, err = others[i]:join()
+    lu.assertEquals({ joined, ok, err }, { true, false, 'expected' })
+  end
+  lu.assertEquals({ (w:join(0)) }, { false })
+  t.next_turn()
+end
+
+function T.test_an_unjoined_error_is_reported_once()
+  local w = worker(function() error('alone', 0) end)
+  t.wait_until(function() return w:status() == 'failed' end)
+  t.next_turn()
+  local text = t.stderr()
+  lu.assertEquals(t.occurrences(text, 'alone'), 1, text)
+  lu.assertStrContains(text, w:name() .. ' failed')
+  lu.assertEquals({ (w:join()) }, { false })
+end
+
+-- The light thread that joined has been cancelled: nothing has taken the error.
+function T.test_the_error_of_a_join_that_was_cancelled_is_reported()
+  local go = asio.shared.channel()
+  local w = worker(function(from) error(from:recv(), 0) end, go)
+  local joiner = asio.spawn(w.join, w)
+  asio.yield()
+  joiner:cancel()
+  joiner:join()
+  go:send 'alone'
+  t.wait_until(function() return w:status() == 'failed' end)
+  t.next_turn()
+  lu.assertEquals(t.occurrences(t.stderr(), 'alone'), 1)
+end
+
+function T.test_errors_of_light_threads_in_a_worker_are_reported_here()
+  local w = worker(function()
+    asio.spawn(error, 'of a light thread', 0)
+    asio.sleep(0.01)
+    return 'goes on'
+  end)
+  lu.assertEquals({ w:join() }, { true, 'goes on' })
+  local text = t.stderr()
+  lu.assertStrContains(text, 'of a light thread')
+  lu.assertStrContains(text, w:name())
+end
+
+-- Cancelling ------------------------------------------------------------------------------------
+
+function T.test_cancel()
+  for _, wait in ipairs {
+    function() asio.sleep(1000) end,
+    function(ch) ch:recv() end,
+    function(ch) ch:send(1) end,
+    function(ch) asio.select { ch, asio.event() } end,
+    function() asio.worker(function() asio.sleep(1000) end):join() end,
+  } do
+    local ready = asio.shared.channel()
+    local w = worker(function(body, ready, ch)
+      ready:send(true)
+      body(ch)
+    end, wait, ready, asio.shared.channel())
+    ready:recv()
+    lu.assertEquals(w:status(), 'running')
+    lu.assertTrue(w:cancel())
+    lu.assertEquals({ count(w:join()) }, { 2, false, asio.cancelled })
+    lu.assertEquals(w:status(), 'failed')
+    lu.assertFalse(w:cancel())
+  end
+end
+
+function T.test_cancel_before_it_begins()
+  for _ = 1, 20 do
+    local w = worker(function() asio.sleep(1000) end)
+    lu.assertTrue(w:cancel())
+    lu.assertEquals({ w:join() }, { false, asio.cancelled })
+  end
+end
+
+function T.test_a_cancel_that_is_swallowed()
+  local ready = asio.shared.channel()
+  local w = worker(function(ready)
+    ready:send(true)
+    pcall(asio.sleep, 1000)
+    return 'swallowed'
+  end, ready)
+  ready:recv()
+  lu.assertTrue(w:cancel())
+  lu.assertEquals({ w:join() }, { true, 'swallowed' })
+end
+
+function T.test_cancel_of_what_a_function_has_left_running()
+  local ready = asio.shared.channel()
+  local w = worker(function(ready)
+    asio.spawn(function()
+      ready:send(true)
+      asio.sleep(1000)
+    end)
+    return 'result'
+  end, ready)
+  ready:recv()
+  t.failure('ETIMEDOUT', w:join(0.01))
+  lu.assertTrue(w:cancel())
+  lu.assertEquals({ w:join() }, { true, 'result' })
+end
+
+-- Many ------------------------------------------------------------------------------------------
+
+function T.test_nested()
+  local function down(depth, again)
+    if depth == 0 then return 'the deepest' end
+    local ok, result = asio.worker(again, depth - 1, again):join()
+    assert(ok, result)
+    return result
+  end
+  lu.assertEquals({ worker(down, 5, down):join() }, { true, 'the deepest' })
+end
+
+T.test_a_hundred_at_once = t.slow(60, function()
+  local workers, sum = {}, 0
+  local gate = asio.shared.channel()
+  for i = 1, 100 do
+    workers[i] = worker(function(n, gate)
+      gate:recv()
+      return n
+    end, i, gate)
+  end
+  gate:close()
+  for i = 1, 100 do sum = sum + select(2, workers[i]:join()) end
+  lu.assertEquals(sum, 5050)
+end)
+
+-- Deadlocks -------------------------------------------------------------------------------------
+
+function T.test_all_states_wait_for_each_other()
+  local result = t.child(function()
+    local asio = require 'asio'
+    local ok, err = pcall(asio.run, function()
+      local ch = asio.shared.channel()
+      for _ = 1, 2 do asio.worker(function(ch) ch:recv() end, ch) end
+      ch:recv()
+    end)
+    assert(not ok and err:find('deadlock', 1, true), err)
+    print 'seen'
+  end)
+  lu.assertStrContains(result.out, 'seen')
+end
+
+-- One of them has a timer, or a server: it may send yet.
+function T.test_a_state_that_may_still_send_prevents_a_deadlock()
+  t.quiet_child(function()
+    local asio = require 'asio'
+    asio.run(function()
+      local ch = asio.shared.channel()
+      local w = asio.worker(function(ch)
+        asio.sleep(0.1)
+        ch:send 'after a while'
+      end, ch)
+      assert(ch:recv() == 'after a while')
+      assert(w:join())
+      w = asio.worker(function(ch)
+        local server
+        server = asio.server('127.0.0.1', 0, function(conn)
+          ch:send(conn:read_all())
+          server:close()
+        end)
+        ch:send((select(2, server:address())))
+      end, ch)
+      local conn = asio.connect('127.0.0.1', ch:recv())
+      local receiver = asio.spawn(ch.recv, ch)
+      asio.sleep(0.1) -- all that waits now waits for the server
+      conn:write 'of a client'
+      conn:close()
+      assert(select(2, receiver:join()) == 'of a client')
+      assert(w:join())
+    end)
+  end)
+end
+
+-- The end of the worker and its leaving the states that may wake others were two moments: in between, the
+-- main chunk could begin a wait that was no deadlock yet, and was never looked at again.
+T.test_a_deadlock_after_the_end_of_a_worker = t.slow(60, function()
+  t.quiet_child(function()
+    local asio = require 'asio'
+    local ch = asio.shared.channel()
+    for _ = 1, 50 do
+      assert(asio.worker(function() end):join())
+      local ok, err = pcall(ch.recv, ch)
+      assert(not ok and err:find('deadlock', 1, true), tostring(err))
+    end
+  end, { seconds = 30 })
+end)
+
+-- Shortages -------------------------------------------------------------------------------------
+
+function T.test_out_of_threads()
+  can.need('descriptors', 'real_kernel')
+  if os.getenv 'ASIO_SANITIZED' then can.need 'native' end
+  t.quiet_child(function()
+    local asio, ffi = require 'asio', require 'ffi'
+    ffi.cdef [[ int setuid(unsigned); struct lim { unsigned long a, b; }; int setrlimit(int, struct lim *);
+      int getuid(void); ]]
+    asio.shared.channel()
+    local lim = ffi.new('struct lim', 1, 1)
+    assert(ffi.C.setrlimit(6, lim) == 0) -- RLIMIT_NPROC, which does not hold for root
+    if ffi.C.getuid() == 0 and ffi.C.setuid(61234) ~= 0 then return end
+    asio.run(function()
+      local w, message, code = asio.worker(function() end)
+      assert(w == nil and code == 'EAGAIN', tostring(code) .. tostring(message))
+      lim.a, lim.b = 1, 1
+    end)
+  end)
+end
+
+-- With every number of descriptors that are left: the worker works, or says that it cannot.
+T.test_out_of_descriptors = t.slow(60, function()
+  can.need 'descriptors'
+  t.quiet_child(function()
+    local asio, ffi = require 'asio', require 'ffi'
+    ffi.cdef [[ int dup(int); int close(int); ]]
+    local well, failed = 0, 0
+    asio.on_error(function() end)
+    asio.run(function()
+      assert(asio.worker(function() end):join())
+      for spare = 0, 12 do
+        local taken = {}
+        repeat
+          taken[#taken + 1] = ffi.C.dup(0)
+        until taken[#taken] < 0
+        taken[#taken] = nil
+        for _ = 1, spare do ffi.C.close(table.remove(taken)) end
+        local w, message, code = asio.worker(function() return 'well' end)
+        if w then
+          local ok, result = w:join()
+          assert(ok and result == 'well' or type(result) == 'string')
+          if ok then well = well + 1 else failed = failed + 1 end
+        else
+          assert(code == 'EMFILE', message)
+          failed = failed + 1
+        end
+        for i = 1, #taken do ffi.C.close(taken[i]) end
+        assert(asio.worker(function() end):join())
+      end
+    end)
+    assert(well > 0 and failed > 0, well .. ' ' .. failed)
+  end, { wrap = 'prlimit --nofile=100', seconds = 30 })
+end)
+
+-- The end of a process --------------------------------------------------------------------------
+
+-- A worker that waits for long.
+local function ends(code, words, fn, options)
+  options = options or {}
+  options.code = code
+  local started = asio.now()
+  local result = t.child(fn, options)
+  if words then lu.assertStrContains(result.err, words) else lu.assertEquals(result.err, '') end
+  return result, asio.now() - started
+end
+
+function T.test_the_end_of_the_main_chunk_ends_workers()
+  local result = ends(0, nil, function()
+    local asio = require 'asio'
+    for _ = 1, 5 do
+      asio.worker(function()
+        local ok = pcall(asio.sleep, 1000)
+        assert(not ok)
+        io.stdout:write 'ended.'
+        io.stdout:flush()
+      end)
+    end
+    asio.run_once(0.2)
+  end)
+  lu.assertEquals(result.out, ('ended.'):rep(5))
+end
+
+function T.test_run_goes_on_until_workers_have_ended()
+  local result = ends(0, nil, function()
+    local asio = require 'asio'
+    asio.run(function()
+      asio.worker(function()
+        asio.sleep(0.1)
+        io.stdout:write 'worker,'
+        io.stdout:flush()
+      end)
+    end)
+    print 'main'
+  end)
+  lu.assertStrContains(result.out, 'worker,main')
+end
+
+function T.test_exit()
+  for code, close in pairs { [3] = true, [4] = false } do
+    ends(code, nil, function(status, closes)
+      local asio = require 'asio'
+      asio.run(function()
+        asio.worker(function() asio.sleep(1000) end)
+        asio.worker(function() asio.sleep(1000) end)
+        asio.sleep(0.05)
+        os.exit(tonumber(status), closes == 'true')
+      end)
+    end, { args = { tostring(code), tostring(close) }, env = t.ignore_leaks })
+  end
+end
+
+T.test_a_worker_that_cannot_be_ended = t.slow(60, function()
+  can.need 'processor'
+  local result, took = ends(0, 'worker #1 does not end: it is left running', function()
+    local asio = require 'asio'
+    asio.watchdog(0.2)
+    asio.run(function()
+      local w = asio.worker(function() while true do end end)
+      asio.sleep(0.5)
+      w:cancel()
+      asio.stop()
+    end)
+  end, { seconds = 30, env = t.ignore_leaks })
+  lu.assertStrContains(result.err, 'light thread worker #1 has kept the processor')
+  lu.assertTrue(took >= 5 and took < 15 * t.patience, tostring(took))
+end)
+
+-- Ends although the function swallows the cancel: all is stopped then.
+T.test_a_worker_that_swallows_the_cancel_at_the_end = t.slow(60, function()
+  ends(0, nil, function()
+    local asio = require 'asio'
+    asio.worker(function()
+      pcall(asio.sleep, 1000)
+      pcall(asio.sleep, 1000)
+    end)
+    asio.run_once(0.1)
+  end, { seconds = 30 })
+end)
+
+T.test_interrupts = t.slow(60, function()
+  can.need 'shell'
+  local function main(how)
+    local asio, ffi = require 'asio', require 'ffi'
+    ffi.cdef [[ int kill(int, int); int getpid(void); ]]
+    local loops = how == 'loops'
+    asio.worker(function(loops)
+      local ffi = require 'ffi'
+      ffi.cdef [[ int kill(int, int); int getpid(void); ]]
+      ffi.C.kill(ffi.C.getpid(), 2)
+      if not loops then
+        local ok = pcall(asio.sleep, 1000)
+        io.stdout:write(ok and 'slept' or 'cancelled')
+        io.stdout:flush()
+        return
+      end
+      local until_then = os.time() + 2
+      while os.time() < until_then do end
+      ffi.C.kill(ffi.C.getpid(), 2)
+      while true do end
+    end, loops)
+    asio.run(function() asio.sleep(1000) end)
+  end
+  local result = ends(1, 'interrupted!', main)
+  lu.assertEquals(result.out, 'cancelled')
+  local _, took = ends(130, 'interrupted!', main, { args = { 'loops' }, env = t.ignore_leaks })
+  lu.assertTrue(took < 4.5 * t.patience, 'the second one ends at once: ' .. took)
+end)
+
+return T
