@@ -28,14 +28,18 @@ $(foreach field,SECTION CATEGORY TITLE DEPENDS,$(if $($(field)),,$(error Package
 $(if $(PKG_VERSION),,$(error no PKG_VERSION))
 $(if $(Package/$(1)/description),,$(error no description))
 
-all:
-	@echo "depends: $(DEPENDS)"
+all: $(1)
+$(1): compiled
+	@echo "$(1) depends: $(DEPENDS)"
+	$(call Package/$(1)/install,$(TOPDIR)/package/$(1))
+endef
+
+.DEFAULT_GOAL:=all
+compiled:
 	$(Build/Prepare)
 	$(Build/Configure/Default)
 	$(Build/Compile/Default)
 	$(Build/Install/Default)
-	$(call Package/$(1)/install,$(TOPDIR)/package)
-endef
 END
 cat >"$top/include/cmake.mk" <<'END'
 define Build/Configure/Default
@@ -57,11 +61,27 @@ run() { make -C "$top" -f "$root/packaging/openwrt/Makefile" --warn-undefined-va
 rm -rf "$top/package"
 if run -n all 2>&1 | grep -E 'warning: undefined|\*\*\*'; then exit 1; fi
 run all >"$top/log" 2>&1 || { tail -n 30 "$top/log" >&2; exit 1; }
-grep -qx 'depends: +libuv +luajit' "$top/log" || { echo 'openwrt: other packages than libuv and luajit' >&2; exit 1; }
+for depends in 'lua-asio depends: +libuv +luajit' 'lua-asio-worker depends: +lua-asio'; do
+    grep -qxF "$depends" "$top/log" || { echo "openwrt: not so: $depends" >&2; exit 1; }
+done
 
-module=$top/package/usr/lib/lua/asio.so
-strip -o "$top/asio.so" "$module"
-size=$(wc -c <"$top/asio.so")
-echo "openwrt: asio.so of the package, stripped: $size bytes"
+# stripped PACKAGE FILE: prints its size.
+stripped() {
+    strip -o "$top/stripped.so" "$top/package/$1/usr/lib/lua/$2"
+    size=$(wc -c <"$top/stripped.so")
+    echo "openwrt: $2 of $1, stripped: $size bytes"
+}
+stripped lua-asio-worker asio/worker.so
+stripped lua-asio asio.so
 [ "$size" -le $LIMIT ] || { echo "openwrt: that is more than $LIMIT" >&2; exit 1; }
-LUA_CPATH="$top/package/usr/lib/lua/?.so" luajit -e "assert(require 'asio'.run)"
+
+# The one package without the other, and both in one directory, as a device has them.
+rm -rf "$top/device"
+cp -R "$top/package/lua-asio" "$top/device"
+LUA_CPATH="$top/device/usr/lib/lua/?.so" luajit -e "
+    assert(require 'asio'.run)
+    assert(select(3, require 'asio'.worker(print)) == 'ENOTSUP')"
+cp -R "$top/package/lua-asio-worker/." "$top/device"
+LUA_CPATH="$top/device/usr/lib/lua/?.so" luajit -e "
+    local worker = assert(require 'asio'.worker(function(n) return n + 1 end, 41))
+    assert(select(2, worker:join(10)) == 42)"

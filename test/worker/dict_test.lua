@@ -5,7 +5,6 @@
 local lu = require 'luaunit'
 local asio = require 'asio'
 local t = require 'support'
-local can = require 'can'
 
 local T = {}
 

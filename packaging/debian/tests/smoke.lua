@@ -1,4 +1,4 @@
--- Whether an installed module works: an echo over loopback, a name, and a deadline; says what it is.
+-- Whether an installed module works: an echo over loopback, a name, another Lua state, and a deadline; says what it is.
 local asio = require 'asio'
 
 local server = assert(asio.server('127.0.0.1', 0, function(conn)
@@ -15,6 +15,9 @@ asio.run(function()
     conn:close()
     server:close()
     assert(asio.resolve 'localhost', 'localhost has no address')
+    local ch = assert(asio.shared.channel(1))
+    local worker = assert(asio.worker(function(n) return ch:send(n + 1) end, 41))
+    assert(ch:recv(10) == 42 and worker:join(10), 'no worker')
     assert(select(3, asio.timeout(0.01, asio.sleep, 60)) == 'ETIMEDOUT', 'no deadline')
 end)
 local _, _, code = asio.socketpair():start_tls { server = true } -- which needs a certificate
