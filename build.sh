@@ -8,6 +8,7 @@ usage() {
 ./build.sh example            ... and run examples/ping_pong.lua
 ./build.sh test [-j N] [NAME] ... and run the tests, N files at a time, or the one file NAME_test.lua
 ./build.sh asan [-j N] [NAME] the same tests under AddressSanitizer and UBSan
+./build.sh tsan [-j N] [NAME] those of test/worker under ThreadSanitizer
 ./build.sh cross TRIPLET [test [ARGS]]
                               build for another processor, such as arm-linux-gnueabihf, and run the tests there
 ./build.sh windows [test [ARGS]]
@@ -99,6 +100,13 @@ case $command in
         ;;
     asan)
         preset=asan
+        run_tests "$@"
+        ;;
+    tsan)
+        preset=tsan
+        if [ $# -eq 0 ] || { [ $# -eq 2 ] && [ "$1" = -j ]; }; then
+            for file in test/worker/*_test.lua; do set -- "$@" "$file"; done
+        fi
         run_tests "$@"
         ;;
     cross)

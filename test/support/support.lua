@@ -470,6 +470,10 @@ end
 -- its Lua state.
 M.ignore_leaks = 'ASAN_OPTIONS=detect_leaks=0'
 
+-- A process without descriptors cannot find the names of functions, by which test/tsan.supp tells what is
+-- no race.
+M.ignore_races = 'TSAN_OPTIONS=report_bugs=0'
+
 --- Skips the case unless these programs are there.
 M.need = can.run
 

@@ -294,7 +294,7 @@ function T.test_no_descriptors()
       server = assert(lib.server('127.0.0.1', 0, handler, { threads = 1 }))
       server:close()
     end)
-  end, { wrap = 'prlimit --nofile=40:40' })
+  end, { wrap = 'prlimit --nofile=40:40', env = t.ignore_races })
   lu.assertStrContains(out, 'too many open files\tEMFILE')
 end
 

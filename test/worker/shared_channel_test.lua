@@ -539,10 +539,10 @@ function T.test_a_fork_is_refused()
       ch:send 'from the parent'
       assert(select(2, w:join()) == 'from the parent')
     end)
-  end)
+  end, { env = t.ignore_leaks }) -- of threads that the fork does not have
 end
 
--- Once broken -----------------------------------------------------------------------------------
+-- The main chunk --------------------------------------------------------------------------------
 
 T.test_in_the_main_chunk = t.main(function()
   local to, from, w = echo_state()

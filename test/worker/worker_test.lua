@@ -411,7 +411,7 @@ T.test_out_of_descriptors = t.slow(60, function()
       end
     end)
     assert(well > 0 and failed > 0, well .. ' ' .. failed)
-  end, { wrap = 'prlimit --nofile=100', seconds = 30 })
+  end, { wrap = 'prlimit --nofile=100', seconds = 30, env = t.ignore_races })
 end)
 
 -- The end of a process --------------------------------------------------------------------------

@@ -8,7 +8,7 @@
 #include <string.h>
 
 static uv_mutex_t peer_list_lock;
-static struct peer *peer_list;
+static struct peer *peer_list, *peer_list_last;
 static unsigned peer_between; /* threads whose state is not in the list, and which will wake another */
 
 static const char peer_home_key = 0, peer_receive_key = 0; /* their addresses: keys in the registry */
@@ -186,13 +186,16 @@ bool peer_post_last(struct peer *p, struct post *post)
     return open;
 }
 
+/* Behind those that have started it, and more often have something else to do: see peer_lock_blocked. */
 static void peer_list_add(struct peer *p)
 {
     worker_lock(&peer_list_lock);
-    p->next = peer_list;
-    if (peer_list)
-        peer_list->prev = p;
-    peer_list = p;
+    p->prev = peer_list_last;
+    if (p->prev)
+        p->prev->next = p;
+    else
+        peer_list = p;
+    peer_list_last = p;
     worker_unlock(&peer_list_lock);
 }
 
@@ -201,6 +204,8 @@ static void peer_list_remove(struct peer *p)
     worker_lock(&peer_list_lock);
     if (p->next)
         p->next->prev = p->prev;
+    else
+        peer_list_last = p->prev;
     if (p->prev)
         p->prev->next = p->next;
     else
@@ -258,34 +263,45 @@ static void peer_on_deadlock(struct post *post, struct peer *p, bool open)
         asio_worker_core->threads->set_deadlock(p->rt);
 }
 
-/* With all locks held. Those that wait for their workers alone are told by the ends of these. */
-static bool peer_all_blocked(void)
+/* Locks the peers from the first one on, as long as they are blocked. Returns the first that is not; NULL: all are,
+ * in one moment: else one could be woken by another that blocks afterwards. *waits: how many endless ones they have. */
+static struct peer *peer_lock_blocked(size_t *waits)
 {
-    size_t waits = 0;
-    if (peer_between > 0)
-        return false;
+    *waits = 0;
     for (struct peer *p = peer_list; p; p = p->next) {
-        if (!p->blocked || p->first)
-            return false;
-        waits += p->passive ? 0 : p->waits;
+        worker_lock(&p->lock);
+        if (!p->blocked || p->first) {
+            worker_unlock(&p->lock);
+            return p;
+        }
+        *waits += p->passive ? 0 : p->waits;
     }
-    return waits > 0;
+    return NULL;
 }
 
-/* All states are looked at in one moment: else one could be woken by another that blocks afterwards. */
+/* With all locks held. */
+static void peer_tell_deadlock(void)
+{
+    for (struct peer *p = peer_list; p; p = p->next)
+        if (p->waits > 0 && !p->passive && peer_append(p, &p->deadlock))
+            asio_worker_core->threads->async_send(p->async);
+}
+
+/* States that wait for their workers alone are told by the ends of these. */
 static void peer_find_deadlock(struct peer *self, size_t waits)
 {
     worker_lock(&peer_list_lock);
-    for (struct peer *p = peer_list; p; p = p->next)
-        worker_lock(&p->lock);
+    worker_lock(&self->lock);
     self->waits = waits;
     self->blocked = !self->first;
-    if (peer_all_blocked())
-        for (struct peer *p = peer_list; p; p = p->next)
-            if (p->waits > 0 && !p->passive && peer_append(p, &p->deadlock))
-                asio_worker_core->threads->async_send(p->async);
-    for (struct peer *p = peer_list; p; p = p->next)
-        worker_unlock(&p->lock);
+    worker_unlock(&self->lock);
+    if (peer_between == 0) {
+        struct peer *awake = peer_lock_blocked(&waits);
+        if (!awake && waits > 0)
+            peer_tell_deadlock();
+        for (struct peer *p = peer_list; p != awake; p = p->next)
+            worker_unlock(&p->lock);
+    }
     worker_unlock(&peer_list_lock);
 }
 
