@@ -432,8 +432,8 @@ function asio.watchdog(seconds) end
 ---@field unlink_stale? boolean Unix sockets: the file of a server that has gone is replaced (false)
 ---@field tls? asio.tls_server_opts|false
 ---@field on_tls_error? asio.on_tls_error
----@field threads? integer|"auto" so many system threads serve, each with a Lua state of its own; `asio.server`
---- then waits until they are ready
+---@field threads? integer|"auto" so many system threads serve, each with a Lua state of its own;
+--- `asio.server` then waits until they are ready
 ---@field init? function|string with `threads`: runs, or is required, in each of them first
 
 ---@class asio.connect_opts: asio.opts
@@ -462,7 +462,7 @@ local server = {}
 
 ---@class asio.server_stats.thread
 ---@field name string
----@field status "running"|"ended"|"silent" silent: it has not answered; it and one that has ended have no counters
+---@field status "running"|"ended"|"silent" silent: it has not answered; then, and at its end, no counters
 ---@field accepts? integer connections that it has got
 ---@field connections? integer open in its Lua state now
 ---@field bytes_in? integer

@@ -81,7 +81,8 @@ int asio_sys_thread(void (*fn)(void *arg), void *arg, size_t stack)
     if (!s)
         return UV_ENOMEM;
     *s = (struct start){ fn, arg };
-    uintptr_t handle = _beginthreadex(NULL, (unsigned)stack, sys_windows_thread_main, s, 0, NULL);
+    uintptr_t handle = _beginthreadex(NULL, (unsigned)stack, sys_windows_thread_main, s,
+        STACK_SIZE_PARAM_IS_A_RESERVATION, NULL); /* or all of it would be committed */
     if (!handle) {
         asio_mem.free(s);
         return UV_EAGAIN;
