@@ -298,6 +298,44 @@ local function tls_pair(asio, server_options, client_options)
   if not ok then error(err, 0) end
 end
 
+-- Several Lua states. What the others do is not of this state: they may fail as well.
+scenario('shared_channel', function(asio)
+  local ch, other = asio.shared.channel(1), asio.shared.channel()
+  asio.run(function()
+    local sender = asio.spawn(then_close, ch, function()
+      for i = 1, 4 do assert(ch:send { i, tostring(i), other }) end
+      assert(ch:send 'scalar')
+    end)
+    local index, value = asio.select { ch }
+    assert(index == 1, value)
+    assert(value[1] == 1 and value[3] == other)
+    for i = 2, 4 do assert(assert(ch:recv())[2] == tostring(i)) end
+    assert(assert(ch:recv(1)) == 'scalar')
+    all_of(sender)
+  end)
+end)
+
+scenario('worker', function(asio)
+  local to, from = asio.shared.channel(), asio.shared.channel(2)
+  asio.run(function()
+    local w = assert(asio.worker(function(list, close, input, output)
+      close(output, function()
+        for value in input:iter() do assert(output:send { value, list[1] }) end
+      end)
+      return 'result', list
+    end, { 'argument' }, then_close, to, from))
+    then_close(to, function()
+      for i = 1, 3 do
+        assert(to:send(i))
+        local value = assert(from:recv())
+        assert(value[1] == i and value[2] == 'argument')
+      end
+    end)
+    local ok, result, list = w:join()
+    assert(ok and result == 'result' and list[1] == 'argument', result)
+  end)
+end)
+
 if certs then
   scenario('tls_plain', function(asio)
     tls_pair(asio, identity { server = true }, trusting {})

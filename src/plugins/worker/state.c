@@ -235,16 +235,22 @@ static void state_unlist(struct state *s)
         s->parent->workers = s->next;
 }
 
-/* The starter's Lua learns of the end. False: for want of memory it has not. */
+/* The starter's Lua learns of the end. False: for want of memory it has not, not even without a reason, which needs
+ * none. */
 static bool state_tell_over(struct state *s, struct peer *parent)
 {
     struct message *outcome = s->outcome;
     s->outcome = NULL;
+    int status;
     if (outcome) {
-        snprintf(s->error, sizeof s->error, "not enough memory");
-        return peer_deliver(parent, s, "ended", outcome) != LUA_ERRMEM;
+        snprintf(s->error, sizeof s->error, "not enough memory"); /* if that is told later */
+        status = peer_deliver(parent, s, "ended", outcome);
+    } else {
+        status = peer_deliver(parent, s, "died", message_of_string(s->error));
     }
-    return peer_deliver(parent, s, "died", message_of_string(s->error)) != LUA_ERRMEM;
+    if (status == LUA_ERRMEM && !asio_worker_core->threads->forked(parent->rt))
+        status = peer_deliver(parent, s, "died", NULL);
+    return status != LUA_ERRMEM;
 }
 
 /* The post has the thread's reference. A light thread may join the worker: without memory it is told later. */

@@ -103,9 +103,11 @@ function news.ended(self, ok, was_cancelled, ...)
     ended(self, outcome)
 end
 
--- Of something that its own Lua could not tell of.
+local no_memory = { n = 2, false, 'not enough memory' }
+
+-- Of something that its own Lua could not tell of. Without a message this allocates nothing.
 function news.died(self, message)
-    ended(self, { n = 2, false, message or 'not enough memory' })
+    ended(self, message and { n = 2, false, message } or no_memory)
 end
 
 -- An error of a light thread that nothing there joins.
