@@ -10,7 +10,8 @@
 struct server_counter {
     struct asio_counter counter;
     struct state *state; /* this one */
-    unsigned owed;       /* that have gone, of which the starter has not been told: there was no memory */
+    uint64_t told;       /* that have gone, of which the starter was told */
+    unsigned owed;       /* of which it was not told yet: there was no memory */
     bool held;
 };
 
@@ -18,8 +19,10 @@ static const char server_class; /* its address: the registry's key of their meta
 
 static void server_tell_gone(struct server_counter *n)
 {
-    while (n->owed > 0 && state_report_word(n->state, "server_gone"))
+    while (n->owed > 0 && state_report_word(n->state, "server_gone")) {
         n->owed--;
+        n->told++;
+    }
 }
 
 static void server_on_gone(struct asio_counter *counter)
@@ -54,7 +57,9 @@ static int l_server_new_counter(lua_State *L)
     struct server_counter *n = worker_alloc(sizeof *n);
     if (!n)
         return asio_worker_core->error->push(L, UV_ENOMEM);
-    *n = (struct server_counter){ { 0, server_on_gone }, lua_touserdata(L, 1), 0, true };
+    *n = (struct server_counter){
+        .counter = { 0, server_on_gone }, .state = lua_touserdata(L, 1), .held = true
+    };
     *box = n;
     return 1;
 }
@@ -90,11 +95,20 @@ static int l_server_check_carried(lua_State *L)
     return 0;
 }
 
+/* worker.gone(counter) -> how many have gone of which the starter was told */
+static int l_server_gone(lua_State *L)
+{
+    struct server_counter *n = *(struct server_counter **)lua_touserdata(L, 1);
+    server_tell_gone(n);
+    lua_pushnumber(L, (lua_Number)n->told);
+    return 1;
+}
+
 void server_bind(lua_State *L, struct asio_rt *rt, struct peer *peer)
 {
     static const luaL_Reg functions[] = { { "hold", l_server_hold }, { "release", l_server_release },
         { "check_carried", l_server_check_carried }, { "new_counter", l_server_new_counter },
-        { "count", l_server_count }, { NULL, NULL } };
+        { "count", l_server_count }, { "gone", l_server_gone }, { NULL, NULL } };
     static const luaL_Reg meta[] = { { "__gc", l_server_counter_gc }, { NULL, NULL } };
     worker_bind(L, rt, peer, functions);
     lua_pushlightuserdata(L, (void *)&server_class);

@@ -5,13 +5,15 @@
 
 local core, c = ...
 local asio = core.asio
-local asio_event, asio_stop, huge, floor = asio.event, asio.stop, math.huge, math.floor
-local ceil, error, ipairs, jit, pairs, pcall = math.ceil, error, ipairs, jit, pairs, pcall
+local asio_event, asio_now, asio_stop = asio.event, asio.now, asio.stop
+local ceil, floor, huge, min = math.ceil, math.floor, math.huge, math.min
+local error, ipairs, jit, pairs, pcall = error, ipairs, jit, pairs, pcall
 local select, setmetatable, tostring, type, unpack = select, setmetatable, tostring, type, unpack
 local news = c.news
 
 local END_SECONDS = 5   -- that threads may take to end when the server cannot be started
 local STATS_SECONDS = 1 -- that stats() waits for a thread
+local ASK_SECONDS = 1   -- after which threads are asked again at first
 local COLLECT_SECONDS = 1 -- that a client waits for room before garbage is collected for it
 
 local system = jit and jit.os
@@ -25,8 +27,8 @@ end
 -- A group: the threads of a server, as this state sees them. Their workers refer to it; it does not refer to
 -- what the script has (the server below), which is collected when the script drops it.
 --   workers, alive       in the order of their numbers; how many have not ended
---   waits                while it is started: { left = number, event =, failure =, raised = }
---   questions            by number: { left =, event =, asked = , answers = } (weak: one that waits holds it)
+--   waits                while it is started: { n =, done =, event =, listen = port, failure =, raised = }
+--   questions            by number: { n =, done =, event =, answers = } (weak)
 --   open, limit, room    connections in the threads, see max_connections; an event for room
 --   listener             what this state accepts with (weak)
 local thread_news = setmetatable({}, { __index = news })
@@ -35,17 +37,32 @@ function news.stop_asked()
     asio_stop()
 end
 
-local function one_less(waits)
-    waits.left = waits.left - 1
-    if waits.left <= 0 then waits.event:set() end
+local function new_waits(n)
+    local waits = { n = n, event = asio_event(), done = {} }
+    for i = 1, n do waits.done[i] = false end
+    return waits
 end
 
-function thread_news.server_ready(w, ok, a, b)
+local function all_done(waits)
+    for i = 1, waits.n do
+        if not waits.done[i] then return false end
+    end
+    return true
+end
+
+-- Its light thread also looks from time to time: there may be no memory to wake it.
+local function set_done(waits, w)
+    waits.done[w.index] = true
+    if all_done(waits) then waits.event:set() end
+end
+
+function thread_news.server_ready(w, listens, ok, a, b)
     local waits = w.group.waits
     if not waits then return end
     if ok then
+        if waits.listen and not listens then return end -- of the step before
         w.group.address, w.group.port = a, b
-        return one_less(waits)
+        return set_done(waits, w)
     end
     waits.failure = waits.failure or { a, b }
     waits.event:set()
@@ -53,9 +70,9 @@ end
 
 function thread_news.server_answer(w, serial, ...)
     local q = w.group.questions[serial]
-    if not q or q.answers[w.index] then return end
+    if not q or q.done[w.index] then return end
     q.answers[w.index] = pack(...)
-    one_less(q)
+    set_done(q, w)
 end
 
 local function make_room(group)
@@ -63,10 +80,19 @@ local function make_room(group)
     group.room = nil
 end
 
+-- So many of its connections have gone.
+local function set_gone(w, gone)
+    w.group.open = w.group.open - (gone - w.gone)
+    w.gone = gone
+    make_room(w.group)
+end
+
 function thread_news.server_gone(w)
-    local group = w.group
-    group.open, w.open = group.open - 1, w.open - 1
-    make_room(group)
+    set_gone(w, w.gone + 1)
+end
+
+function thread_news.server_all_gone(w, gone)
+    if gone > w.gone then set_gone(w, gone) end
 end
 
 -- Of a state that could not begin.
@@ -81,21 +107,20 @@ local function failure_of(w)
     return { err, tostring(err):find('open files', 1, true) and 'EMFILE' or 'ENOMEM' }
 end
 
+local function note_end(waits, w)
+    if waits.failure or waits.raised then return end
+    waits.failure, waits.raised = failure_of(w)
+    waits.event:set()
+end
+
 local function on_ended(w)
-    local group, waits = w.group, w.group.waits
+    local group = w.group
     group.alive = group.alive - 1
-    if waits and not waits.failure and not waits.raised then
-        waits.failure, waits.raised = failure_of(w)
-        waits.event:set()
-    end
+    set_gone(w, w.sent)
+    if group.waits then note_end(group.waits, w) end
     for _, q in pairs(group.questions) do
-        if q.asked[w.index] and not q.answers[w.index] then
-            q.answers[w.index] = { n = 0 }
-            one_less(q)
-        end
+        if not q.done[w.index] then set_done(q, w) end
     end
-    group.open = group.open - w.open
-    make_room(group)
     if group.alive == 0 and group.weak.listener then group.weak.listener:close() end
 end
 
@@ -116,27 +141,46 @@ local function check_timeout(value, fname)
     return value ~= huge and value or nil
 end
 
+-- Waits until all have answered, and asks those again that have not: what states tell each other is lost
+-- where memory runs out. A thread may also be at work for a long time: it is asked less and less often.
+local function wait_asking(waits, seconds, ask_again, ...)
+    local pause, deadline = ASK_SECONDS, seconds and asio_now() + seconds
+    while not (all_done(waits) or waits.failure or waits.raised) do
+        local left = deadline and deadline - asio_now() or huge
+        if left <= 0 then return end
+        local timed_out = not waits.event:wait(min(left, pause))
+        for i = 1, timed_out and waits.n or 0 do
+            if not waits.done[i] then ask_again(i, ...) end
+        end
+        pause = pause * 2
+    end
+end
+
 local serial = 0
 
 -- Asks every thread that has not ended; waits. Returns their answers by number: packed values, n = 0: it has
 -- ended; none: it has not answered in time.
 local function ask(self, seconds, what, ...)
     local group = self.group
-    local q = { left = 0, event = asio_event(), asked = {}, answers = {} }
+    local q = new_waits(#group.workers)
+    q.answers = {}
     serial = serial + 1
     local number = serial
-    group.questions[number] = q
-    for i, w in ipairs(group.workers) do
+    local function ask_one(i, ...)
+        local w = group.workers[i]
         local told, message, code = false, nil, nil
         if not w.outcome then told, message, code = c.tell(self.handles[i], what, number, ...) end
-        if told then
-            q.asked[i], q.left = true, q.left + 1
-        else
-            q.answers[i] = told == nil and { n = 3, nil, message, code } or { n = 0 }
-        end
+        if told then return end
+        q.answers[i] = told == nil and { n = 3, nil, message, code } or nil
+        q.done[i] = true
     end
-    if q.left > 0 then q.event:wait(seconds) end
+    group.questions[number] = q
+    for i = 1, q.n do ask_one(i, ...) end
+    wait_asking(q, seconds, ask_one, ...)
     group.questions[number] = nil
+    for i = 1, q.n do
+        if q.done[i] and not q.answers[i] then q.answers[i] = { n = 0 } end
+    end
     return q.answers
 end
 
@@ -318,7 +362,7 @@ local function new_thread(self, i, opts)
         init = self.opts.init, body = 'server_thread',
     }, self.handler, opts, not self.shares)
     if not w then return nil, message, code end
-    w.group, w.index, w.open, w.on_ended = group, i, 0, on_ended
+    w.group, w.index, w.sent, w.gone, w.on_ended = group, i, 0, 0, on_ended
     self.handles[i] = w.handle
     group.workers[i] = w
     group.alive = group.alive + 1
@@ -330,7 +374,16 @@ end
 
 -- Waits until all are ready. Returns true; nil, message, code; or nil, nil, nil, { what one has raised }.
 local function await(self, waits)
-    if waits.left > 0 then waits.event:wait() end
+    wait_asking(waits, nil, function(i)
+        local w = self.group.workers[i]
+        if w.outcome then
+            note_end(waits, w)
+        elseif waits.listen then
+            c.tell(self.handles[i], 'server_listen', self.where[1], waits.listen)
+        else
+            c.tell(self.handles[i], 'server_ask_ready')
+        end
+    end)
     self.group.waits = nil
     if waits.raised then return nil, nil, nil, waits.raised end
     if waits.failure then return nil, waits.failure[1], waits.failure[2] end
@@ -338,7 +391,7 @@ local function await(self, waits)
 end
 
 local function start_threads(self)
-    local waits = { left = self.n, event = asio_event() }
+    local waits = new_waits(self.n)
     self.group.waits = waits
     local opts = self.carried
     for i = 1, self.n do
@@ -351,7 +404,8 @@ end
 local function listen_in_threads(self)
     local address, port, code = try_address(self)
     if not address then return nil, port, code end
-    local waits = { left = self.n, event = asio_event() }
+    local waits = new_waits(self.n)
+    waits.listen = port
     self.group.waits = waits
     for i = 1, self.n do
         local told, message, its_code = c.tell(self.handles[i], 'server_listen', self.where[1], port)
@@ -374,15 +428,17 @@ local function distributor(group, handles, n)
         local i = pick(group, n)
         while not i and group.alive > 0 and not group.stopped do
             group.room = group.room or asio_event()
-            if not group.room:wait(COLLECT_SECONDS) then tell_all(group, handles, 'server_collect') end
+            if not group.room:wait(COLLECT_SECONDS) then
+                for number, w in ipairs(group.workers) do
+                    if not w.outcome then c.tell(handles[number], 'server_make_room', w.sent) end
+                end
+            end
             i = pick(group, n)
         end
         if not i or group.stopped then return conn:abort() end
         local w = group.workers[i]
-        if group.limit then group.open, w.open = group.open + 1, w.open + 1 end
-        if c.tell(handles[i], 'server_conn', conn) then return end
-        conn:abort()
-        if group.limit then group.open, w.open = group.open - 1, w.open - 1 end
+        if not c.tell(handles[i], 'server_conn', conn) then return conn:abort() end
+        if group.limit then group.open, w.sent = group.open + 1, w.sent + 1 end
     end
 end
 
@@ -422,10 +478,11 @@ local function give_up(self, waits)
     end
 end
 
+-- (Not by tostring: of a number it crashes LuaJIT when memory is out.)
 local function name_of(address, port)
-    if port == nil then return 'server ' .. tostring(address) end
-    local is_ipv6 = tostring(address):find(':', 1, true)
-    return (is_ipv6 and 'server [%s]:%s' or 'server %s:%s'):format(tostring(address), tostring(port))
+    if port == nil then return ('server %s'):format(address) end
+    local is_ipv6 = type(address) == 'string' and address:find(':', 1, true)
+    return (is_ipv6 and 'server [%s]:%s' or 'server %s:%s'):format(address, port)
 end
 
 -- Errors of handlers name the port that the system has chosen.
@@ -451,17 +508,19 @@ local function check_tls(self, opts, arg)
 end
 
 -- asio.server of a table with `threads`; c_server is the same without them.
-function c.server(c_server, ...)
-    local opts, arg = core.server_options(...)
-    local n, handler = count_of(opts, arg), select(arg - 1, ...)
+function c.server(c_server, first, second, third, fourth)
+    local opts, arg = core.server_options(first, second, third, fourth)
+    local has_port = arg == 4
+    local n, handler = count_of(opts, arg), second
+    if has_port then handler = third end
     check_arguments(opts, arg, handler)
     if system == 'Windows' then
         return nil, "option 'threads': connections cannot change threads on Windows", 'ENOTSUP'
     end
-    local where = { (...), arg == 4 and select(2, ...) or nil }
+    local where = { first, has_port and second or nil }
     local self = {
         n = n, where = where, handler = handler, opts = opts, c_server = c_server, handles = {},
-        shares = arg == 4 and system == 'Linux', name = name_of(where[1], where[2]),
+        shares = has_port and system == 'Linux', name = name_of(where[1], where[2]),
         group = {
             workers = {}, alive = 0, open = 0, last = 0, questions = setmetatable({}, { __mode = 'v' }),
             weak = setmetatable({}, { __mode = 'v' }),

@@ -6,8 +6,8 @@ local core, c = ...
 local asio = core.asio
 local asio_current, asio_event, asio_spawn, asio_stats = asio.current, asio.event, asio.spawn, asio.stats
 local asio_now, cancelled = asio.now, asio.cancelled
-local collectgarbage, next, pairs, pcall = collectgarbage, next, pairs, pcall
-local tostring, xpcall = tostring, xpcall
+local collectgarbage, max, next, pairs, pcall = collectgarbage, math.max, next, pairs, pcall
+local tostring, unpack, xpcall = tostring, unpack, xpcall
 local traceback = debug and debug.traceback
 local orders = c.orders
 
@@ -63,14 +63,18 @@ local function drain_handlers(timeout)
     return nil, message, code
 end
 
--- A client waits for room: connections that the script has dropped make room when they are collected. For a
--- hundredth of the time at most.
-local collect_at = 0
-function orders.server_collect()
+-- A client waits for room. Connections that the script has dropped make room when they are collected, for a
+-- hundredth of the time at most. The state that sends them hears how many have gone, and how many there was no
+-- memory to receive: it has sent so many.
+local collect_at, lost = 0, 0
+function orders.server_make_room(sent)
+    lost = max(lost, sent - accepts)
     local began = asio_now()
-    if began < collect_at then return end
-    collectgarbage()
-    collect_at = asio_now() + 100 * (asio_now() - began)
+    if began >= collect_at then
+        collectgarbage()
+        collect_at = asio_now() + 100 * (asio_now() - began)
+    end
+    c.report(c.id, 'server_all_gone', c.gone(counter) + lost)
 end
 
 local function with_traceback(err)
@@ -112,6 +116,17 @@ end
 
 -- Orders -----------------------------------------------------------------------------------------
 
+-- What this state was told, or what it has told, is lost where memory runs out: the other asks again.
+local ready
+local function report_ready(...)
+    ready = { ... }
+    c.report(c.id, 'server_ready', server ~= nil, ...)
+end
+
+function orders.server_ask_ready()
+    if ready then report_ready(unpack(ready, 1, 3)) end
+end
+
 -- After `init`. The state goes on when this returns.
 function c.bodies.server_thread(fn, opts, in_messages)
     handler, options = fn, opts
@@ -123,7 +138,7 @@ function c.bodies.server_thread(fn, opts, in_messages)
         counter, message, code = c.new_counter(c.id)
         ok = counter
     end
-    c.report(c.id, 'server_ready', ok and true, message, code)
+    report_ready(ok and true, message, code)
 end
 
 local function counted(conn)
@@ -132,12 +147,13 @@ local function counted(conn)
 end
 
 function orders.server_listen(ip, port)
+    if server then return orders.server_ask_ready() end
     local ran, made, message, code = pcall(asio.server, ip, port, counted, options)
     if not ran then made, message, code = nil, tostring(made), 'EINVAL' end
-    if not made then return c.report(c.id, 'server_ready', nil, message, code) end
+    if not made then return report_ready(nil, message, code) end
     server = made
     let_go()
-    c.report(c.id, 'server_ready', true, server:address())
+    report_ready(true, server:address())
 end
 
 function orders.server_close()
