@@ -215,6 +215,20 @@ function T.test_a_channel_in_a_message_in_its_own_queue()
   lu.assertIs(ch:recv(), ch)
 end
 
+-- A connection in such a queue tells that the channel has gone.
+function T.test_a_channel_does_not_hold_itself()
+  can.need('threaded_servers', 'plain')
+  local a, b = t.pair()
+  do
+    local ch = asio.shared.channel(3)
+    ch:send { ch, a, ch }
+    ch:send { ch }
+  end
+  t.collect()
+  lu.assertEquals(b:read_all(), '')
+  b:close()
+end
+
 -- Between states --------------------------------------------------------------------------------
 
 function T.test_ends_of_a_wait_that_another_state_causes()

@@ -87,6 +87,7 @@ function T.test_errors_have_their_traceback()
 end
 
 function T.test_a_module_as_function()
+  can.need 'shell' -- for the names of files
   local name = os.tmpname()
   local dir, module = name:match '^(.*)/([^/]*)$'
   local path = ('%s/%s.lua'):format(dir, module)

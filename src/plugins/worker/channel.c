@@ -147,6 +147,16 @@ static void shared_channel_balance(struct shared_channel *c)
     }
 }
 
+/* In the queue of a channel a message's references to this channel do not count: it would hold itself. */
+static void shared_channel_count_own(
+    struct shared_channel *c, const struct message *m, void (*change)(struct shared *))
+{
+    for (unsigned i = 0; i < m->refs; i++)
+        if (m->ref[i].shared == &c->shared)
+            change(&c->shared);
+}
+
+/* The caller has a reference of the channel. */
 static void shared_channel_put(struct shared_channel *c, struct message *m)
 {
     m->next = NULL;
@@ -156,6 +166,7 @@ static void shared_channel_put(struct shared_channel *c, struct message *m)
         c->first = m;
     c->last = m;
     c->count++;
+    shared_channel_count_own(c, m, shared_drop);
 }
 
 static struct message *shared_channel_take(struct shared_channel *c)
@@ -167,6 +178,7 @@ static struct message *shared_channel_take(struct shared_channel *c)
     if (!c->first)
         c->last = NULL;
     c->count--;
+    shared_channel_count_own(c, m, shared_keep);
     return m;
 }
 
@@ -602,9 +614,14 @@ static int l_shared_channel_tostring(lua_State *L)
 static void shared_channel_destroy(struct shared *shared)
 {
     struct shared_channel *c = (struct shared_channel *)(void *)shared;
-    struct message *m;
-    while ((m = shared_channel_take(c)) != NULL)
+    while (c->first) {
+        struct message *m = c->first;
+        c->first = m->next;
+        for (unsigned i = 0; i < m->refs; i++)
+            if (m->ref[i].shared == shared)
+                m->ref[i].shared = NULL; /* not counted, see shared_channel_count_own */
         message_free(m);
+    }
     asio_worker_core->threads->mutex_destroy(&c->lock);
     worker_free(c);
 }
@@ -640,6 +657,7 @@ static void shared_channel_detach(struct shared *shared, void *local)
         c->first = p->kept;
         c->last = c->last ? c->last : p->kept;
         c->count++;
+        shared_channel_count_own(c, p->kept, shared_drop);
         p->kept = NULL;
     }
     shared_channel_balance(c);
