@@ -71,6 +71,42 @@ function waits.flush()
   return spawn(a.flush, a)
 end
 
+function waits.shared_recv()
+  local ch = hold(asio.shared.channel())
+  return spawn(ch.recv, ch)
+end
+
+function waits.shared_recv_with_a_deadline()
+  local ch = asio.shared.channel()
+  return spawn(ch.recv, ch, 1000)
+end
+
+function waits.shared_send()
+  local ch = asio.shared.channel(1)
+  ch:send { ch }
+  return spawn(ch.send, ch, { 'waits', ch })
+end
+
+function waits.shared_send_of_a_connection()
+  local ch, a = asio.shared.channel(), pair()
+  return spawn(ch.send, ch, { ch, a })
+end
+
+function waits.shared_select()
+  return spawn(asio.select, { asio.shared.channel(), asio.event(), asio.shared.channel() })
+end
+
+-- At the other ends of its channels, too, light threads wait.
+function waits.worker_join()
+  local from, to = hold(asio.shared.channel(), asio.shared.channel())
+  local w = asio.worker(function(a, b)
+    asio.spawn(a.recv, a)
+    asio.spawn(b.send, b, { a, b })
+    asio.sleep(1000)
+  end, from, to)
+  return spawn(w.join, w)
+end
+
 function waits.connect()
   return spawn(asio.connect, '127.0.0.1', full_port)
 end

@@ -315,6 +315,41 @@ function T.test_all_states_wait_for_each_other()
   lu.assertStrContains(result.out, 'seen')
 end
 
+-- Its starter joins it, and could send only afterwards.
+function T.test_a_worker_that_waits_for_the_state_that_joins_it()
+  t.quiet_child(function()
+    local asio = require 'asio'
+    asio.run(function()
+      local ch = asio.shared.channel()
+      local ok, err = asio.worker(function(ch) ch:recv() end, ch):join()
+      assert(not ok and err:find('deadlock', 1, true), err)
+      local w = asio.worker(function(ch)
+        local ok, err = asio.worker(function(from) from:recv() end, ch):join()
+        error(tostring(ok) .. tostring(err), 0)
+      end, ch)
+      ok, err = w:join()
+      assert(not ok and err:find('deadlock', 1, true), err)
+    end)
+  end)
+end
+
+-- States that hand a message round are never all blocked, however often they wait.
+T.test_a_ring_is_no_deadlock = t.slow(60, function()
+  local channels, workers, n = {}, {}, 5
+  for i = 1, n do channels[i] = asio.shared.channel() end
+  for i = 1, n - 1 do
+    workers[i] = worker(function(from, to)
+      for value in from:iter() do to:send(value + 1) end
+    end, channels[i], channels[i + 1])
+  end
+  for _ = 1, t.count(40000) do
+    channels[1]:send(0)
+    lu.assertEquals(channels[n]:recv(), n - 1)
+  end
+  for i = 1, n do channels[i]:close() end
+  for i = 1, n - 1 do lu.assertTrue((workers[i]:join())) end
+end)
+
 -- One of them has a timer, or a server: it may send yet.
 function T.test_a_state_that_may_still_send_prevents_a_deadlock()
   t.quiet_child(function()
