@@ -64,8 +64,8 @@ local function drain_handlers(timeout)
 end
 
 -- A client waits for room. Connections that the script has dropped make room when they are collected, for a
--- hundredth of the time at most. The state that sends them hears how many have gone, and how many there was no
--- memory to receive: it has sent so many.
+-- hundredth of the time at most. The state that sends them hears how many have gone, and how many there was
+-- no memory to receive: it has sent so many.
 local collect_at, lost = 0, 0
 function orders.server_make_room(sent)
     lost = max(lost, sent - accepts)
