@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The queue of a channel between Lua states, and which ports are told of what is in it. All under the channel's lock. */
+#include "plugins/worker/channel.h"
+
+#include <string.h>
+
+void shared_channel_unlock(struct shared_channel *c)
+{
+    struct peer *wake[WAKES];
+    unsigned wakes = c->wakes;
+    memcpy(wake, c->wake, sizeof wake);
+    c->wakes = 0;
+    worker_unlock(&c->lock);
+    while (wakes > 0)
+        peer_wake(wake[--wakes]);
+}
+
+/* ---- under the lock ------------------------------------------------------------------------ */
+
+bool shared_channel_has_room(const struct shared_channel *c)
+{
+    return c->count < c->capacity + c->hungry;
+}
+
+/* A port counts as idle while it has light threads and was not told. */
+void port_uncount(struct port *p)
+{
+    p->channel->idle_receivers -= p->receiving > 0 && !p->told;
+    p->channel->idle_senders -= p->sending > 0 && !p->told;
+}
+
+void port_count(struct port *p)
+{
+    p->channel->idle_receivers += p->receiving > 0 && !p->told;
+    p->channel->idle_senders += p->sending > 0 && !p->told;
+}
+
+void port_unlink(struct port *p)
+{
+    struct shared_channel *c = p->channel;
+    if (p->next)
+        p->next->prev = p->prev;
+    else
+        c->ports_last = p->prev;
+    if (p->prev)
+        p->prev->next = p->next;
+    else
+        c->ports = p->next;
+    p->next = p->prev = NULL;
+}
+
+void port_link(struct port *p)
+{
+    struct shared_channel *c = p->channel;
+    p->prev = c->ports_last;
+    if (c->ports_last)
+        c->ports_last->next = p;
+    else
+        c->ports = p;
+    c->ports_last = p;
+}
+
+/* It goes to the end of the list: others have their turn. A state that closes does not answer. */
+void port_tell(struct port *p)
+{
+    struct shared_channel *c = p->channel;
+    port_uncount(p);
+    p->told = true;
+    port_unlink(p);
+    port_link(p);
+    struct peer *wake = peer_post_begin(p->peer, &p->post, &p->soon);
+    if (wake && c->wakes < WAKES)
+        c->wake[c->wakes++] = wake;
+    else if (wake)
+        peer_wake(wake);
+}
+
+/* Tells as many ports as there are messages, or places, for. A state that computes, or whose loop does not run, is told
+ * as well, but not relied on. */
+void shared_channel_balance(struct shared_channel *c)
+{
+    size_t left = c->count;
+    for (struct port *p = c->ports, *next; p && c->idle_receivers > 0 && left > 0; p = next) {
+        next = p->next;
+        if (p->receiving == 0)
+            continue;
+        if (!p->told)
+            port_tell(p);
+        if (p->soon)
+            left -= left < p->receiving ? left : p->receiving;
+    }
+    for (struct port *p = c->ports, *next; p && c->idle_senders > 0 && shared_channel_has_room(c); p = next) {
+        next = p->next;
+        if (p->sending > 0 && !p->told) {
+            port_tell(p);
+            break; /* which tells the next one when it is done */
+        }
+    }
+}
+
+/* In the queue of a channel a message's references to this channel do not count: it would hold itself. */
+void shared_channel_count_own(
+    struct shared_channel *c, const struct message *m, void (*change)(struct shared *))
+{
+    for (unsigned i = 0; i < m->refs; i++)
+        if (m->ref[i].shared == &c->shared)
+            change(&c->shared);
+}
+
+/* The caller has a reference of the channel. */
+void shared_channel_put(struct shared_channel *c, struct message *m)
+{
+    m->next = NULL;
+    if (c->last)
+        c->last->next = m;
+    else
+        c->first = m;
+    c->last = m;
+    c->count++;
+    shared_channel_count_own(c, m, shared_drop);
+}
+
+struct message *shared_channel_take(struct shared_channel *c)
+{
+    struct message *m = c->first;
+    if (!m)
+        return NULL;
+    c->first = m->next;
+    if (!c->first)
+        c->last = NULL;
+    c->count--;
+    shared_channel_count_own(c, m, shared_keep);
+    return m;
+}
+
+void port_set_receiving(struct port *p, size_t n)
+{
+    port_uncount(p);
+    p->channel->hungry += n - p->receiving;
+    p->receiving = n;
+    port_count(p);
+}
+
+void port_set_sending(struct port *p, size_t n)
+{
+    port_uncount(p);
+    p->sending = n;
+    port_count(p);
+}
