@@ -235,6 +235,7 @@ local function warm_up()
   end_a:tls()
   end_a:close()
   end_b:close()
+  asio.shared.channel() -- as the option 'threads' does: asio/worker.so, which has a descriptor
   local server = assert(asio.server('127.0.0.1', 0, function(conn) conn:close() end))
   local _, port = server:address()
   asio.run(function()
