@@ -300,7 +300,7 @@ end
 
 function T.test_no_threads_are_left()
   can.need 'shared_ports'
-  local wrap = t.strace '-qq -e trace=clone3 -e inject=clone3:error=EAGAIN:when=3+ -o /dev/null'
+  local wrap = t.strace '-qq -e trace=clone,clone3 -e inject=clone,clone3:error=EAGAIN:when=3+ -o /dev/null'
   local out = t.quiet_child(function()
     local lib = require 'asio'
     lib.run(function()
