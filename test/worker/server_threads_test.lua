@@ -299,7 +299,8 @@ function T.test_no_descriptors()
 end
 
 function T.test_no_threads_are_left()
-  can.need('shared_ports', 'module_file') -- what is linked with musl starts threads by the call that forks a shell
+  -- What is linked with musl starts threads by the call that forks a shell.
+  can.need('shared_ports', 'module_file')
   local wrap = t.strace '-qq -e trace=clone3 -e inject=clone3:error=EAGAIN:when=3+ -o /dev/null'
   local out = t.quiet_child(function()
     local lib = require 'asio'
