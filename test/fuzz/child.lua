@@ -228,6 +228,20 @@ local function check_descriptors(at_start, patience)
   end
 end
 
+-- The pool of asio.offload keeps its states, as many as there are processors.
+local function start_states()
+  local before
+  local n = 2
+  repeat
+    before, n = raw.count_fds(1024), n * 2
+    asio.run(function()
+      for _ = 1, n do
+        asio.spawn(asio.offload, function() require('asio').sleep(0.01) end)
+      end
+    end)
+  until raw.count_fds(1024) == before
+end
+
 -- What is opened once and kept.
 local function warm_up()
   -- TLS is loaded now: LuaJIT crashes when a VM event is handled while it reads a chunk.
@@ -246,6 +260,7 @@ local function warm_up()
     asio.signal('SIGWINCH'):close()
     server:close()
   end)
+  start_states()
 end
 
 local function use_stdio()
