@@ -171,6 +171,11 @@ static bool plugin_waits_only(const struct asio_rt *rt, size_t references, size_
     return rt->alive == rt->shared + references && !asio_sched_has_ready(rt) && !asio_sched_has_reports(rt);
 }
 
+static void plugin_stop(struct asio_rt *rt)
+{
+    rt->stop = true;
+}
+
 static void plugin_set_deadlock(struct asio_rt *rt)
 {
     rt->deadlock = true;
@@ -207,6 +212,7 @@ static const struct asio_plugin_threads plugin_threads = {
     .ref = plugin_ref,
     .unref = plugin_unref,
     .waits_only = plugin_waits_only,
+    .stop = plugin_stop,
     .set_deadlock = plugin_set_deadlock,
     .watch_waiting = plugin_watch_waiting,
     .obstacle = asio_rt_obstacle,

@@ -48,6 +48,8 @@ struct asio_plugin_threads {
     /* Nothing keeps asio.run going but endless waits for other states (struct asio_wait_op.shared) and so many
      * references. *waits: how many waits. */
     bool (*waits_only)(const struct asio_rt *rt, size_t references, size_t *waits);
+    /* asio.stop */
+    void (*stop)(struct asio_rt *rt);
     /* No state will end these waits: asio.run, or the wait of the main chunk, is a deadlock. */
     void (*set_deadlock)(struct asio_rt *rt);
     /* Calls fn(arg, true) before the loop waits for events, and fn(arg, false) afterwards. */

@@ -218,8 +218,8 @@ function c.offload_pool(size, options)
     if type(size) ~= 'number' or not (size >= 1 and size <= 1024) or size % 1 ~= 0 then
         c.bad(1, 'offload_pool', 'a whole number from 1 to 1024 expected')
     end
-    if options ~= nil then check_options(options) end
-    options = options or {}
+    if type(options) == 'nil' then options = {} end -- a null pointer of ffi is equal to nil, and no table
+    check_options(options)
     local self = c.new_pool()
     local queue = options.queue or QUEUE
     pools[self] = {

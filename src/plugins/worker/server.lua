@@ -537,3 +537,9 @@ function c.server(c_server, first, second, third, fourth)
     if raised then error(raised[1], 0) end
     return nil, message, code
 end
+
+local destory = asio.destory_server
+function asio.destory_server(self)
+    if type(self) == 'table' and self.group then return server.close(self) end
+    return destory(self)
+end

@@ -34,14 +34,17 @@ struct state {
     struct peer *child;              /* a reference; NULL: it is not open yet, or has ended */
     struct state_word *first, *last; /* told before it was open */
     bool ended;
+    bool halted;
 
-    struct peer *parent;       /* a reference; constant */
-    lua_CFunction module;      /* constant */
-    struct preload *preload;   /* constant */
-    struct message *start;     /* the thread's: what it is to run */
-    struct message *outcome;   /* the thread's until it has ended, then the parent's */
-    char error[STATE_ERROR];   /* the same: why there is no outcome */
-    struct post over;          /* to the parent: it has ended */
+    struct peer *parent;     /* a reference; constant */
+    lua_CFunction module;    /* constant */
+    struct preload *preload; /* constant */
+    struct message *start;   /* the thread's: what it is to run */
+    struct message *outcome; /* the thread's until it has ended, then the parent's */
+    char error[STATE_ERROR]; /* the same: why there is no outcome */
+    struct post over;        /* to the parent: it has ended */
+    struct post
+        halt; /* to the child: asio.stop, without memory. It has left the mailbox before the thread ends */
     struct state *next, *prev; /* the parent's list */
     bool counted;              /* it keeps the parent's asio.run going */
     char name[64];             /* constant */
@@ -150,6 +153,24 @@ static void state_opened(struct state *s, struct peer *child)
         peer_post(child, &w->post);
     }
     s->last = NULL;
+    if (s->halted)
+        peer_post(child, &s->halt);
+    worker_unlock(&s->lock);
+}
+
+static void state_on_halt(struct post *post, struct peer *peer, bool open)
+{
+    (void)post;
+    if (open)
+        asio_worker_core->threads->stop(peer->rt);
+}
+
+static void state_halt(struct state *s)
+{
+    worker_lock(&s->lock);
+    s->halted = true;
+    if (s->child)
+        peer_post(s->child, &s->halt);
     worker_unlock(&s->lock);
 }
 
@@ -287,9 +308,9 @@ static bool state_wait(struct state *s, uint64_t until)
 }
 
 /* The words are made without Lua: the starter's state is being closed. */
-static void state_order(struct state *s, const char *word)
+static void state_cancel(struct state *s)
 {
-    struct message *m = message_of_string(word);
+    struct message *m = message_of_string("cancel");
     struct state_word *w = m ? state_word_new(s, false, m) : NULL;
     if (w)
         state_tell(s, w);
@@ -299,10 +320,10 @@ void state_end_all(struct peer *parent)
 {
     uint64_t now = asio_worker_core->loop->now();
     for (struct state *s = parent->workers; s; s = s->next)
-        state_order(s, "cancel");
+        state_cancel(s);
     for (struct state *s = parent->workers; s; s = s->next)
         if (!state_wait(s, now + STATE_CANCEL_SECONDS * second))
-            state_order(s, "stop");
+            state_halt(s);
     while (parent->workers) {
         struct state *s = parent->workers;
         if (!state_wait(s, now + STATE_END_SECONDS * second)) {
@@ -333,6 +354,7 @@ static struct state *state_new(struct peer *parent, const char *name, bool count
     s->parent = parent;
     s->module = asio_worker_core->threads->module(parent->rt);
     s->over.run = state_on_over;
+    s->halt.run = state_on_halt;
     s->counted = counted;
     snprintf(s->name, sizeof s->name, "%s", name);
     return s;

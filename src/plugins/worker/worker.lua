@@ -169,10 +169,6 @@ function orders.cancel()
     if not (main and main:cancel()) then asio_stop() end
 end
 
-function orders.stop()
-    asio_stop()
-end
-
 -- A function, or what a module that is required now returns.
 local function run(fn, ...)
     if type(fn) == 'string' then
