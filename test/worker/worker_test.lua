@@ -395,6 +395,47 @@ T.test_a_deadlock_after_the_end_of_a_worker = t.slow(60, function()
   end, { seconds = 30 })
 end)
 
+-- Finalizers run in any order when a state closes: a worker's handle may have been collected before an object
+-- that calls its methods.
+function T.test_finalizers_of_a_state_that_closes()
+  local calls = t.quiet_child(function()
+    local asio = require 'asio'
+    local called = 0
+    local w, server
+    local last = newproxy(true) -- older than the worker: finalized later
+    getmetatable(last).__gc = function()
+      for _, f in ipairs {
+        function() assert(w:cancel() == false and w:status() == 'running') end,
+        function() server:close() end,
+        function() assert(not pcall(server.stats, server)) end,
+        function() server:shutdown() end,
+      } do
+        pcall(f)
+        called = called + 1
+      end
+      print(called)
+    end
+    asio.run(function()
+      w = assert(asio.worker(function() require 'asio'.sleep(100) end))
+      server = asio.server('127.0.0.1', 0, function() end, { threads = 1 })
+      asio.stop()
+    end)
+  end)
+  lu.assertEquals(calls, '4\n')
+end
+
+function T.test_methods_of_something_else()
+  local w = worker(function() end)
+  w:join()
+  for _, name in ipairs { 'join', 'cancel', 'status', 'name' } do
+    for _, self in ipairs { false, 1, {}, { handle = io.stdout }, io.stdout, asio.event() } do
+      local why = ("calling '%s' on something that is not a worker"):format(name)
+      lu.assertErrorMsgContains(why, w[name], self)
+    end
+    lu.assertErrorMsgContains('not a worker', w[name])
+  end
+end
+
 -- Shortages -------------------------------------------------------------------------------------
 
 function T.test_out_of_threads()

@@ -339,6 +339,7 @@ static void shared_channel_open(lua_State *L, struct asio_rt *rt, struct peer *p
 
 const struct shared_kind shared_channel_kind = {
     .name = "shared channel",
+    .article = "a",
     .destroy = shared_channel_destroy,
     .attach = shared_channel_attach,
     .detach = shared_channel_detach,

@@ -436,6 +436,7 @@ static void dict_open(lua_State *L, struct asio_rt *rt, struct peer *peer)
 
 const struct shared_kind dict_kind = {
     .name = "shared dict",
+    .article = "a",
     .destroy = dict_destroy_shared,
     .attach = dict_attach,
     .detach = dict_detach,

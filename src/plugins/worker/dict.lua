@@ -34,7 +34,8 @@ end
 function c.dict(name, opts)
     local arg = 2
     if type(name) == 'table' and opts == nil then name, opts, arg = nil, name, 1 end
-    if name ~= nil and type(name) ~= 'string' then c.bad(1, 'dict', 'string expected, got ' .. type(name)) end
+    local kind = type(name) -- a null pointer of ffi is equal to nil
+    if kind ~= 'nil' and kind ~= 'string' then c.bad(1, 'dict', 'string expected, got ' .. kind) end
     if name and name:find('\0', 1, true) then c.bad(1, 'dict', 'a name has no zero bytes') end
     return new_dict(name, check(opts or {}, arg))
 end

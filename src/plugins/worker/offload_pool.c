@@ -287,6 +287,7 @@ static void offload_open(lua_State *L, struct asio_rt *rt, struct peer *peer)
 
 const struct shared_kind offload_kind = {
     .name = "offload pool",
+    .article = "an",
     .destroy = offload_destroy,
     .attach = offload_attach,
     .detach = offload_detach,

@@ -179,7 +179,7 @@ static void pack_table(struct pack *p, int index, const struct pack_step *step)
 static void pack_shared(struct pack *p, struct shared *shared, const struct pack_step *step)
 {
     if (p->place->flags & MESSAGE_NO_REFS)
-        pack_refuse(p, step, "a %s cannot be kept here", shared->kind->name);
+        pack_refuse(p, step, "%s %s cannot be kept here", shared->kind->article, shared->kind->name);
     else
         pack_add_ref(p, (struct message_ref){ .shared = shared });
 }

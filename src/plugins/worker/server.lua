@@ -135,7 +135,7 @@ local function check(self, fname)
 end
 
 local function check_timeout(value, fname)
-    if value ~= nil and not (type(value) == 'number' and value >= 0) then
+    if type(value) ~= 'nil' and not (type(value) == 'number' and value >= 0) then
         c.bad(1, fname, 'seconds, not negative, expected')
     end
     return value ~= huge and value or nil

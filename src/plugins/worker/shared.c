@@ -70,7 +70,8 @@ struct shared_handle *shared_check(lua_State *L, const struct shared_kind *kind,
 {
     struct shared_handle *h = shared_to(L, 1, kind);
     if (!h)
-        asio_worker_core->error->misuse(L, "calling '%s' on something that is not a %s", fname, kind->name);
+        asio_worker_core->error->misuse(
+            L, "calling '%s' on something that is not %s %s", fname, kind->article, kind->name);
     worker_check_open(L, fname);
     return h;
 }

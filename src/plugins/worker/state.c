@@ -383,12 +383,15 @@ static int state_run(struct state *s)
 
 /* ---- Lua ----------------------------------------------------------------------------------- */
 
+/* The state of a handle; NULL: the handle has been collected, since this state closes. */
 static struct state *state_check(lua_State *L, int index)
 {
-    struct state **s = lua_touserdata(L, index);
-    if (!s)
+    lua_pushlightuserdata(L, (void *)&state_class);
+    lua_rawget(L, LUA_REGISTRYINDEX);
+    if (lua_type(L, index) != LUA_TUSERDATA || !lua_getmetatable(L, index) || !lua_rawequal(L, -1, -2))
         luaL_error(L, "a worker expected");
-    return *s;
+    lua_pop(L, 2);
+    return *(struct state **)lua_touserdata(L, index);
 }
 
 static int l_state_gc(lua_State *L)
@@ -441,6 +444,10 @@ static int l_state_tell(lua_State *L)
     static const struct message_place place = { "worker", 1, NULL, MESSAGE_PLAIN };
     struct state *s = state_check(L, 1);
     worker_check_open(L, place.fname);
+    if (!s) {
+        lua_pushboolean(L, 0);
+        return 1;
+    }
     struct message *m = message_pack(L, 2, lua_gettop(L), &place);
     int status = message_commit(m);
     struct state_word *w = NULL;
@@ -525,21 +532,11 @@ static int l_state_finish(lua_State *L)
     return 1;
 }
 
-/* worker.has_ended(handle) */
-static int l_state_has_ended(lua_State *L)
-{
-    struct state *s = state_check(L, 1);
-    worker_lock(&s->lock);
-    lua_pushboolean(L, s->ended);
-    worker_unlock(&s->lock);
-    return 1;
-}
-
 void state_bind(lua_State *L, struct asio_rt *rt, struct peer *peer)
 {
     static const luaL_Reg functions[] = { { "start", l_state_start }, { "tell", l_state_tell },
         { "report", l_state_report }, { "take_start", l_state_take_start }, { "finish", l_state_finish },
-        { "has_ended", l_state_has_ended }, { "at_end", l_state_at_end }, { NULL, NULL } };
+        { "at_end", l_state_at_end }, { NULL, NULL } };
     static const luaL_Reg meta[] = { { "__gc", l_state_gc }, { NULL, NULL } };
     worker_bind(L, rt, peer, functions);
     lua_pushlightuserdata(L, (void *)&state_class);

@@ -7,8 +7,8 @@
  * message (message.c): bytes, and references to things that states share (shared.c: channels, dicts) or hand over
  * (connections). A state is woken through its mailbox (peer.c).
  *
- * Order of locks: a channel's or a dict's own, then the list of peers, then a peer's. References of shared things have
- * a lock of their own, which is taken last. No lock is held while Lua runs. */
+ * Order of locks: a channel's, a dict's, a pool's or a worker's own, then the list of peers, then a peer's. References of
+ * shared things have a lock of their own, which is taken last. No lock is held while Lua runs. */
 #ifndef ASIO_WORKER_H
 #define ASIO_WORKER_H
 
@@ -68,12 +68,13 @@ struct shared;
 /* A kind of them: channel, dict. Constant, of the process. */
 struct shared_kind {
     const char *name;                  /* "shared channel": what messages call it */
+    const char *article;               /* "a" */
     void (*destroy)(struct shared *s); /* the last reference has gone; any thread */
     /* A state gets its first handle of this thing: makes what the state needs for it (handle->local); 0 or an error. */
     int (*attach)(struct shared *s, struct peer *peer, void **local);
     /* The state's handle has gone, by the collector or since the state closes; no Lua. */
     void (*detach)(struct shared *s, void *local);
-    /* Adds what a metatable of this kind has beside __gc and __eq to the table at the top of L; methods are in
+    /* Adds what a metatable of this kind has beside __gc to the table at the top of L; methods are in
      * core[class], where the Lua parts add theirs: __index. */
     void (*open)(lua_State *L, struct asio_rt *rt, struct peer *peer);
     const char *class;

@@ -6,7 +6,7 @@ local asio = core.asio
 local asio_current, asio_event, asio_on_error, asio_run = asio.current, asio.event, asio.on_error, asio.run
 local asio_spawn, asio_stop, asio_yield, cancelled = asio.spawn, asio.stop, asio.yield, asio.cancelled
 local pcall, require, select, tostring, type, unpack = pcall, require, select, tostring, type, unpack
-local rawget, setmetatable, xpcall = rawget, setmetatable, xpcall
+local getmetatable, rawget, setmetatable, xpcall = getmetatable, rawget, setmetatable, xpcall
 local traceback = debug and debug.traceback
 local package, jit = package, jit
 
@@ -30,6 +30,12 @@ local worker_mt = {
 }
 local workers = {} -- that this state has started and whose end it has not seen, by id
 c.worker_methods = worker
+
+local function check(self, fname)
+    if type(self) ~= 'table' or getmetatable(self) ~= worker_mt then
+        c.misuse(("calling '%s' on something that is not a worker"):format(fname))
+    end
+end
 
 -- What the starter tells this state, and what a worker tells its starter: functions by name. They are
 -- called by the loop, and must not wait.
@@ -120,6 +126,7 @@ end
 ---@return boolean? ok true, results... (copies) | false, error, traceback | nil, message, "ETIMEDOUT"
 ---@return any ...
 function worker.join(self, timeout)
+    check(self, 'join')
     local over, message, code = true, nil, nil
     if not self.outcome then over, message, code = self.done:wait(timeout) end
     if not over then return nil, message, code end
@@ -131,20 +138,22 @@ end
 --- returned, and that goes on for what it has left running, stops. Does not wait.
 ---@return boolean alive false: it has ended
 function worker.cancel(self)
+    check(self, 'cancel')
     return not self.outcome and c.tell(self.handle, 'cancel') == true
 end
 
 ---@return "running"|"done"|"failed"
 function worker.status(self)
+    check(self, 'status')
     if not self.outcome then return 'running' end
     return self.outcome[1] and 'done' or 'failed'
 end
 
 ---@return string
 function worker.name(self)
+    check(self, 'name')
     return self.label
 end
-
 
 --- Starts a Lua state on a system thread of its own, with a loop of its own, and runs a function in it, in
 --- a light thread. It keeps `asio.run` going until it ends. The function is carried over with its upvalues;
