@@ -229,6 +229,46 @@ function T.test_a_channel_does_not_hold_itself()
   b:close()
 end
 
+-- Making values of a message allocates: the collector runs, and finalizers that use the same channel.
+local function large(id)
+  local list = { id = id }
+  for i = 1, 20000 do list[i] = { i, tostring(i) .. 'x' } end
+  return list
+end
+
+local function at_next_collection(fn)
+  t.collect()
+  getmetatable(newproxy(true)).__gc = fn
+end
+
+function T.test_a_finalizer_receives_while_values_are_made()
+  local ch = asio.shared.channel(2)
+  ch:send(large(1))
+  ch:send(large(2))
+  local inner
+  at_next_collection(function() inner = inner or ch:recv(0) end)
+  local outer = ch:recv()
+  inner = inner or ch:recv()
+  lu.assertEquals({ #outer, #inner }, { 20000, 20000 })
+  lu.assertEquals(outer.id + inner.id, 3, 'each one once')
+end
+
+function T.test_a_finalizer_cancels_the_receiver_while_values_are_made()
+  local ch = asio.shared.channel(1)
+  for _ = 1, 3 do
+    local receiver = asio.spawn(ch.recv, ch)
+    asio.yield()
+    ch:send(large(1))
+    at_next_collection(function() receiver:cancel() end)
+    local ok, got = receiver:join()
+    if not ok then got = ch:recv(0) end
+    lu.assertEquals(#got, 20000, 'received, or still there')
+    lu.assertTrue(ch:send(1, 0))
+    lu.assertNil((ch:send(2, 0)), 'there is room for one')
+    ch:recv()
+  end
+end
+
 -- Between states --------------------------------------------------------------------------------
 
 function T.test_ends_of_a_wait_that_another_state_causes()

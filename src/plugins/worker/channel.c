@@ -11,6 +11,10 @@
 static void port_abort_receive(struct asio_wait *w)
 {
     struct port *p = ((struct shared_handle *)asio_worker_core->wait->source(w))->local;
+    if (p->giving == w) { /* it is neither in the list nor counted */
+        p->giving = NULL;
+        return;
+    }
     asio_worker_core->wait->list_remove(&p->receivers, w);
     worker_lock(&p->channel->lock);
     port_set_receiving(p, p->receiving - 1);
@@ -54,37 +58,49 @@ static const struct asio_wait_op port_send_op = {
 
 /* ---- receiving ----------------------------------------------------------------------------- */
 
-/* The next message; NULL: there is none. It stays `kept` until its values are on a stack. */
-static struct message *port_take(struct port *p)
+static const char port_push_key = 0; /* its address: the registry's key of l_port_push */
+
+/* The next message, which is the caller's then; NULL: there is none. */
+static struct message *port_take(struct port *p, unsigned *tries)
 {
     struct shared_channel *c = p->channel;
-    if (p->kept &&
-        p->kept_tries++ > 0) { /* what it refers to cannot be found here: it must not stop the channel */
-        message_free(p->kept);
-        p->kept = NULL;
-    }
-    if (p->kept)
-        return p->kept;
-    p->kept_tries = 0;
+    struct message *m = port_take_kept(p, tries);
+    if (m)
+        return m;
     worker_lock(&c->lock);
-    p->kept = shared_channel_take(c);
-    if (p->kept && c->idle_senders > 0)
+    m = shared_channel_take(c);
+    if (m && c->idle_senders > 0)
         shared_channel_balance(c);
     shared_channel_unlock(c);
-    return p->kept;
+    return m;
 }
 
-/* Pushes token and value; 0: there is nothing yet. */
+/* push(handle) -> the value of the message that its port is pushing */
+static int l_port_push(lua_State *L)
+{
+    struct port *p = ((struct shared_handle *)lua_touserdata(L, 1))->local;
+    return message_push(L, p->pushing);
+}
+
+/* Pushes token and value; 0: there is nothing yet. The handle is at index 1. What pushing allocates may run a finalizer,
+ * which may receive as well: the message is in no list meanwhile. */
 static int port_receive_now(lua_State *L, struct port *p)
 {
-    struct message *m = port_take(p);
+    unsigned tries;
+    struct message *m = port_take(p, &tries);
     if (!m)
         return 0;
     asio_worker_core->wait->push_ok(L, worker_rt(L));
-    int n = message_push(L, m);
-    p->kept = NULL;
-    message_free(m);
-    return 1 + n;
+    lua_pushlightuserdata(L, (void *)&port_push_key);
+    lua_rawget(L, LUA_REGISTRYINDEX);
+    lua_pushvalue(L, 1);
+    p->pushing = m;
+    int status = lua_pcall(L, 1, 1, 0);
+    if (status != 0 && tries == 0)
+        port_keep(p, m, 1);
+    else /* or what it refers to cannot be found here: it must not stop the channel */
+        message_free(m);
+    return status == 0 ? 2 : lua_error(L);
 }
 
 static bool port_is_closed(struct port *p)
@@ -298,6 +314,21 @@ static int shared_channel_attach(struct shared *shared, struct peer *peer, void 
     return 0;
 }
 
+/* The others may have what was kept, in its order. */
+static void port_put_back_kept(struct port *p)
+{
+    struct message *m, *last_first = NULL;
+    unsigned tries;
+    while ((m = port_take_kept(p, &tries)) != NULL) {
+        m->next = last_first;
+        last_first = m;
+    }
+    while ((m = last_first) != NULL) {
+        last_first = m->next;
+        shared_channel_put_back(p->channel, m);
+    }
+}
+
 /* Light threads that wait refer to the handle: there are none, unless the state closes, which drops them. */
 static void shared_channel_detach(struct shared *shared, void *local)
 {
@@ -307,14 +338,7 @@ static void shared_channel_detach(struct shared *shared, void *local)
     port_set_receiving(p, 0);
     port_set_sending(p, 0);
     port_unlink(p);
-    if (p->kept && p->kept->committed) { /* first in, first out; the others may have the rest */
-        p->kept->next = c->first;
-        c->first = p->kept;
-        c->last = c->last ? c->last : p->kept;
-        c->count++;
-        shared_channel_count_own(c, p->kept, shared_drop);
-        p->kept = NULL;
-    }
+    port_put_back_kept(p);
     shared_channel_balance(c);
     shared_channel_unlock(c);
     peer_withdraw(p->peer, &p->post);
@@ -335,6 +359,9 @@ static void shared_channel_open(lua_State *L, struct asio_rt *rt, struct peer *p
     worker_bind(L, rt, peer, meta);
     lua_pushlightuserdata(L, (void *)&shared_channel_selectable);
     lua_setfield(L, -2, ASIO_SELECTABLE);
+    lua_pushlightuserdata(L, (void *)&port_push_key);
+    lua_pushcfunction(L, l_port_push);
+    lua_rawset(L, LUA_REGISTRYINDEX);
 }
 
 const struct shared_kind shared_channel_kind = {

@@ -47,9 +47,13 @@ struct port {
     bool soon;                       /* and its loop waited for events when it was told: it will at once */
     struct asio_wait_list receivers; /* of the own thread, like these: */
     struct sending *senders, *senders_last;
-    struct message *kept;  /* taken, but there was no memory to hand it over: the next one to be received */
+    struct message
+        *kept; /* a list: taken, but there was no memory to hand them over; the next ones to be received */
+    unsigned kept_tries;     /* of the first of them */
+    struct message *pushing; /* what the protected call is to push that is being made */
+    struct asio_wait
+        *giving; /* out of the list, while its message becomes a value: a finalizer may end it then */
     struct message *spare; /* of a send that raised before it could wait */
-    unsigned kept_tries;
     bool serving;
     bool gone; /* the handle has; freed when serving ends */
 };
@@ -61,9 +65,12 @@ bool shared_channel_has_room(const struct shared_channel *c);
 void shared_channel_balance(struct shared_channel *c);
 void shared_channel_put(struct shared_channel *c, struct message *m);
 struct message *shared_channel_take(struct shared_channel *c);
+void shared_channel_put_back(struct shared_channel *c, struct message *m);
 void shared_channel_count_own(
     struct shared_channel *c, const struct message *m, void (*change)(struct shared *));
 void port_tell(struct port *p);
+void port_keep(struct port *p, struct message *m, unsigned tries);
+struct message *port_take_kept(struct port *p, unsigned *tries);
 void port_set_receiving(struct port *p, size_t n);
 void port_set_sending(struct port *p, size_t n);
 void port_link(struct port *p);

@@ -134,6 +134,33 @@ struct message *shared_channel_take(struct shared_channel *c)
     return m;
 }
 
+/* It was the first; the caller has a reference of the channel. */
+void shared_channel_put_back(struct shared_channel *c, struct message *m)
+{
+    m->next = c->first;
+    c->first = m;
+    c->last = c->last ? c->last : m;
+    c->count++;
+    shared_channel_count_own(c, m, shared_drop);
+}
+
+void port_keep(struct port *p, struct message *m, unsigned tries)
+{
+    m->next = p->kept;
+    p->kept = m;
+    p->kept_tries = tries;
+}
+
+struct message *port_take_kept(struct port *p, unsigned *tries)
+{
+    struct message *m = p->kept;
+    *tries = p->kept_tries;
+    p->kept_tries = 0;
+    if (m)
+        p->kept = m->next;
+    return m;
+}
+
 void port_set_receiving(struct port *p, size_t n)
 {
     port_uncount(p);

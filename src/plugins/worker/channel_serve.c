@@ -61,6 +61,7 @@ static bool port_serve_sender(struct port *p)
 }
 
 struct port_gift {
+    struct port *port;
     struct asio_wait *wait;
     struct message *message;
 };
@@ -70,21 +71,36 @@ static void port_give(lua_State *L, void *arg)
     const struct port_gift *g = arg;
     if (message_push(L, g->message) != 1)
         lua_pushboolean(L, 0);
-    asio_worker_core->wait->item_set(L, g->wait);
+    if (g->port->giving == g->wait)
+        asio_worker_core->wait->item_set(L, g->wait);
 }
 
-/* With the receiver out of the list. Without memory the message stays for the next receiver. */
+static void port_give_back(struct port *p, struct message *m)
+{
+    worker_lock(&p->channel->lock);
+    shared_channel_put_back(p->channel, m);
+    shared_channel_balance(p->channel);
+    shared_channel_unlock(p->channel);
+}
+
+/* With the receiver out of the list. Without memory the message stays for the next receiver; also if a finalizer has
+ * cancelled this one meanwhile. */
 static void port_hand_over(struct port *p, struct asio_wait *w, struct message *m)
 {
-    struct port_gift gift = { w, m };
+    struct port_gift gift = { p, w, m };
+    p->giving = w;
     int status =
         asio_worker_core->wait->protect(p->peer->rt, port_give, &gift, "receiving from a shared channel");
-    if (status == LUA_ERRMEM) {
-        p->kept = m;
-        p->kept_tries = 0;
-    } else {
-        message_free(m);
+    bool waits = p->giving == w;
+    p->giving = NULL;
+    if (!waits) {
+        port_give_back(p, m);
+        return;
     }
+    if (status == LUA_ERRMEM)
+        port_keep(p, m, 0);
+    else
+        message_free(m);
     asio_worker_core->wait->wake(w, status == 0 ? 0 : status == LUA_ERRMEM ? UV_ENOMEM : UV_EPROTO);
 }
 
@@ -94,10 +110,12 @@ static bool port_serve_receiver(struct port *p)
     struct asio_wait *w = p->receivers.first;
     if (!w)
         return false;
+    unsigned tries;
+    struct message *m = port_take_kept(p, &tries);
     worker_lock(&c->lock);
-    struct message *m = p->kept ? p->kept : shared_channel_take(c);
+    if (!m)
+        m = shared_channel_take(c);
     bool closed = c->closed;
-    p->kept = NULL;
     if (m || closed) {
         port_set_receiving(p, p->receiving - 1);
         shared_channel_balance(c);
@@ -115,8 +133,10 @@ static bool port_serve_receiver(struct port *p)
 
 void port_free(struct port *p)
 {
-    if (p->kept)
-        message_free(p->kept);
+    struct message *m;
+    unsigned tries;
+    while ((m = port_take_kept(p, &tries)) != NULL)
+        message_free(m);
     if (p->spare)
         message_free(p->spare);
     worker_free(p);

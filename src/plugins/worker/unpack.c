@@ -60,6 +60,8 @@ static void unpack_conn(struct unpack *u, struct message_ref *ref)
 {
     lua_State *L = u->L;
     struct pack_scratch *s = lua_touserdata(L, u->self);
+    if (!ref->moved) /* the values were made before, and then memory ran out */
+        luaL_error(L, "a connection in a message that could not be received is closed");
     int status = asio_worker_core->threads->move_in(L, s->rt, ref->moved);
     if (status < 0) {
         asio_worker_core->error->push(L, status);
