@@ -578,6 +578,7 @@ function T.test_a_fork_is_refused()
         channel = function() asio.shared.channel() end,
         send = function() ch:send(1) end,
         recv = function() ch:recv() end,
+        select = function() asio.select { ch, timeout = 0 } end,
         close = function() ch:close() end,
         worker = function() asio.worker(function() end) end,
         cancel = function() w:cancel() end,

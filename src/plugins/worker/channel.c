@@ -232,6 +232,7 @@ static int l_port_send(lua_State *L)
 static int shared_channel_poll(lua_State *L, void *object)
 {
     struct port *p = ((struct shared_handle *)object)->local;
+    worker_check_open(L, "select");
     int n = port_receive_now(L, p);
     return n > 0 || !port_is_closed(p) ? n : asio_worker_core->wait->push_fail(L, UV_EBADF);
 }
