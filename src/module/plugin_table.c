@@ -79,11 +79,6 @@ static void plugin_push_ok(lua_State *L, const struct asio_rt *rt)
     asio_push_ok(L, rt);
 }
 
-static struct asio_wait *plugin_list_next(const struct asio_wait *w)
-{
-    return w->next;
-}
-
 static const struct asio_plugin_wait plugin_wait = {
     .version = ASIO_PLUGIN_WAIT_VERSION,
     .interrupt = plugin_interrupt,
@@ -97,7 +92,6 @@ static const struct asio_plugin_wait plugin_wait = {
     .push_fail = asio_push_fail,
     .list_add = asio_wait_list_add,
     .list_remove = asio_wait_list_remove,
-    .list_next = plugin_list_next,
     .item_set = asio_wait_item_set,
     .item_get = asio_wait_item_get,
     .item_clear = asio_wait_item_clear,

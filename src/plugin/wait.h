@@ -76,7 +76,6 @@ struct asio_plugin_wait {
     /* Several records that wait for one thing, in order. */
     void (*list_add)(struct asio_wait_list *list, struct asio_wait *w);
     void (*list_remove)(struct asio_wait_list *list, struct asio_wait *w);
-    struct asio_wait *(*list_next)(const struct asio_wait *w);
 
     /* The Lua value that a record gives, or is given, while it waits. Setting pops it. None of these allocates. */
     void (*item_set)(lua_State *L, struct asio_wait *w);
