@@ -315,6 +315,20 @@ scenario('shared_channel', function(asio)
   end)
 end)
 
+-- Received again after a shortage, when the first connection was there already: that is an error.
+scenario('moved', function(asio)
+  local ch = asio.shared.channel(1)
+  local a, b = assert(asio.socketpair())
+  local c, d = assert(asio.socketpair())
+  if not pcall(function() assert(ch:send { a, { c }, {} }) end) then return end
+  local ok, got = pcall(ch.recv, ch, 0)
+  if not ok then ok, got = pcall(ch.recv, ch, 0) end
+  if ok and got then
+    assert(got[1]:write 'x' and got[2][1]:write 'y')
+    assert(b:read(1) == 'x' and d:read(1) == 'y')
+  end
+end)
+
 scenario('worker', function(asio)
   local to, from = asio.shared.channel(), asio.shared.channel(2)
   asio.run(function()
