@@ -14,28 +14,6 @@
 #include "stream/read.h"
 #include "sys/sys.h"
 
-static int timer_set(struct asio_rt *rt, struct asio_timer *t, uint64_t at)
-{
-    return asio_timer_set(&rt->timers, t, at);
-}
-
-static void timer_remove(struct asio_rt *rt, struct asio_timer *t)
-{
-    asio_timer_remove(&rt->timers, t);
-}
-
-static uint64_t file_stamp(const char *path)
-{
-    uv_fs_t req;
-    int status = uv_fs_stat(NULL, &req, path, NULL);
-    const uv_stat_t *s = &req.statbuf;
-    uint64_t stamp = s->st_ino * 31 + s->st_size;
-    stamp = stamp * 1000003 + (uint64_t)s->st_mtim.tv_sec * 1000000000 + (uint64_t)s->st_mtim.tv_nsec;
-    stamp = stamp * 1000003 + (uint64_t)s->st_ctim.tv_sec * 1000000000 + (uint64_t)s->st_ctim.tv_nsec;
-    uv_fs_req_cleanup(&req);
-    return status < 0 ? 0 : stamp | 1;
-}
-
 static const struct asio_plugin_mem plugin_mem = {
     .version = ASIO_PLUGIN_MEM_VERSION,
     .allocator = &asio_mem,
@@ -45,8 +23,8 @@ static const struct asio_plugin_loop plugin_loop = {
     .version = ASIO_PLUGIN_LOOP_VERSION,
     .now = uv_hrtime,
     .timer_init = asio_timer_init,
-    .timer_set = timer_set,
-    .timer_remove = timer_remove,
+    .timer_set = plugin_timer_set,
+    .timer_remove = plugin_timer_remove,
     .watch_open = asio_fd_watch_open,
     .watch_set = asio_fd_watch_set,
     .watch_close = asio_fd_watch_close,
@@ -62,16 +40,6 @@ static int plugin_park(
 {
     w->source = source;
     return asio_park(L, w, op, timeout);
-}
-
-static void *plugin_source(const struct asio_wait *w)
-{
-    return w->source;
-}
-
-static int plugin_status(const struct asio_wait *w)
-{
-    return w->status;
 }
 
 static void plugin_push_ok(lua_State *L, const struct asio_rt *rt)
@@ -98,12 +66,6 @@ static const struct asio_plugin_wait plugin_wait = {
     .protect = asio_rt_protect,
 };
 
-static void plugin_count_handshake(struct asio_rt *rt, bool done)
-{
-    rt->stats.handshakes += done;
-    rt->stats.handshakes_failed += !done;
-}
-
 static const struct asio_plugin_stream plugin_stream = {
     .version = ASIO_PLUGIN_STREAM_VERSION,
     .stream_at = asio_conn_stream_at,
@@ -114,7 +76,7 @@ static const struct asio_plugin_stream plugin_stream = {
 
 static const struct asio_plugin_names plugin_names = {
     .version = ASIO_PLUGIN_NAMES_VERSION,
-    .file_stamp = file_stamp,
+    .file_stamp = plugin_file_stamp,
     .hosts_path = asio_sys_hosts_path,
 };
 
@@ -142,48 +104,6 @@ static struct asio_rt *plugin_open(lua_State *L, lua_CFunction module)
     rt->guest = true;
     lua_rawgeti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_CORE]);
     return rt;
-}
-
-static lua_CFunction plugin_module(const struct asio_rt *rt)
-{
-    return rt->module;
-}
-
-static void plugin_ref(struct asio_rt *rt)
-{
-    asio_rt_ref(rt);
-}
-
-static void plugin_unref(struct asio_rt *rt)
-{
-    asio_rt_unref(rt);
-}
-
-static bool plugin_waits_only(const struct asio_rt *rt, size_t references, size_t *waits)
-{
-    *waits = rt->shared;
-    return rt->alive == rt->shared + references && !asio_sched_has_ready(rt) && !asio_sched_has_reports(rt);
-}
-
-static void plugin_stop(struct asio_rt *rt)
-{
-    rt->stop = true;
-}
-
-static void plugin_set_deadlock(struct asio_rt *rt)
-{
-    rt->deadlock = true;
-}
-
-static bool plugin_forked(const struct asio_rt *rt)
-{
-    return rt->forked;
-}
-
-static void plugin_watch_waiting(struct asio_rt *rt, void (*fn)(void *arg, bool begins), void *arg)
-{
-    rt->on_waiting = fn;
-    rt->on_waiting_arg = arg;
 }
 
 static const struct asio_plugin_threads plugin_threads = {
