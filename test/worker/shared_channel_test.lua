@@ -169,6 +169,12 @@ end
 
 -- Handles ---------------------------------------------------------------------------------------
 
+function T.test_the_finalizer_is_out_of_reach()
+  lu.assertFalse(getmetatable(asio.shared.channel()))
+  lu.assertFalse(getmetatable(asio.shared.dict()))
+  lu.assertFalse(getmetatable(asio.offload_pool()))
+end
+
 function T.test_one_handle_in_each_state()
   local ch = asio.shared.channel(2)
   ch:send { ch, ch }

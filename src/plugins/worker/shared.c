@@ -135,6 +135,8 @@ static void shared_open_kind(
     lua_setfield(L, -2, "__index");
     lua_pushstring(L, kind->name);
     lua_setfield(L, -2, "__name");
+    lua_pushboolean(L, 0); /* a script must not call __gc: light threads may wait for the handle */
+    lua_setfield(L, -2, "__metatable");
     worker_bind(L, rt, peer, meta);
     kind->open(L, rt, peer);
     lua_rawset(L, LUA_REGISTRYINDEX);
