@@ -27,7 +27,7 @@ local function annotated()
 end
 
 local function methods_of(object)
-  return getmetatable(object).__index
+  return debug.getmetatable(object).__index
 end
 
 local function names(set)
