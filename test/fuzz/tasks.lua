@@ -380,6 +380,21 @@ function M.timer()
   end
 end
 
+-- In another Lua state ------------------------------------------------------------------------------
+
+local NOT_OFFLOADED = w.codes('EAGAIN', 'EMFILE', 'ENFILE', 'ENOMEM')
+local NOT_OFFLOADED_BY_MAIN = w.codes('EAGAIN', 'EMFILE', 'ENFILE', 'ENOMEM', 'ECANCELED')
+
+function M.offload()
+  local n = random(100)
+  local result, message, code = call('asio.offload', asio.offload, function(a) return a + 1 end, n)
+  if result == nil then
+    w.check_failure('asio.offload', asio.current() and NOT_OFFLOADED or NOT_OFFLOADED_BY_MAIN, message, code)
+  else
+    check(result == n + 1, 'offload: %s', tostring(result))
+  end
+end
+
 M.weights = {
   spawn = 3, sleep = 4, yield = 4, current = 2, join = 3, thread_facts = 2, cancel = 2, inspect = 1,
     timeout = 4,
@@ -388,7 +403,7 @@ M.weights = {
     inside_c = 1,
   channel = 1, send = 5, recv = 5, iter = 1, close_channel = 1, select = 4, mutex = 4, semaphore = 3,
     event = 3,
-  timer = 2,
+  timer = 2, offload = 1,
 }
 
 return M

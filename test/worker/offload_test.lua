@@ -113,6 +113,16 @@ function T.test_the_loop_goes_on()
   end)
 end
 
+-- The wait of the main chunk ends then.
+function T.test_stop_while_the_main_chunk_waits()
+  t.quiet_child(function()
+    local asio = require 'asio'
+    asio.after(0.05, asio.stop)
+    local result, message, code = asio.offload(function() require 'asio'.sleep(0.5) end)
+    assert(result == nil and code == 'ECANCELED', tostring(message))
+  end)
+end
+
 T.test_in_the_main_chunk = t.main(function()
   with_pool(1, nil, function(pool)
     lu.assertEquals(pool:offload(math.max, 1, 3), 3)

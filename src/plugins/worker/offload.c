@@ -82,9 +82,12 @@ static void offload_abort(struct asio_wait *w)
     asio_worker_core->wait->item_clear(w);
 }
 
-/* Pushes the box. */
+/* Pushes the box, or the failure: asio.stop has ended the wait of the main chunk. */
 static int offload_push_box(lua_State *L, struct asio_wait *w)
 {
+    int status = asio_worker_core->wait->status(w);
+    if (status < 0)
+        return asio_worker_core->wait->push_fail(L, status);
     asio_worker_core->wait->push_ok(L, worker_rt(L));
     asio_worker_core->wait->item_get(L, w);
     return 2;
