@@ -475,6 +475,19 @@ function T.test_the_end_of_the_process()
   lu.assertEquals(out, 'connected\n')
 end
 
+function T.test_stop_while_it_starts()
+  local out = t.quiet_child(function()
+    local lib = require 'asio'
+    local began = lib.now()
+    lib.after(0.1, lib.stop)
+    local server, _, code = lib.server('127.0.0.1', 0, function() end, {
+      threads = 1, init = function() require 'asio'.sleep(60) end,
+    })
+    print(server, code, lib.now() - began < 30)
+  end)
+  lu.assertEquals(out, 'nil\tECANCELED\ttrue\n')
+end
+
 -- Handlers --------------------------------------------------------------------------------------
 
 T.test_stop_in_a_handler = t.main(function()

@@ -93,14 +93,14 @@ static void port_hand_over(struct port *p, struct asio_wait *w, struct message *
         asio_worker_core->wait->protect(p->peer->rt, port_give, &gift, "receiving from a shared channel");
     bool waits = p->giving == w;
     p->giving = NULL;
-    if (!waits) {
-        port_give_back(p, m);
+    if (asio_worker_core->threads->forked(p->peer->rt)) /* a finalizer did it */
         return;
-    }
-    if (status == LUA_ERRMEM)
-        port_keep(p, m, 0);
+    if (!waits || status == LUA_ERRMEM)
+        port_give_back(p, m);
     else
         message_free(m);
+    if (!waits)
+        return;
     asio_worker_core->wait->wake(w, status == 0 ? 0 : status == LUA_ERRMEM ? UV_ENOMEM : UV_EPROTO);
 }
 

@@ -148,8 +148,12 @@ local function wait_asking(waits, seconds, ask_again, ...)
     while not (all_done(waits) or waits.failure or waits.raised) do
         local left = deadline and deadline - asio_now() or huge
         if left <= 0 then return end
-        local timed_out = not waits.event:wait(min(left, pause))
-        for i = 1, timed_out and waits.n or 0 do
+        local woken, message, code = waits.event:wait(min(left, pause))
+        if code == 'ECANCELED' then -- asio.stop, in the main chunk
+            waits.failure = waits.failure or { message, code }
+            return
+        end
+        for i = 1, woken and 0 or waits.n do
             if not waits.done[i] then ask_again(i, ...) end
         end
         pause = pause * 2
