@@ -1,5 +1,5 @@
--- For LuaRocks, with LuaJIT and libuv installed; c-ares, if look-ups shall take no thread; OpenSSL, for TLS. In the
--- source tree:
+-- For LuaRocks, with LuaJIT and libuv installed; c-ares, if look-ups shall take no thread; OpenSSL, for TLS;
+-- Debian's node-llhttp and zlib, for HTTP. In the source tree:
 --     luarocks --lua-version=5.1 make packaging/lua-asio-scm-1.rockspec LUA_INCDIR=/usr/include/luajit-2.1
 rockspec_format = '3.0'
 package = 'lua-asio'

@@ -24,6 +24,16 @@ missing_for_build() {
 # What the build goes on without.
 wanted_for_build() {
     has_lib 'libssl >= 1.1.1' || echo libssl-dev # for asio/tls.so
+    [ -e /usr/share/llhttp/llhttp.c ] || echo node-llhttp # for asio/http.so
+    has_lib zlib || echo zlib1g-dev # for its compression
+}
+
+# Cases that need them are skipped without.
+wanted_for_test() {
+    has nginx || echo nginx-light
+    has node || echo nodejs
+    has tinyproxy || echo tinyproxy-bin
+    has_module cjson || echo lua-cjson
 }
 
 missing_for_test() {
@@ -115,20 +125,21 @@ missing() {
 
 wanted() {
     for check in "$@"; do
-        [ "$check" != build ] || wanted_for_build
+        case $check in build | test) wanted_for_"$check" ;; esac
     done | tr '\n' ' '
 }
 
 # Where that can be done without a question, and once for each build directory.
 need_wanted() {
     packages=$(wanted "$@")
-    [ -n "$packages" ] && [ "$(id -u)" = 0 ] && has apt-get && [ ! -e build/.wanted ] || return 0
+    asked=build/.wanted-$(echo "$*" | tr ' ' -)
+    [ -n "$packages" ] && [ "$(id -u)" = 0 ] && has apt-get && [ ! -e "$asked" ] || return 0
     say "installing $packages"
     # shellcheck disable=SC2086 # one word a package
     apt install --no-install-recommends $packages || { apt update && apt install --no-install-recommends $packages; } ||
         say "could not install $packages; the build goes on without"
     mkdir -p build
-    touch build/.wanted
+    touch "$asked"
 }
 
 # need build|test|... : installs what is missing for all of them, then looks again.

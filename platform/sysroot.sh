@@ -1,5 +1,5 @@
 #!/bin/sh
-# Prints a directory with LuaJIT, libuv, c-ares, OpenSSL and libc of another processor, from Debian's packages for it:
+# Prints a directory with LuaJIT, libuv, c-ares, OpenSSL, zlib and libc of another processor, from Debian's packages for it:
 #     platform/sysroot.sh ARCHITECTURE
 # It is kept in the cache, as what platform/deps.sh builds. apt has lists, state and an architecture of its own here:
 # the machine's stay as they are.
@@ -12,7 +12,7 @@ cache=${ASIO_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/lua-asio}
 case $cache in /*) ;; *) fail "ASIO_CACHE has to be an absolute path" ;; esac
 
 packages='libc6 libgcc-s1 luajit libluajit-5.1-2 libluajit-5.1-common libluajit-5.1-dev libuv1 libuv1-dev
-    libc-ares2 libc-ares-dev libssl3 libssl-dev libatomic1'
+    libc-ares2 libc-ares-dev libssl3 libssl-dev libatomic1 zlib1g zlib1g-dev'
 
 # The distribution that the packages of this machine come from.
 source_list() {

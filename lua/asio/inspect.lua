@@ -69,8 +69,7 @@ end
 function core.dump_text(name)
     local list = threads()
     local text = ('asio: %s%d light thread%s\n\n'):format(name, #list, #list == 1 and '' or 's')
-    if #list > 0 then text = text .. describe_all(list, math.huge) .. '\n\n' end
-    return text
+    return #list > 0 and text .. describe_all(list, math.huge) .. '\n\n' or text
 end
 
 --- Writes what every light thread does, and where; equal ones together, with their number. Then those of
@@ -96,20 +95,16 @@ local dumpers = {}
 ---@return string? message
 ---@return string? code
 function asio.dump_on(name, on)
-    if dumpers[name or ''] then
-        if on == false then
-            dumpers[name]:close()
-            dumpers[name] = nil
-        end
-        return true
+    local dumper, message, code = dumpers[name or '']
+    if not dumper then
+        dumper, message, code = core.new_signal(name, 'dump_on', function() asio.dump() end)
+        if not dumper then return nil, message, code end
     end
-    local signal, message, code = core.new_signal(name, 'dump_on', function() asio.dump() end)
-    if not signal then return nil, message, code end
     if on == false then
-        signal:close()
-    else
-        dumpers[name] = signal
+        dumper:close()
+        dumper = nil
     end
+    dumpers[name] = dumper
     return true
 end
 

@@ -25,10 +25,9 @@ function core.server_options(_, _, third, fourth)
     if type(third) == 'table' then return third, 3 end -- behind a handler, without a port
     if type(fourth) == 'table' then return fourth, 4 end
 end
-local server_options = core.server_options
 
 function asio.server(...)
-    local opts, arg = server_options(...)
+    local opts, arg = core.server_options(...)
     if not opts or not opts.tls then return c_server(...) end
     return call('server', c_server, opts, arg, ...)
 end

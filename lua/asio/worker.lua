@@ -25,6 +25,6 @@ end
 
 function asio.watchdog(seconds)
     local ok, message, code = watchdog(seconds)
-    if ok then core.watchdog_seconds = seconds end
+    core.watchdog_seconds = ok and seconds
     return ok, message, code
 end

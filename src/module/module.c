@@ -111,6 +111,8 @@ static int open_module(lua_State *L)
     set_tokens(L, rt);
     asio_rt_open_parts(L, rt, module_parts);
     run_embedded(L);
+    lua_pushvalue(L, ASIO_BIND_CORE);
+    lua_setfield(L, LUA_REGISTRYINDEX, "asio.core"); /* for plugins that scripts require by name */
     lua_getfield(L, ASIO_BIND_CORE, "asio");
     return 1;
 }

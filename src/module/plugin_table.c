@@ -12,6 +12,8 @@
 #include "stream/conn.h"
 #include "stream/layer.h"
 #include "stream/read.h"
+#include "stream/send_file.h"
+#include "stream/write.h"
 #include "sys/sys.h"
 
 static const struct asio_plugin_mem plugin_mem = {
@@ -71,6 +73,9 @@ static const struct asio_plugin_stream plugin_stream = {
     .stream_at = asio_conn_stream_at,
     .layer = &asio_layer,
     .scan = asio_stream_scan,
+    .queue = asio_stream_queue,
+    .written = asio_stream_write_end,
+    .send_file = asio_stream_send_file,
     .count_handshake = plugin_count_handshake,
 };
 

@@ -23,7 +23,7 @@
 enum {
     ASIO_PLUGIN_MEM_VERSION = 1,
     ASIO_PLUGIN_LOOP_VERSION = 1,
-    ASIO_PLUGIN_STREAM_VERSION = 2,
+    ASIO_PLUGIN_STREAM_VERSION = 4,
     ASIO_PLUGIN_NAMES_VERSION = 2,
     ASIO_PLUGIN_ERROR_VERSION = 2,
     ASIO_PLUGIN_MODULE_VERSION = 1
@@ -61,6 +61,12 @@ struct asio_plugin_stream {
     const struct asio_plugin_layer *layer;
     /* Reads what a scan finds: a waiting function, see scan.h. */
     int (*scan)(lua_State *L, struct asio_stream *s, struct asio_scan *scan);
+    /* Writing, for a waiting function: queues bytes, which may be those of the value at a stack index that keeps them
+     * alive; a status. Then `written` ends the function: it parks if too much is queued. */
+    int (*queue)(lua_State *L, struct asio_stream *s, int index, const char *bytes, size_t n);
+    int (*written)(lua_State *L, struct asio_stream *s);
+    /* Bytes of a file, without waiting; see stream/send_file.h. */
+    ssize_t (*send_file)(struct asio_stream *s, int file, int64_t offset, size_t n);
     /* A handshake of a server is over: asio.stats counts. */
     void (*count_handshake)(struct asio_rt *rt, bool done);
 };

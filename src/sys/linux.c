@@ -14,6 +14,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -184,6 +185,18 @@ ssize_t asio_sys_splice(uv_os_fd_t from, uv_os_fd_t to, size_t n)
         moved = splice(from, NULL, to, NULL, n, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
     while (moved < 0 && errno == EINTR);
     return moved < 0 ? uv_translate_sys_error(errno) : moved;
+}
+
+ssize_t asio_sys_send_file(uv_os_fd_t to, int file, int64_t offset, size_t n)
+{
+    off_t at = (off_t)offset;
+    ssize_t sent;
+    if (at != offset)
+        return UV_ENOTSUP;
+    do
+        sent = sendfile(to, file, &at, n);
+    while (sent < 0 && errno == EINTR);
+    return sent < 0 ? uv_translate_sys_error(errno) : sent;
 }
 
 ssize_t asio_sys_pipe_read(uv_os_sock_t end, char *to, size_t n)

@@ -43,6 +43,12 @@ ssize_t asio_sys_splice(uv_os_fd_t from, uv_os_fd_t to, size_t n)
     return UV_ENOTSUP;
 }
 
+ssize_t asio_sys_send_file(uv_os_fd_t to, int file, int64_t offset, size_t n)
+{
+    (void)to, (void)file, (void)offset, (void)n;
+    return UV_ENOTSUP;
+}
+
 ssize_t asio_sys_pipe_read(uv_os_sock_t end, char *to, size_t n)
 {
     (void)end, (void)to, (void)n;

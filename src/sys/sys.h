@@ -273,6 +273,10 @@ ssize_t asio_sys_splice(uv_os_fd_t from, uv_os_fd_t to, size_t n);
 /* Reads from such a pipe, which holds at least n bytes. */
 ssize_t asio_sys_pipe_read(uv_os_sock_t end, char *to, size_t n);
 
+/* Sends up to n bytes of a regular file, as much as the socket takes now: how many, 0 where the file has none, UV_EAGAIN,
+ * or an error; UV_ENOTSUP where there is no such call. May raise SIGPIPE. */
+ssize_t asio_sys_send_file(uv_os_fd_t to, int file, int64_t offset, size_t n);
+
 /* The address a redirected connection was meant for; UV_ENOTSUP where there is no such thing. */
 int asio_sys_original_dst(uv_os_fd_t fd, struct sockaddr_storage *addr);
 

@@ -120,7 +120,7 @@ static void turn_ended(struct asio_rt *rt)
             ordered = t->next;
             t->next = NULL;
             if (!t->joined && asio_rt_protect(rt, report_report, t, report_doing) != 0)
-                fputs("asio: light thread failed, and its report too\n", stderr);
+                fputs("asio: reporting an error failed\n", stderr);
             t->joined = true;
             asio_sched_forget(t);
         }

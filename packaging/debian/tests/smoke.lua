@@ -21,4 +21,19 @@ asio.run(function()
     assert(select(3, asio.timeout(0.01, asio.sleep, 60)) == 'ETIMEDOUT', 'no deadline')
 end)
 local _, _, code = asio.socketpair():start_tls { server = true } -- which needs a certificate
-print('asio works', asio.version or '', asio.stats().resolver or '', code == 'ENOTSUP' and 'no TLS' or 'TLS')
+
+local has_http, http = pcall(require, 'asio.http')
+if has_http then
+    local web = assert(http.server('127.0.0.1', 0, function(req, res)
+        res:send(200, { ['Content-Type'] = 'text/plain' }, ('hello '):rep(1000) .. req.path)
+    end, { gzip = true }))
+    local _, web_port = web:address()
+    asio.run(function()
+        local response = assert(http.get(('http://127.0.0.1:%d/there'):format(web_port)))
+        assert(response.body == ('hello '):rep(1000) .. '/there' and response.decoded == 'gzip', 'HTTP is not whole')
+        http.default_pool:close()
+        web:close()
+    end)
+end
+print('asio works', asio.version or '', asio.stats().resolver or '', code == 'ENOTSUP' and 'no TLS' or 'TLS',
+    has_http and 'HTTP' or 'no HTTP')

@@ -1,0 +1,83 @@
+-- SPDX-License-Identifier: MIT
+--
+-- Access logs: a line for each request, for the server's option on_request_end. What a client has sent cannot
+-- end a line, or a string in it.
+
+local _, c, http = ...
+local byte, date, format, gsub = string.byte, os.date, string.format, string.gsub
+local pcall, time, tostring, type = pcall, os.time, tostring, type
+
+local MONTHS = { 'Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec' }
+
+-- Made once a second.
+local second, common_time, iso_time
+
+local function tick()
+    local now = time()
+    if now == second then return end
+    local d = date('!*t', now)
+    second = now
+    common_time = format('%02d/%s/%04d:%02d:%02d:%02d +0000',
+        d.day, MONTHS[d.month], d.year, d.hour, d.min, d.sec)
+    iso_time = format('%04d-%02d-%02dT%02d:%02d:%02dZ', d.year, d.month, d.day, d.hour, d.min, d.sec)
+end
+
+local function of_common(character) return format('\\x%02X', byte(character)) end
+local function of_json(character) return format('\\u%04x', byte(character)) end
+
+local function quoted(text)
+    return text and '"' .. gsub(text, '[%c"\\\127-\255]', of_common) .. '"' or '"-"'
+end
+
+-- Bytes beyond ASCII one by one: a client may send what is no UTF-8.
+local function json_string(text)
+    return text and '"' .. gsub(text, '[%c"\\\127-\255]', of_json) .. '"' or 'null'
+end
+
+local formats = {}
+
+-- The Common Log Format of NCSA's server, with UTC.
+function formats.common(req, res)
+    return format('%s - - [%s] %s %d %s', tostring(req:peer() or '-'), common_time,
+        quoted(req.method .. ' ' .. req.target .. ' HTTP/' .. req.version), res.status,
+        res.bytes > 0 and format('%.0f', res.bytes) or '-')
+end
+
+function formats.combined(req, res)
+    return format('%s %s %s', formats.common(req, res), quoted(req:header 'referer'),
+        quoted(req:header 'user-agent'))
+end
+
+function formats.json(req, res, seconds)
+    return format('{"time":"%s","peer":%s,"method":%s,"target":%s,"version":"%s","status":%d,"bytes":%.0f,' ..
+        '"seconds":%.6f,"referer":%s,"user_agent":%s}', iso_time, json_string((req:peer())),
+        json_string(req.method), json_string(req.target), req.version, res.status, res.bytes, seconds,
+        json_string(req:header 'referer'), json_string(req:header 'user-agent'))
+end
+
+local function writer_of(to)
+    if type(to) == 'function' then return to end
+    local ok, write = pcall(function() return to.write end)
+    if not ok or type(write) ~= 'function' then
+        c.bad(1, 'access_log', 'a function or something with a method write expected')
+    end
+    return function(line) return write(to, line) end
+end
+
+--- A function for the server's option on_request_end that writes a line for each request when it has been
+--- answered.
+---@param to function|table it is called with a line; or a file: something with the method `write`
+---@param how? string|function 'common' (the default), 'combined', 'json'; or fn(req, res, seconds) -> line
+--- without its end, nil: none
+---@return fun(req, res, seconds)
+function http.access_log(to, how)
+    local write = writer_of(to)
+    local make = how
+    if type(how) ~= 'function' then make = formats[how == nil and 'common' or how] end
+    if not make then c.bad(2, 'access_log', "'common', 'combined', 'json' or a function expected") end
+    return function(req, res, seconds)
+        tick()
+        local line = make(req, res, seconds)
+        if line then write(line .. '\n') end
+    end
+end

@@ -1,0 +1,433 @@
+-- SPDX-License-Identifier: MIT
+--
+-- http.server: the life of a connection. Its light thread reads a request, runs the handler, completes what
+-- the handler has left, and begins again; requests that are pipelined wait in the buffer of the connection
+-- meanwhile, and are answered in order. A `link` is what a connection has here:
+--   conn, input, settings
+--   req, res  of the request that is served: from its head to the end of its answer; else false
+--   upgraded  the connection is the handler's
+--   keep      another request may follow
+--   flags     what the head of the answer says of the connection
+--   plain     keep, and the request has no body: an answer needs no further look
+
+local core, c, http = ...
+local asio = core.asio
+local cancelled, now, trace_text = asio.cancelled, asio.now, debug and debug.traceback
+local error, floor, getmetatable, pairs, require = error, math.floor, getmetatable, pairs, require
+local rawget, setmetatable, tostring, type, xpcall = rawget, setmetatable, tostring, type, xpcall
+local OK, finish = c.OK, c.finish
+local c_input, c_read_head, c_state, c_refusal, send = c.input, c.read_head, c.state, c.refusal, c.send
+local CLOSE, NO_BODY, KEEP_ALIVE = c.CLOSE, c.NO_BODY, c.KEEP_ALIVE
+local request_meta = { __index = c.request_index, __name = 'asio.http.request' }
+local response_meta = { __index = c.response_index, __name = 'asio.http.response' }
+
+local link_methods = { upgraded = false }
+local link_meta = { __index = link_methods }
+
+-- Time-outs of the connection while it waits for a request.
+function link_methods.wait_idle(self)
+    local settings = self.settings
+    self.conn:set_timeout(settings.idle_timeout, settings.write_timeout)
+end
+
+-- What cannot be served --------------------------------------------------------------------------
+
+local TEXTS = {
+    [400] = 'Bad Request', [408] = 'Request Timeout', [413] = 'Content Too Large', [414] = 'URI Too Long',
+    [417] = 'Expectation Failed', [431] = 'Request Header Fields Too Large', [500] = 'Internal Server Error',
+    [501] = 'Not Implemented', [503] = 'Service Unavailable', [505] = 'HTTP Version Not Supported',
+}
+
+local plain_text = { ['Content-Type'] = 'text/plain' }
+
+local function count(settings, status)
+    local by_status = settings.by_status
+    by_status[status] = (by_status[status] or 0) + 1
+end
+
+-- Answers a head that could not be read, and closes.
+local function refuse(link, status)
+    local settings = link.settings
+    settings.refused = settings.refused + 1
+    count(settings, status)
+    send(link.conn, status, plain_text, (TEXTS[status] or tostring(status)) .. '\n', CLOSE)
+    link.conn:close()
+end
+
+-- No head came.
+local function no_head(link, code)
+    if code == 'EPROTO' then
+        local status = c_refusal(link.input)
+        if status > 0 then return refuse(link, status) end
+        return link.conn:abort()
+    end
+    if code == 'ETIMEDOUT' then
+        local _, begun = c_state(link.input)
+        if begun then return refuse(link, 408) end
+    end
+    link.conn:close()
+end
+
+-- A head has begun to come before the idle time was over: it has the time of a head from then on.
+local function rest_of_head(link)
+    local _, begun = c_state(link.input)
+    if not begun then return nil, nil, 'ETIMEDOUT' end
+    local settings = link.settings
+    link.conn:set_timeout(settings.header_timeout, settings.write_timeout)
+    return c.next_head(link.conn, link.input)
+end
+
+-- Handlers ---------------------------------------------------------------------------------------
+
+local function with_traceback(err)
+    if err == cancelled then return err end
+    return trace_text and trace_text(tostring(err), 2) or tostring(err)
+end
+
+local function report(link, err)
+    local req = link.req
+    core.report(('%s %s failed: %s'):format(req.method, req.path, tostring(err)))
+end
+
+-- The handler has raised. What the client has caused, by a body that cannot be read, is not reported.
+local function failed(link, err)
+    local req, res = link.req, link.res
+    c.stop_heartbeat(res)
+    if err == cancelled then
+        link.conn:abort()
+        error(err, 0)
+    end
+    local refusal = req.refused and req.refusal
+    if not (refusal and type(err) == 'string' and err:find(refusal, 1, true)) then
+        link.settings.failed = link.settings.failed + 1
+        report(link, err)
+    end
+    if link.upgraded or res.sent then
+        link.keep, res.over = false, true
+        return link.conn:abort()
+    end
+    local status = req.refused or 500
+    res.headers, res.status = nil, status
+    res:send(status, plain_text, (TEXTS[status] or tostring(status)) .. '\n')
+end
+
+local function ended(link, seconds)
+    local ok, err = xpcall(link.settings.on_request_end, with_traceback, link.req, link.res, seconds)
+    if not ok then
+        if err == cancelled then error(err, 0) end
+        report(link, err)
+    end
+end
+
+-- Behind the handler: false, if there is no further request on this connection.
+local function complete(link)
+    local req, res = link.req, link.res
+    if not res.over then
+        if not res.sent and req.refused then
+            res:send(req.refused, plain_text, (TEXTS[req.refused] or '') .. '\n')
+        else
+            c.complete(res)
+        end
+    end
+    if req.length and link.keep and not req.over and not c.drain(req) then link.keep = false end
+    return link.keep
+end
+
+local function flags_of(method, minor, keep)
+    local flags = 0
+    if method == 'HEAD' then flags = NO_BODY end
+    if not keep then return flags + CLOSE end
+    return minor == 0 and flags + KEEP_ALIVE or flags
+end
+
+-- A request with a body gets more fields than one without: there is room for them from the start, also for
+-- those that are nil here.
+local function with_body(method, target, head, link, length)
+    return {
+        method = method, target = target, headers = head, link = link, length = length,
+        begun = nil, got = nil, over = nil, path = nil, params = nil, route = nil,
+    }
+end
+
+-- Serves one request; whether another one may follow.
+local function serve_one(link, head, method, target, minor, keep, length)
+    local settings, flags = link.settings, 0
+    if minor ~= 1 or not keep or method == 'HEAD' then flags = flags_of(method, minor, keep) end
+    local req
+    if length then
+        req = setmetatable(with_body(method, target, head, link, length), request_meta)
+    else
+        req = setmetatable({ method = method, target = target, headers = head, link = link }, request_meta)
+    end
+    if minor ~= 1 then req.version = '1.0' end
+    local res = setmetatable({ link = link, sent = false, over = false, bytes = 0 }, response_meta)
+    link.req, link.res, link.keep, link.flags, link.plain = req, res, keep, flags, keep and not length
+    settings.requests = settings.requests + 1
+    local began = settings.on_request_end and now()
+    local ok, err = xpcall(settings.handler, with_traceback, req, res)
+    if not ok then failed(link, err) end
+    if not res.over or not link.plain or not link.keep then complete(link) end
+    local by_status, status = settings.by_status, rawget(res, 'status') or 200
+    by_status[status] = (by_status[status] or 0) + 1
+    if began then ended(link, now() - began) end
+    link.req, link.res = false, false -- an idle connection keeps neither
+    return link.keep
+end
+
+local function end_of(link)
+    link.settings.links[link] = nil
+    if not link.upgraded then link.conn:close() end
+end
+
+-- The light thread of a connection.
+local function serve(conn, settings)
+    local input = c_input(false, settings.max_header, settings.max_headers, settings.max_target)
+    local link = setmetatable({
+        conn = conn, input = input, settings = settings, keep = true, plain = true,
+        flags = 0, req = false, res = false,
+    }, link_meta)
+    local first = true -- it has the time of a head, not that of an idle connection
+    settings.links[link] = true
+    settings.connections = settings.connections + 1
+    conn:set_timeout(settings.header_timeout, settings.write_timeout)
+    while true do
+        local token, head, method, target, minor, keep, length = c_read_head(conn, input)
+        if token ~= OK then
+            head, method, target, minor, keep, length =
+                finish(conn, token, head, method, target, minor, keep, length)
+        end
+        if not head and target == 'ETIMEDOUT' and not first then
+            first = true
+            head, method, target, minor, keep, length = rest_of_head(link)
+        end
+        if not head then
+            settings.links[link] = nil
+            return no_head(link, target)
+        end
+        if first then
+            first = false
+            link:wait_idle()
+        end
+        if not serve_one(link, head, method, target, minor, keep, length) then return end_of(link) end
+        if settings.closing then return end_of(link) end
+    end
+end
+
+-- Options ----------------------------------------------------------------------------------------
+
+local SECONDS = { idle_timeout = 5, header_timeout = 60, request_timeout = 300, write_timeout = 60 }
+local BYTES = {
+    max_header = 16384, max_headers = 100, max_target = 8192, max_body = 1048576, max_drain = 65536,
+}
+local OTHERS = { trust = true, json = true, on_request_end = true, gzip = true }
+
+local function bad_option(arg, name, wanted)
+    c.bad(arg, 'server', ("option '%s': %s expected"):format(name, wanted))
+end
+
+local function check_numbers(opts, settings, arg)
+    for name, default in pairs(SECONDS) do
+        local value = opts[name]
+        local fits = value == nil or type(value) == 'number' and value > 0
+        if not fits then bad_option(arg, name, 'seconds') end
+        settings[name] = value or default
+    end
+    for name, default in pairs(BYTES) do
+        local value, least = opts[name], name == 'max_header' and 256 or name == 'max_drain' and 0 or 1
+        if value ~= nil and not (type(value) == 'number' and value >= least) then
+            bad_option(arg, name, ('a number, at least %d,'):format(least))
+        end
+        settings[name] = floor(value or default)
+    end
+    -- A stream keeps 64 KB that are not read: a larger head would never be complete.
+    if settings.max_header > 65000 then bad_option(arg, 'max_header', 'at most 65000 bytes') end
+end
+
+local function check_json(json, arg)
+    if json == nil then return nil end
+    if type(json) ~= 'table' or type(json.encode) ~= 'function' or type(json.decode) ~= 'function' then
+        bad_option(arg, 'json', 'a table with the functions encode and decode')
+    end
+    return json
+end
+
+-- What the connections of a server share.
+local function settings_of(handler, opts, arg)
+    local settings = {
+        handler = opts.gzip and c.with_gzip(handler, opts.gzip, arg) or handler,
+        links = setmetatable({}, { __mode = 'k' }), closing = false,
+        requests = 0, connections = 0, failed = 0, refused = 0, by_status = {},
+    }
+    check_numbers(opts, settings, arg)
+    settings.json = check_json(opts.json, arg)
+    if opts.trust then settings.trust = c.trust_of(opts.trust, arg) end
+    local hook = opts.on_request_end
+    if hook ~= nil and type(hook) ~= 'function' then bad_option(arg, 'on_request_end', 'a function') end
+    settings.on_request_end = hook
+    return settings
+end
+
+-- Ours, and those of asio.server.
+local function split_options(opts)
+    local own, others = {}, {}
+    for name, value in pairs(opts) do
+        local is_own = SECONDS[name] or BYTES[name] or OTHERS[name]
+        if is_own then own[name] = value else others[name] = value end
+    end
+    if type(others.tls) == 'table' and others.tls.alpn == nil then
+        local tls = { alpn = 'http/1.1' }
+        for name, value in pairs(others.tls) do tls[name] = value end
+        others.tls = tls
+    end
+    return own, others
+end
+
+-- Servers ----------------------------------------------------------------------------------------
+
+local server = {}
+local server_meta = { __index = server, __name = 'asio.http.server' }
+
+local function check_server(self, fname) c.check_self(self, server_meta, fname, 'server of HTTP') end
+
+function server_meta.__tostring(self) return 'http ' .. tostring(self.listener) end
+
+--- Stops listening, at once. Connections and their handlers go on.
+function server.close(self)
+    check_server(self, 'close')
+    self.listener:close()
+end
+
+---@return string? address
+---@return integer? port
+function server.address(self)
+    check_server(self, 'address')
+    return self.listener:address()
+end
+
+function server.set_tls(self, opts)
+    check_server(self, 'set_tls')
+    return self.listener:set_tls(opts)
+end
+
+--- Of a server with the option `threads`.
+function server.stats(self, ...)
+    check_server(self, 'stats')
+    local listener = self.listener
+    if not listener.stats then c.misuse "stats: of a server with the option 'threads'" end
+    return listener:stats(...)
+end
+
+-- No request is being served, and none has begun to come.
+local function is_idle(link)
+    local _, begun = c_state(link.input)
+    return not link.req and not begun
+end
+
+--- Stops listening, closes connections that wait for a request, and waits for those that are served: their
+--- answers say `Connection: close`. As asio.server's otherwise.
+---@param timeout? number seconds; then the handlers are cancelled
+---@return true? ok
+---@return string? message
+---@return string? code
+function server.shutdown(self, timeout)
+    check_server(self, 'shutdown')
+    local settings = self.settings
+    if settings then
+        settings.closing = true
+        local idle = {}
+        for link in pairs(settings.links) do
+            if is_idle(link) then idle[#idle + 1] = link end
+        end
+        for i = 1, #idle do idle[i].conn:close() end
+    end
+    return self.listener:shutdown(timeout)
+end
+
+--- Counters since the start: requests, connections, active (connections now), failed (handlers that have
+--- raised), refused (requests that could not be read), responses by status.
+---@return table? metrics
+---@return string? message
+---@return string? code `ENOTSUP`: with the option `threads`; see `stats`
+function server.metrics(self)
+    check_server(self, 'metrics')
+    local settings = self.settings
+    if not settings then return nil, 'counters of threads', 'ENOTSUP' end
+    local active, responses = 0, {}
+    for _ in pairs(settings.links) do active = active + 1 end
+    for status, n in pairs(settings.by_status) do responses[status] = n end
+    return {
+        requests = settings.requests, connections = settings.connections, active = active,
+        failed = settings.failed, refused = settings.refused, responses = responses,
+    }
+end
+
+local function check_handler(handler, arg, fname)
+    if type(handler) == 'function' then return end
+    if type(handler) == 'table' and getmetatable(handler) and getmetatable(handler).__call then return end
+    c.bad(arg, fname, 'handler function expected, got ' .. type(handler))
+end
+
+local function check_opts(opts, arg, fname) -- a NULL of the FFI is equal to nil
+    if type(opts) ~= 'nil' and type(opts) ~= 'table' then c.bad(arg, fname, 'a table of options expected') end
+end
+
+--- A handler for `asio.server`, or for any connection: it speaks HTTP there until the connection ends. Waits.
+---@param handler fun(req: table, res: table)
+---@param opts? table those of `http.server` that asio.server does not have
+---@return fun(conn: table)
+function http.handler(handler, opts)
+    check_handler(handler, 1, 'handler')
+    check_opts(opts, 2, 'handler')
+    local own, others = split_options(opts or {})
+    for name in pairs(others) do bad_option(2, tostring(name), 'another name') end
+    local settings = settings_of(handler, own, 2)
+    return function(conn) return serve(conn, settings) end
+end
+
+-- In each thread of a server: only what can be carried there.
+local function in_threads(handler, own)
+    local speak
+    handler = c.portable(handler)
+    return function(conn)
+        speak = speak or require 'asio.http'.handler(handler, own)
+        return speak(conn)
+    end
+end
+
+--- As asio.server, with HTTP/1.1 on its connections.
+---@param ip string numeric address, '*', 'unix:...', 'systemd:...'
+---@param port integer left out for the last two
+---@param handler fun(req: table, res: table)
+---@param opts? table see docs/http.md; and all of asio.server's
+---@return table? server
+---@return string? message
+---@return string? code
+function http.server(ip, port, handler, opts)
+    local with_port = type(port) == 'number' or type(port) == 'string'
+    if not with_port then handler, opts = port, handler end
+    local arg = with_port and 3 or 2
+    check_handler(handler, arg, 'server')
+    check_opts(opts, arg + 1, 'server')
+    local own, others = split_options(opts or {})
+    local settings = settings_of(handler, own, arg + 1)
+    local accept
+    if others.threads then
+        if type(c.portable(handler)) ~= 'function' then
+            c.bad(arg, 'server', "a function or a router expected: other tables cannot go to threads")
+        end
+        accept, settings = in_threads(handler, own), nil
+    else
+        accept = function(conn) return serve(conn, settings) end
+    end
+    -- Made first: a listener without it would go on listening if there was no memory.
+    local self = setmetatable({ listener = false, settings = settings }, server_meta)
+    local listener, message, code
+    if with_port then
+        listener, message, code = asio.server(ip, port, accept, others)
+    else
+        listener, message, code = asio.server(ip, accept, others)
+    end
+    if not listener then return nil, message, code end
+    self.listener = listener
+    return self
+end
