@@ -33,6 +33,12 @@ T.test_every_allocation_of_tls = t.slow(t.long and 600 or 150, t.main(function()
     { mode = 'alloc tls_server', seconds = seconds, env = env })
 end))
 
+-- Of a server's request and a client's, and of loading the plugin.
+T.test_every_allocation_of_http = t.slow(t.long and 900 or 150, t.main(function()
+  can.need 'http'
+  hosts.run_together { mode = 'alloc http', seconds = t.long and 900 or 150, env = 'HOST_HTTP=1' }
+end))
+
 T.test_allocations_of_openssl = t.slow(t.long and 900 or 150, t.main(function()
   can.need('tls', 'openssl', 'processor')
   local env = 'HOST_OPENSSL=1 HOST_CERTS=' .. t.quote(require('certs').dir())

@@ -177,7 +177,7 @@ local function with_redis(fn)
   end)
 end
 
-function T.test_answers_as_redis_does()
+function T.test_redis_server_answers_as_redis_does()
   can.run 'redis-server'
   with_server(function(port)
     with_redis(function(real)

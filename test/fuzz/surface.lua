@@ -4,6 +4,7 @@
 -- SPDX-License-Identifier: MIT
 
 local asio = require 'asio'
+local has_http, http = pcall(require, 'asio.http')
 local w = require 'fuzz.world'
 local values = require 'fuzz.values'
 
@@ -15,11 +16,26 @@ local random, pick, chance = w.random, w.pick, w.chance
 
 local function add(prefix, functions, class)
   for name, fn in pairs(functions) do
-    if type(fn) == 'function' then
+    if type(fn) == 'function' and not name:find '^_' then
       local full = prefix .. '.' .. name
       M.names[#M.names + 1] = full
       M.functions[full], M.class[full] = fn, class
     end
+  end
+end
+
+-- An object of each class of HTTP, which stays: they have no pool in world.lua. Methods take it mostly.
+local http_objects = {}
+
+local function walk_http()
+  if not has_http then return end
+  add('http', http)
+  http_objects.router, http_objects.pool, http_objects.jar = http.router(), http.pool(), http.jar()
+  http_objects.http_server = assert(http.server('127.0.0.1', 0, function(_, res) res:send 'hello' end))
+  http_objects.http_server:close()
+  for class, object in pairs(http_objects) do
+    local prefix = class:find '^http' and class or 'http_' .. class
+    add(prefix, getmetatable(object).__index, class)
   end
 end
 
@@ -52,6 +68,7 @@ function M.walk()
     add(class, getmetatable(sample).__index, class)
   end
   done()
+  walk_http()
   table.sort(M.names) -- pairs has an order of its own in each process
 end
 
@@ -83,6 +100,14 @@ local function safe_handler(args, from)
   end
 end
 
+-- URLs lead nowhere but to closed ports of this machine.
+local URLS = { 'http://127.0.0.1:1/', 'http://127.0.0.1:1', 'https://127.0.0.1:1/a?b', 'http://unix:/none:/a',
+  '', 'http://', 'ftp://127.0.0.1/', 'http://127.0.0.1:65536/', 'http://[::1/', 'http://[::1]:1/%00' }
+
+local function local_url(args, at)
+  if args[at] ~= nil and (type(args[at]) == 'string' or chance(2)) then args[at] = pick(URLS) end
+end
+
 local bend = {
   ['asio.server'] = function(args)
     -- It would take it over
@@ -103,6 +128,12 @@ local bend = {
   ['asio.dump'] = function(args)
     if type(args[1]) ~= 'table' or chance(2) then args[1] = { write = values.fn() } end
   end,
+  ['http.server'] = function(args) -- as asio.server: no descriptor, no port of another program
+    if tonumber(args[1]) then args[1] = pick { -1, 1e9, 2 ^ 31, 0 / 0, 0.5, 1e300, '-1' } end
+    if type(args[1]) == 'string' and not args[1]:find '^unix:@' then local_host(args, 1) end
+    free_port(args, 2)
+    safe_handler(args, 2)
+  end,
   ['asio.watchdog'] = function(args) -- tells on standard error
     if type(args[1]) == 'number' and args[1] < 10 and args[1] >= 1e-3 then args[1] = 30 end
   end,
@@ -113,12 +144,19 @@ local bend = {
   ['asio.every'] = function(args) if args[1] == 1e-9 or args[1] == 0 then args[1] = 1e-3 end end,
 }
 
+for _, name in ipairs { 'get', 'head', 'post', 'put', 'patch', 'delete', 'options' } do
+  bend['http.' .. name] = function(args) local_url(args, 1) end
+  bend['http_pool.' .. name] = function(args) local_url(args, 2) end
+end
+bend['http.request'] = function(args) local_url(args, 2) end
+bend['http_pool.request'] = function(args) local_url(args, 3) end
+
 local function arguments(name)
   local args, n = {}, random(0, 5)
   for i = 1, n do args[i] = values.value() end
   local class = M.class[name]
   if class and not chance(8) then
-    args[1] = w.any(class)
+    args[1] = http_objects[class] or w.any(class)
     n = math.max(n, 1)
   end
   if bend[name] then bend[name](args) end

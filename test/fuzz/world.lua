@@ -185,10 +185,11 @@ local MISUSE = {
   ': a light thread cannot join itself$', ': this light thread holds the mutex already$',
   'unlock: this light thread does not hold the mutex$', 'accept: this server has a handler',
   'this connection was not made with { handles = true }$', 'coroutine.yield called by a light thread',
-  "^calling 'set_tls' on something that is not", '^deadlock', 'nothing is left that could wake', 'own error',
+  "^calling 'set_tls' on something that is not", "stats: of a server with the option 'threads'$",
+  '^deadlock', 'nothing is left that could wake', 'own error',
 }
 
-local ALIAS = { spawn_light_thread = 'spawn', destory_server = 'close' }
+local ALIAS = { spawn_light_thread = 'spawn', destory_server = 'close', handler = 'server' }
 
 -- "bad argument #1 to 'read' (...)" names the function that was called.
 local function names_function(text, name)

@@ -85,6 +85,7 @@ function M.still_works()
   end)
   assert(fine)
   if M.tls_works then M.tls_works() end
+  if M.http_works then M.http_works() end
   collectgarbage()
 end
 
@@ -391,6 +392,58 @@ if certs then
 
   M.tls_works = function()
     tls_pair(require 'asio', identity { server = true }, trusting {})
+  end
+end
+
+-- A closure that cannot be made closes nothing: made before the server.
+local function http_ask(http_pool, server)
+  local _, port = assert(server:address())
+  local url = ('http://127.0.0.1:%d'):format(port)
+  local response = assert(http_pool:post(url, { body = 'hello', headers = { ['X-Y'] = 'z' } }))
+  assert(response.status == 200 and response.body == 'hello' and response:header 'x-method' == 'POST')
+  assert(#response.headers:all 'x-list' == 2)
+  local n = 0
+  response = assert(http_pool:put(url .. '/pieces', { stream = true, body = function()
+    n = n + 1
+    return n <= 3 and ('x'):rep(n * 100) or nil
+  end }))
+  response:read_all()
+  response:close()
+  response = assert(http_pool:post(url .. '/form', { multipart = { name = 'value' } }))
+  assert(response.status == 200 and response.body == 'value')
+  assert(http_pool:stats().used == 0, 'a connection is in use')
+end
+
+-- Loads the plugin, serves a request whole, one in pieces, and a form; the client keeps its connection.
+local function http_round(asio)
+  local http = require 'asio.http'
+  local pool = http.pool()
+  local server = assert(http.server('127.0.0.1', 0, function(req, res)
+    if req.path == '/pieces' then
+      for piece in req:chunks() do assert(res:write(piece)) end
+      return assert(res:finish { ['X-Sum'] = '7' })
+    elseif req.path == '/form' then
+      return assert(res:send(200, nil, assert(req:form()).name))
+    end
+    assert(res:send(200, { ['X-Method'] = req.method, ['X-List'] = { 'a', 'b' } }, assert(req:read_all())))
+  end))
+  local ok, err = pcall(http_ask, pool, server)
+  -- Each may be what fails; what stays open would keep the loop alive.
+  if not pcall(server.close, server) then server:close() end
+  if not pcall(pool.close, pool) then pool:close() end
+  if not ok then error(err, 0) end
+end
+
+if os.getenv 'HOST_HTTP' then
+  scenario('http', function(asio)
+    asio.on_error(function() end)
+    asio.run(http_round, asio)
+  end)
+
+  M.http_works = function()
+    local asio = require 'asio'
+    if type(package.loaded['asio.http']) ~= 'table' then package.loaded['asio.http'] = nil end
+    asio.run(http_round, asio)
   end
 end
 

@@ -85,6 +85,10 @@ local known = {
   openssl = { 'the command openssl is not installed', function()
     return works 'command -v openssl'
   end },
+  http = { 'HTTP was not built', function() return (pcall(require, 'asio.http')) end },
+  chromium = { 'chromium is not installed, or does not start', function()
+    return works 'timeout 20 chromium --headless --no-sandbox --disable-gpu --version'
+  end },
   tls = { 'TLS was not built', function()
     local a, b = require('over_tls').plain_pair()
     local _, _, code = a:start_tls { server = true } -- without a certificate: nothing happens

@@ -1,0 +1,74 @@
+-- Access logs: the formats, and what a client cannot do to them.
+-- test: needs http
+-- test: over TLS
+--
+-- SPDX-License-Identifier: MIT
+
+local lu = require 'luaunit'
+local http = require 'asio.http'
+local t = require 'support'
+local web = require 'web'
+
+local T = {}
+
+-- The lines for some requests, each a text without its end.
+local function lines(how, requests, handler)
+  local list = {}
+  web.with(handler or function(_, res) return res:send(201, nil, 'hello') end, function(port)
+    for _, request in ipairs(requests) do
+      web.send(port, request, '\r\nHost: x\r\nConnection: close\r\n\r\n')
+    end
+  end, { on_request_end = http.access_log(function(line) list[#list + 1] = line end, how) })
+  return list
+end
+
+function T.test_common()
+  local list = lines(nil, { 'GET /a?b=c HTTP/1.1', 'HEAD /x HTTP/1.0' })
+  lu.assertEquals(#list, 2)
+  lu.assertStrMatches(list[1],
+    '127%.0%.0%.1 %- %- %[%d%d/%a%a%a/%d%d%d%d:%d%d:%d%d:%d%d %+0000%] "GET /a%?b=c HTTP/1%.1" 201 5\n')
+  lu.assertStrContains(list[2], '"HEAD /x HTTP/1.0" 201 ')
+end
+
+function T.test_combined_and_what_a_client_sends()
+  local list = lines('combined', {
+    'GET /%22 HTTP/1.1\r\nReferer: a"b\\\195\r\nUser-Agent: x\ty', 'GET / HTTP/1.1',
+  })
+  lu.assertStrContains(list[1], '"GET /%22 HTTP/1.1" 201 5 "a\\x22b\\x5C\\xC3" "x\\x09y"\n')
+  lu.assertStrContains(list[2], ' 201 5 "-" "-"\n')
+end
+
+function T.test_json()
+  local list = lines('json', { 'GET /x HTTP/1.1\r\nUser-Agent: a"b\\\195\188' })
+  lu.assertStrMatches(list[1], '{"time":"%d%d%d%d%-%d%d%-%d%dT%d%d:%d%d:%d%dZ","peer":"127%.0%.0%.1",' ..
+    '"method":"GET","target":"/x","version":"1%.1","status":201,"bytes":5,"seconds":0%.%d+,"referer":null,' ..
+    '"user_agent":"a\\u0022b\\u005c\\u00c3\\u00bc"}\n')
+end
+
+function T.test_files_are_counted()
+  local path = t.temporary(('x'):rep(300000))
+  local list = lines(nil, { 'GET / HTTP/1.1', 'GET / HTTP/1.1\r\nRange: bytes=0-9' },
+    function(_, res) return res:file(path) end)
+  os.remove(path)
+  lu.assertStrContains(list[1], '" 200 300000\n')
+  lu.assertStrContains(list[2], '" 206 10\n')
+end
+
+function T.test_a_format_and_a_file_of_the_script()
+  local list = lines(function(req, _, seconds)
+    return req.path ~= '/quiet' and req.path .. (seconds >= 0 and ' ok' or ' no') or nil
+  end, { 'GET /a HTTP/1.1', 'GET /quiet HTTP/1.1' })
+  lu.assertEquals(list, { '/a ok\n' })
+  local path = t.temporary()
+  local file = assert(io.open(path, 'w'))
+  web.with(function(_, res) return res:send 'x' end, function(port)
+    web.send(port, 'GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n')
+  end, { on_request_end = http.access_log(file) })
+  file:close()
+  lu.assertStrContains(t.contents(path), '"GET / HTTP/1.1" 200 1\n')
+  os.remove(path)
+  t.raises('something with a method write', http.access_log, 7)
+  t.raises("'common', 'combined', 'json'", http.access_log, print, 'apache')
+end
+
+return T
