@@ -1,8 +1,6 @@
 -- The key-value server among the examples (examples/redis_server.lua) against redis-server, with the load of
 -- redis-benchmark: CPU time of the server's process, so that a load that is too slow does not matter.
 -- SPDX-License-Identifier: MIT
-local bit = require 'bit'
-local ffi = require 'ffi'
 local machine = require 'machine'
 local proc = require 'proc'
 local report = require 'report'
@@ -13,14 +11,6 @@ local M = {}
 
 local KEYS = 1000
 local LIMIT = 120 -- seconds that a load may take
-
--- The CPU time of a process with all its threads, in ns: what clock_getcpuclockid gives on Linux.
-local function cpu_ns(process)
-    local t = ffi.new 'struct bench_timespec'
-    local clock = bit.bor(bit.lshift(bit.bnot(process.pid), 3), 2)
-    if ffi.C.clock_gettime(clock, t) ~= 0 then return nil end
-    return tonumber(t.seconds) * 1e9 + tonumber(t.nanoseconds)
-end
 
 -- spread: the server and the load have all processors together.
 local function candidates(ctx)
@@ -40,11 +30,11 @@ end
 
 -- Runs the load; returns requests/s by its own count, and the server's CPU time a request in us.
 local function load(ctx, server, process, what, requests, pipeline)
-    local before = cpu_ns(process)
+    local before = process:cpu_ns()
     local text, status = proc.run({ 'redis-benchmark', '-p', process.port, '-t', what, '-r', KEYS, '-n',
         ('%.0f'):format(requests), '-P', pipeline, '--csv' },
         { cpu = not server.spread and ctx.load_cpu or nil, limit = LIMIT, quiet = true })
-    local after = cpu_ns(process)
+    local after = process:cpu_ns()
     local rate = tonumber(text:match(('"%s","([%%d.]+)"'):format(what:upper())))
     if status ~= 0 or not rate or not after then
         report.note('%s: the load failed: %s', server.key, tostring(status))
