@@ -83,10 +83,11 @@ local function run_seed(seed, options, words, here, base)
   io.stdout:flush()
 end
 
+-- Of HTTP only the arguments are of interest here: its calls are fuzzed in test/fuzz/http.lua.
 local function not_covered()
   local list = {}
   for name in pairs(sum.public) do
-    if not sum.called[name] then list[#list + 1] = name end
+    if not sum.called[name] and not name:find '^http' then list[#list + 1] = name end
   end
   table.sort(list)
   return list

@@ -187,6 +187,7 @@ local MISUSE = {
   'this connection was not made with { handles = true }$', 'coroutine.yield called by a light thread',
   "^calling 'set_tls' on something that is not", "stats: of a server with the option 'threads'$",
   '^deadlock', 'nothing is left that could wake', 'own error',
+  'cannot go to another Lua state', -- a result of asio.offload
 }
 
 local ALIAS = { spawn_light_thread = 'spawn', destory_server = 'close', handler = 'server' }
