@@ -17,9 +17,9 @@ static void port_abort_receive(struct asio_wait *w)
     }
     asio_worker_core->wait->list_remove(&p->receivers, w);
     worker_lock(&p->channel->lock);
-    port_set_receiving(p, p->receiving - 1);
-    shared_channel_balance(p->channel);
-    shared_channel_unlock(p->channel);
+    asio_port_set_receiving(p, p->receiving - 1);
+    asio_shared_channel_balance(p->channel);
+    asio_shared_channel_unlock(p->channel);
 }
 
 static int port_push_received(lua_State *L, struct asio_wait *w)
@@ -42,12 +42,12 @@ static void port_abort_send(struct asio_wait *w)
 {
     struct sending *s = asio_worker_core->wait->source(w);
     struct port *p = s->port;
-    sending_unlink(s);
+    asio_sending_unlink(s);
     worker_lock(&p->channel->lock);
-    port_set_sending(p, p->sending - 1);
-    shared_channel_balance(p->channel);
-    shared_channel_unlock(p->channel);
-    message_free(s->message);
+    asio_port_set_sending(p, p->sending - 1);
+    asio_shared_channel_balance(p->channel);
+    asio_shared_channel_unlock(p->channel);
+    asio_message_free(s->message);
     worker_free(s);
     asio_worker_core->wait->item_clear(w);
 }
@@ -64,14 +64,14 @@ static const char port_push_key = 0; /* its address: the registry's key of l_por
 static struct message *port_take(struct port *p, unsigned *tries)
 {
     struct shared_channel *c = p->channel;
-    struct message *m = port_take_kept(p, tries);
+    struct message *m = asio_port_take_kept(p, tries);
     if (m)
         return m;
     worker_lock(&c->lock);
-    m = shared_channel_take(c);
+    m = asio_shared_channel_take(c);
     if (m && c->idle_senders > 0)
-        shared_channel_balance(c);
-    shared_channel_unlock(c);
+        asio_shared_channel_balance(c);
+    asio_shared_channel_unlock(c);
     return m;
 }
 
@@ -79,7 +79,7 @@ static struct message *port_take(struct port *p, unsigned *tries)
 static int l_port_push(lua_State *L)
 {
     struct port *p = ((struct shared_handle *)lua_touserdata(L, 1))->local;
-    return message_push(L, p->pushing);
+    return asio_message_push(L, p->pushing);
 }
 
 /* Pushes token and value; 0: there is nothing yet. The handle is at index 1. What pushing allocates may run a finalizer,
@@ -97,9 +97,9 @@ static int port_receive_now(lua_State *L, struct port *p)
     p->pushing = m;
     int status = lua_pcall(L, 1, 1, 0);
     if (status != 0 && tries == 0)
-        port_keep(p, m, 1);
+        asio_port_keep(p, m, 1);
     else /* or what it refers to cannot be found here: it must not stop the channel */
-        message_free(m);
+        asio_message_free(m);
     return status == 0 ? 2 : lua_error(L);
 }
 
@@ -107,7 +107,7 @@ static bool port_is_closed(struct port *p)
 {
     worker_lock(&p->channel->lock);
     bool closed = p->channel->closed && !p->channel->first;
-    shared_channel_unlock(p->channel);
+    asio_shared_channel_unlock(p->channel);
     return closed;
 }
 
@@ -118,10 +118,10 @@ static bool port_await(struct port *p, struct asio_wait *w)
     worker_lock(&c->lock);
     bool waits = !c->first && !c->closed;
     if (waits) {
-        port_set_receiving(p, p->receiving + 1);
-        shared_channel_balance(c);
+        asio_port_set_receiving(p, p->receiving + 1);
+        asio_shared_channel_balance(c);
     }
-    shared_channel_unlock(c);
+    asio_shared_channel_unlock(c);
     if (waits)
         asio_worker_core->wait->list_add(&p->receivers, w);
     return waits;
@@ -130,7 +130,7 @@ static bool port_await(struct port *p, struct asio_wait *w)
 /* worker.receive(channel, timeout) */
 static int l_port_receive(lua_State *L)
 {
-    struct shared_handle *h = shared_check(L, &shared_channel_kind, "recv");
+    struct shared_handle *h = asio_shared_check(L, &asio_shared_channel_kind, "recv");
     struct port *p = h->local;
     double timeout = asio_worker_core->error->timeout(L, 2, 1, "recv");
     int n = asio_worker_core->wait->interrupt(L, worker_rt(L));
@@ -156,15 +156,15 @@ static int port_send_now(struct port *p, struct message *m)
 {
     struct shared_channel *c = p->channel;
     worker_lock(&c->lock);
-    int status = c->closed ? UV_EBADF : shared_channel_has_room(c) ? 0 : UV_EAGAIN;
+    int status = c->closed ? UV_EBADF : asio_shared_channel_has_room(c) ? 0 : UV_EAGAIN;
     if (status == 0 && !m->committed)
-        status = message_commit(m);
+        status = asio_message_commit(m);
     if (status == 0) {
-        shared_channel_put(c, m);
+        asio_shared_channel_put(c, m);
         if (c->idle_receivers > 0)
-            shared_channel_balance(c);
+            asio_shared_channel_balance(c);
     }
-    shared_channel_unlock(c);
+    asio_shared_channel_unlock(c);
     return status;
 }
 
@@ -176,17 +176,17 @@ static int port_park_sender(lua_State *L, struct port *p, struct message *m, dou
     struct sending *s = worker_alloc(sizeof *s);
     p->spare = NULL;
     if (!s) {
-        message_free(m);
+        asio_message_free(m);
         return asio_worker_core->wait->push_fail(L, UV_ENOMEM);
     }
     *s = (struct sending){ .port = p, .wait = w, .message = m };
     asio_worker_core->wait->item_set(L, w);
     worker_lock(&p->channel->lock);
-    port_set_sending(p, p->sending + 1);
-    shared_channel_balance(p->channel); /* there may be room by now, or an end */
+    asio_port_set_sending(p, p->sending + 1);
+    asio_shared_channel_balance(p->channel); /* there may be room by now, or an end */
     if (p->channel->closed && !p->told)
-        port_tell(p);
-    shared_channel_unlock(p->channel);
+        asio_port_tell(p);
+    asio_shared_channel_unlock(p->channel);
     if (p->senders_last)
         p->senders_last->next = s;
     else
@@ -199,7 +199,7 @@ static int port_park_sender(lua_State *L, struct port *p, struct message *m, dou
 static int l_port_send(lua_State *L)
 {
     static const struct message_place place = { "send", 1, NULL, MESSAGE_PLAIN };
-    struct port *p = shared_check(L, &shared_channel_kind, "send")->local;
+    struct port *p = asio_shared_check(L, &asio_shared_channel_kind, "send")->local;
     if (lua_isnoneornil(L, 2))
         asio_worker_core->error->arg(L, 1, "send", "nil cannot be sent: it would end the receiver's loop");
     double timeout = asio_worker_core->error->timeout(L, 3, 2, "send");
@@ -208,18 +208,18 @@ static int l_port_send(lua_State *L)
         return n;
     lua_settop(L, 3);
     if (p->spare)
-        message_free(p->spare);
+        asio_message_free(p->spare);
     p->spare = NULL;
-    struct message *m = message_pack_scalar(L, 2);
+    struct message *m = asio_message_pack_scalar(L, 2);
     if (m)
         lua_pushnil(L);
     else
-        m = message_pack(L, 2, 2, &place);
+        m = asio_message_pack(L, 2, 2, &place);
     int status = p->senders ? UV_EAGAIN : port_send_now(p, m);
     if (status == UV_EAGAIN && timeout != 0)
         return port_park_sender(L, p, m, timeout);
     if (status < 0) {
-        message_free(m);
+        asio_message_free(m);
         return asio_worker_core->wait->push_fail(L, status == UV_EAGAIN ? UV_ETIMEDOUT : status);
     }
     asio_worker_core->wait->push_ok(L, worker_rt(L));
@@ -232,7 +232,7 @@ static int l_port_send(lua_State *L)
 static int shared_channel_poll(lua_State *L, void *object)
 {
     struct port *p = ((struct shared_handle *)object)->local;
-    worker_check_open(L, "select");
+    asio_worker_check_open(L, "select");
     int n = port_receive_now(L, p);
     return n > 0 || !port_is_closed(p) ? n : asio_worker_core->wait->push_fail(L, UV_EBADF);
 }
@@ -242,11 +242,11 @@ static const struct asio_wait_op *shared_channel_join(struct asio_wait *branch)
 {
     struct port *p = ((struct shared_handle *)asio_worker_core->wait->source(branch))->local;
     worker_lock(&p->channel->lock);
-    port_set_receiving(p, p->receiving + 1);
-    shared_channel_balance(p->channel);
+    asio_port_set_receiving(p, p->receiving + 1);
+    asio_shared_channel_balance(p->channel);
     if (p->channel->closed && !p->told)
-        port_tell(p);
-    shared_channel_unlock(p->channel);
+        asio_port_tell(p);
+    asio_shared_channel_unlock(p->channel);
     asio_worker_core->wait->list_add(&p->receivers, branch);
     return &port_receive_op;
 }
@@ -258,27 +258,27 @@ static const struct asio_selectable shared_channel_selectable = { shared_channel
 /* channel:close(): what is in the queue can still be received. */
 static int l_shared_channel_close(lua_State *L)
 {
-    struct port *own = shared_check(L, &shared_channel_kind, "close")->local;
+    struct port *own = asio_shared_check(L, &asio_shared_channel_kind, "close")->local;
     struct shared_channel *c = own->channel;
     worker_lock(&c->lock);
     c->closed = true;
     for (struct port *p = c->ports, *next, *last = c->ports_last; p; p = next) {
         next = p == last ? NULL : p->next;
         if (!p->told && (p->receiving > 0 || p->sending > 0))
-            port_tell(p);
+            asio_port_tell(p);
     }
-    shared_channel_unlock(c);
+    asio_shared_channel_unlock(c);
     return 0;
 }
 
 static int l_shared_channel_tostring(lua_State *L)
 {
     struct shared_channel *c =
-        ((struct port *)shared_check(L, &shared_channel_kind, "tostring")->local)->channel;
+        ((struct port *)asio_shared_check(L, &asio_shared_channel_kind, "tostring")->local)->channel;
     worker_lock(&c->lock);
     int count = (int)c->count;
     bool closed = c->closed;
-    shared_channel_unlock(c);
+    asio_shared_channel_unlock(c);
     lua_pushfstring(L, "shared channel (%d buffered%s)", count, closed ? ", closed" : "");
     return 1;
 }
@@ -291,8 +291,8 @@ static void shared_channel_destroy(struct shared *shared)
         c->first = m->next;
         for (unsigned i = 0; i < m->refs; i++)
             if (m->ref[i].shared == shared)
-                m->ref[i].shared = NULL; /* not counted, see shared_channel_count_own */
-        message_free(m);
+                m->ref[i].shared = NULL; /* not counted, see asio_shared_channel_count_own */
+        asio_message_free(m);
     }
     asio_worker_core->threads->mutex_destroy(&c->lock);
     worker_free(c);
@@ -305,12 +305,12 @@ static int shared_channel_attach(struct shared *shared, struct peer *peer, void 
     if (!p)
         return UV_ENOMEM;
     memset(p, 0, sizeof *p);
-    p->post.run = port_on_told;
+    p->post.run = asio_port_on_told;
     p->channel = c;
     p->peer = peer;
     worker_lock(&c->lock);
-    port_link(p);
-    shared_channel_unlock(c);
+    asio_port_link(p);
+    asio_shared_channel_unlock(c);
     *local = p;
     return 0;
 }
@@ -320,13 +320,13 @@ static void port_put_back_kept(struct port *p)
 {
     struct message *m, *last_first = NULL;
     unsigned tries;
-    while ((m = port_take_kept(p, &tries)) != NULL) {
+    while ((m = asio_port_take_kept(p, &tries)) != NULL) {
         m->next = last_first;
         last_first = m;
     }
     while ((m = last_first) != NULL) {
         last_first = m->next;
-        shared_channel_put_back(p->channel, m);
+        asio_shared_channel_put_back(p->channel, m);
     }
 }
 
@@ -336,28 +336,28 @@ static void shared_channel_detach(struct shared *shared, void *local)
     struct shared_channel *c = (struct shared_channel *)(void *)shared;
     struct port *p = local;
     worker_lock(&c->lock);
-    port_set_receiving(p, 0);
-    port_set_sending(p, 0);
-    port_unlink(p);
+    asio_port_set_receiving(p, 0);
+    asio_port_set_sending(p, 0);
+    asio_port_unlink(p);
     port_put_back_kept(p);
-    shared_channel_balance(c);
-    shared_channel_unlock(c);
-    peer_withdraw(p->peer, &p->post);
+    asio_shared_channel_balance(c);
+    asio_shared_channel_unlock(c);
+    asio_peer_withdraw(p->peer, &p->post);
     for (struct sending *s = p->senders, *next; s; s = next) {
         next = s->next;
-        message_free(s->message);
+        asio_message_free(s->message);
         worker_free(s);
     }
     p->senders = NULL;
     p->gone = true;
     if (!p->serving)
-        port_free(p);
+        asio_port_free(p);
 }
 
 static void shared_channel_open(lua_State *L, struct asio_rt *rt, struct peer *peer)
 {
     static const luaL_Reg meta[] = { { "__tostring", l_shared_channel_tostring }, { NULL, NULL } };
-    worker_bind(L, rt, peer, meta);
+    asio_worker_bind(L, rt, peer, meta);
     lua_pushlightuserdata(L, (void *)&shared_channel_selectable);
     lua_setfield(L, -2, ASIO_SELECTABLE);
     lua_pushlightuserdata(L, (void *)&port_push_key);
@@ -365,7 +365,7 @@ static void shared_channel_open(lua_State *L, struct asio_rt *rt, struct peer *p
     lua_rawset(L, LUA_REGISTRYINDEX);
 }
 
-const struct shared_kind shared_channel_kind = {
+const struct shared_kind asio_shared_channel_kind = {
     .name = "shared channel",
     .article = "a",
     .destroy = shared_channel_destroy,
@@ -380,12 +380,12 @@ static int l_shared_channel(lua_State *L)
 {
     enum { CAPACITY_MAX = 0x40000000 };
     double capacity = 0;
-    worker_check_open(L, "shared.channel");
+    asio_worker_check_open(L, "shared.channel");
     if (!lua_isnoneornil(L, 1) && lua_tonumber(L, 1) == HUGE_VAL)
         capacity = CAPACITY_MAX;
     else if (!lua_isnoneornil(L, 1))
         capacity = asio_worker_core->error->integer(L, 1, 1, "shared.channel", 0, CAPACITY_MAX);
-    shared_push_empty(L, &shared_channel_kind);
+    asio_shared_push_empty(L, &asio_shared_channel_kind);
     struct shared_channel *c = worker_alloc(sizeof *c);
     if (c)
         memset(c, 0, sizeof *c);
@@ -394,14 +394,14 @@ static int l_shared_channel(lua_State *L)
         return luaL_error(L, "not enough memory");
     }
     c->capacity = (size_t)capacity;
-    shared_init(&c->shared, &shared_channel_kind);
-    shared_fill(L, worker_peer(L), &c->shared);
+    asio_shared_init(&c->shared, &asio_shared_channel_kind);
+    asio_shared_fill(L, worker_peer(L), &c->shared);
     return 1;
 }
 
-void shared_channel_bind(lua_State *L, struct asio_rt *rt, struct peer *peer)
+void asio_shared_channel_bind(lua_State *L, struct asio_rt *rt, struct peer *peer)
 {
     static const luaL_Reg functions[] = { { "channel", l_shared_channel }, { "send", l_port_send },
         { "receive", l_port_receive }, { "close_channel", l_shared_channel_close }, { NULL, NULL } };
-    worker_bind(L, rt, peer, functions);
+    asio_worker_bind(L, rt, peer, functions);
 }

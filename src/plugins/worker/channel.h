@@ -60,28 +60,28 @@ struct port {
 
 /* ---- channel_queue.c: with the lock held ---------------------------------------------------- */
 
-void shared_channel_unlock(struct shared_channel *c); /* and wakes what has to be woken */
-bool shared_channel_has_room(const struct shared_channel *c);
-void shared_channel_balance(struct shared_channel *c);
-void shared_channel_put(struct shared_channel *c, struct message *m);
-struct message *shared_channel_take(struct shared_channel *c);
-void shared_channel_put_back(struct shared_channel *c, struct message *m);
-void shared_channel_count_own(
+void asio_shared_channel_unlock(struct shared_channel *c); /* and wakes what has to be woken */
+bool asio_shared_channel_has_room(const struct shared_channel *c);
+void asio_shared_channel_balance(struct shared_channel *c);
+void asio_shared_channel_put(struct shared_channel *c, struct message *m);
+struct message *asio_shared_channel_take(struct shared_channel *c);
+void asio_shared_channel_put_back(struct shared_channel *c, struct message *m);
+void asio_shared_channel_count_own(
     struct shared_channel *c, const struct message *m, void (*change)(struct shared *));
-void port_tell(struct port *p);
-void port_keep(struct port *p, struct message *m, unsigned tries);
-struct message *port_take_kept(struct port *p, unsigned *tries);
-void port_set_receiving(struct port *p, size_t n);
-void port_set_sending(struct port *p, size_t n);
-void port_link(struct port *p);
-void port_unlink(struct port *p);
-void port_uncount(struct port *p);
-void port_count(struct port *p);
+void asio_port_tell(struct port *p);
+void asio_port_keep(struct port *p, struct message *m, unsigned tries);
+struct message *asio_port_take_kept(struct port *p, unsigned *tries);
+void asio_port_set_receiving(struct port *p, size_t n);
+void asio_port_set_sending(struct port *p, size_t n);
+void asio_port_link(struct port *p);
+void asio_port_unlink(struct port *p);
+void asio_port_uncount(struct port *p);
+void asio_port_count(struct port *p);
 
 /* ---- channel_serve.c: on the port's thread --------------------------------------------------- */
 
-void sending_unlink(struct sending *s);
-void port_free(struct port *p);
-void port_on_told(struct post *post, struct peer *peer, bool open); /* of port->post */
+void asio_sending_unlink(struct sending *s);
+void asio_port_free(struct port *p);
+void asio_port_on_told(struct post *post, struct peer *peer, bool open); /* of port->post */
 
 #endif

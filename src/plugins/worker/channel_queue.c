@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-void shared_channel_unlock(struct shared_channel *c)
+void asio_shared_channel_unlock(struct shared_channel *c)
 {
     struct peer *wake[WAKES];
     unsigned wakes = c->wakes;
@@ -13,30 +13,30 @@ void shared_channel_unlock(struct shared_channel *c)
     c->wakes = 0;
     worker_unlock(&c->lock);
     while (wakes > 0)
-        peer_wake(wake[--wakes]);
+        asio_peer_wake(wake[--wakes]);
 }
 
 /* ---- under the lock ------------------------------------------------------------------------ */
 
-bool shared_channel_has_room(const struct shared_channel *c)
+bool asio_shared_channel_has_room(const struct shared_channel *c)
 {
     return c->count < c->capacity + c->hungry;
 }
 
 /* A port counts as idle while it has light threads and was not told. */
-void port_uncount(struct port *p)
+void asio_port_uncount(struct port *p)
 {
     p->channel->idle_receivers -= p->receiving > 0 && !p->told;
     p->channel->idle_senders -= p->sending > 0 && !p->told;
 }
 
-void port_count(struct port *p)
+void asio_port_count(struct port *p)
 {
     p->channel->idle_receivers += p->receiving > 0 && !p->told;
     p->channel->idle_senders += p->sending > 0 && !p->told;
 }
 
-void port_unlink(struct port *p)
+void asio_port_unlink(struct port *p)
 {
     struct shared_channel *c = p->channel;
     if (p->next)
@@ -50,7 +50,7 @@ void port_unlink(struct port *p)
     p->next = p->prev = NULL;
 }
 
-void port_link(struct port *p)
+void asio_port_link(struct port *p)
 {
     struct shared_channel *c = p->channel;
     p->prev = c->ports_last;
@@ -62,23 +62,23 @@ void port_link(struct port *p)
 }
 
 /* It goes to the end of the list: others have their turn. A state that closes does not answer. */
-void port_tell(struct port *p)
+void asio_port_tell(struct port *p)
 {
     struct shared_channel *c = p->channel;
-    port_uncount(p);
+    asio_port_uncount(p);
     p->told = true;
-    port_unlink(p);
-    port_link(p);
-    struct peer *wake = peer_post_begin(p->peer, &p->post, &p->soon);
+    asio_port_unlink(p);
+    asio_port_link(p);
+    struct peer *wake = asio_peer_post_begin(p->peer, &p->post, &p->soon);
     if (wake && c->wakes < WAKES)
         c->wake[c->wakes++] = wake;
     else if (wake)
-        peer_wake(wake);
+        asio_peer_wake(wake);
 }
 
 /* Tells as many ports as there are messages, or places, for. A state that computes, or whose loop does not run, is told
  * as well, but not relied on. */
-void shared_channel_balance(struct shared_channel *c)
+void asio_shared_channel_balance(struct shared_channel *c)
 {
     size_t left = c->count;
     for (struct port *p = c->ports, *next; p && c->idle_receivers > 0 && left > 0; p = next) {
@@ -86,21 +86,22 @@ void shared_channel_balance(struct shared_channel *c)
         if (p->receiving == 0)
             continue;
         if (!p->told)
-            port_tell(p);
+            asio_port_tell(p);
         if (p->soon)
             left -= left < p->receiving ? left : p->receiving;
     }
-    for (struct port *p = c->ports, *next; p && c->idle_senders > 0 && shared_channel_has_room(c); p = next) {
+    for (struct port *p = c->ports, *next; p && c->idle_senders > 0 && asio_shared_channel_has_room(c);
+         p = next) {
         next = p->next;
         if (p->sending > 0 && !p->told) {
-            port_tell(p);
+            asio_port_tell(p);
             break; /* which tells the next one when it is done */
         }
     }
 }
 
 /* In the queue of a channel a message's references to this channel do not count: it would hold itself. */
-void shared_channel_count_own(
+void asio_shared_channel_count_own(
     struct shared_channel *c, const struct message *m, void (*change)(struct shared *))
 {
     for (unsigned i = 0; i < m->refs; i++)
@@ -109,7 +110,7 @@ void shared_channel_count_own(
 }
 
 /* The caller has a reference of the channel. */
-void shared_channel_put(struct shared_channel *c, struct message *m)
+void asio_shared_channel_put(struct shared_channel *c, struct message *m)
 {
     m->next = NULL;
     if (c->last)
@@ -118,10 +119,10 @@ void shared_channel_put(struct shared_channel *c, struct message *m)
         c->first = m;
     c->last = m;
     c->count++;
-    shared_channel_count_own(c, m, shared_drop);
+    asio_shared_channel_count_own(c, m, asio_shared_drop);
 }
 
-struct message *shared_channel_take(struct shared_channel *c)
+struct message *asio_shared_channel_take(struct shared_channel *c)
 {
     struct message *m = c->first;
     if (!m)
@@ -130,28 +131,28 @@ struct message *shared_channel_take(struct shared_channel *c)
     if (!c->first)
         c->last = NULL;
     c->count--;
-    shared_channel_count_own(c, m, shared_keep);
+    asio_shared_channel_count_own(c, m, asio_shared_keep);
     return m;
 }
 
 /* It was the first; the caller has a reference of the channel. */
-void shared_channel_put_back(struct shared_channel *c, struct message *m)
+void asio_shared_channel_put_back(struct shared_channel *c, struct message *m)
 {
     m->next = c->first;
     c->first = m;
     c->last = c->last ? c->last : m;
     c->count++;
-    shared_channel_count_own(c, m, shared_drop);
+    asio_shared_channel_count_own(c, m, asio_shared_drop);
 }
 
-void port_keep(struct port *p, struct message *m, unsigned tries)
+void asio_port_keep(struct port *p, struct message *m, unsigned tries)
 {
     m->next = p->kept;
     p->kept = m;
     p->kept_tries = tries;
 }
 
-struct message *port_take_kept(struct port *p, unsigned *tries)
+struct message *asio_port_take_kept(struct port *p, unsigned *tries)
 {
     struct message *m = p->kept;
     *tries = p->kept_tries;
@@ -161,17 +162,17 @@ struct message *port_take_kept(struct port *p, unsigned *tries)
     return m;
 }
 
-void port_set_receiving(struct port *p, size_t n)
+void asio_port_set_receiving(struct port *p, size_t n)
 {
-    port_uncount(p);
+    asio_port_uncount(p);
     p->channel->hungry += n - p->receiving;
     p->receiving = n;
-    port_count(p);
+    asio_port_count(p);
 }
 
-void port_set_sending(struct port *p, size_t n)
+void asio_port_set_sending(struct port *p, size_t n)
 {
-    port_uncount(p);
+    asio_port_uncount(p);
     p->sending = n;
-    port_count(p);
+    asio_port_count(p);
 }

@@ -4,7 +4,7 @@
  * theirs into the queue. */
 #include "plugins/worker/channel.h"
 
-void sending_unlink(struct sending *s)
+void asio_sending_unlink(struct sending *s)
 {
     struct port *p = s->port;
     struct sending *before = NULL, *at = p->senders;
@@ -24,7 +24,7 @@ static void sending_end(struct sending *s, int status)
 {
     struct asio_wait *w = s->wait;
     if (s->message)
-        message_free(s->message);
+        asio_message_free(s->message);
     worker_free(s);
     asio_worker_core->wait->item_clear(w);
     asio_worker_core->wait->wake(w, status);
@@ -41,21 +41,21 @@ static bool port_serve_sender(struct port *p)
     worker_lock(&c->lock);
     if (c->closed)
         status = UV_EBADF;
-    else if (!shared_channel_has_room(c))
+    else if (!asio_shared_channel_has_room(c))
         status = UV_EAGAIN;
     else if (!s->message->committed)
-        status = message_commit(s->message);
+        status = asio_message_commit(s->message);
     if (status == 0) {
-        shared_channel_put(c, s->message);
+        asio_shared_channel_put(c, s->message);
         s->message = NULL;
     }
     if (status != UV_EAGAIN)
-        port_set_sending(p, p->sending - 1);
-    shared_channel_balance(c);
-    shared_channel_unlock(c);
+        asio_port_set_sending(p, p->sending - 1);
+    asio_shared_channel_balance(c);
+    asio_shared_channel_unlock(c);
     if (status == UV_EAGAIN)
         return false;
-    sending_unlink(s);
+    asio_sending_unlink(s);
     sending_end(s, status);
     return true;
 }
@@ -69,7 +69,7 @@ struct port_gift {
 static void port_give(lua_State *L, void *arg)
 {
     const struct port_gift *g = arg;
-    if (message_push(L, g->message) != 1)
+    if (asio_message_push(L, g->message) != 1)
         lua_pushboolean(L, 0);
     if (g->port->giving == g->wait)
         asio_worker_core->wait->item_set(L, g->wait);
@@ -78,9 +78,9 @@ static void port_give(lua_State *L, void *arg)
 static void port_give_back(struct port *p, struct message *m)
 {
     worker_lock(&p->channel->lock);
-    shared_channel_put_back(p->channel, m);
-    shared_channel_balance(p->channel);
-    shared_channel_unlock(p->channel);
+    asio_shared_channel_put_back(p->channel, m);
+    asio_shared_channel_balance(p->channel);
+    asio_shared_channel_unlock(p->channel);
 }
 
 /* With the receiver out of the list. Without memory the message stays for the next receiver; also if a finalizer has
@@ -98,7 +98,7 @@ static void port_hand_over(struct port *p, struct asio_wait *w, struct message *
     if (!waits || status == LUA_ERRMEM)
         port_give_back(p, m);
     else
-        message_free(m);
+        asio_message_free(m);
     if (!waits)
         return;
     asio_worker_core->wait->wake(w, status == 0 ? 0 : status == LUA_ERRMEM ? UV_ENOMEM : UV_EPROTO);
@@ -111,16 +111,16 @@ static bool port_serve_receiver(struct port *p)
     if (!w)
         return false;
     unsigned tries;
-    struct message *m = port_take_kept(p, &tries);
+    struct message *m = asio_port_take_kept(p, &tries);
     worker_lock(&c->lock);
     if (!m)
-        m = shared_channel_take(c);
+        m = asio_shared_channel_take(c);
     bool closed = c->closed;
     if (m || closed) {
-        port_set_receiving(p, p->receiving - 1);
-        shared_channel_balance(c);
+        asio_port_set_receiving(p, p->receiving - 1);
+        asio_shared_channel_balance(c);
     }
-    shared_channel_unlock(c);
+    asio_shared_channel_unlock(c);
     if (!m && !closed)
         return false;
     asio_worker_core->wait->list_remove(&p->receivers, w);
@@ -131,14 +131,14 @@ static bool port_serve_receiver(struct port *p)
     return true;
 }
 
-void port_free(struct port *p)
+void asio_port_free(struct port *p)
 {
     struct message *m;
     unsigned tries;
-    while ((m = port_take_kept(p, &tries)) != NULL)
-        message_free(m);
+    while ((m = asio_port_take_kept(p, &tries)) != NULL)
+        asio_message_free(m);
     if (p->spare)
-        message_free(p->spare);
+        asio_message_free(p->spare);
     worker_free(p);
 }
 
@@ -147,21 +147,21 @@ static void port_end_serving(struct port *p)
 {
     struct shared_channel *c = p->channel;
     worker_lock(&c->lock);
-    port_uncount(p);
+    asio_port_uncount(p);
     p->told = false;
-    port_count(p);
-    shared_channel_balance(c);
-    shared_channel_unlock(c);
+    asio_port_count(p);
+    asio_shared_channel_balance(c);
+    asio_shared_channel_unlock(c);
 }
 
 /* Light threads run in between: the handle may be collected, the process forked, the state closed. */
-void port_on_told(struct post *post, struct peer *peer, bool open)
+void asio_port_on_told(struct post *post, struct peer *peer, bool open)
 {
     struct port *p = (struct port *)(void *)post;
     struct shared_channel *c = p->channel;
     if (!open)
         return;
-    shared_keep(&c->shared);
+    asio_shared_keep(&c->shared);
     p->serving = true;
     while (!p->gone && (port_serve_receiver(p) || port_serve_sender(p)))
         if (asio_worker_core->threads->obstacle(peer->rt))
@@ -170,8 +170,8 @@ void port_on_told(struct post *post, struct peer *peer, bool open)
         return;
     p->serving = false;
     if (p->gone)
-        port_free(p);
+        asio_port_free(p);
     else
         port_end_serving(p);
-    shared_drop(&c->shared);
+    asio_shared_drop(&c->shared);
 }

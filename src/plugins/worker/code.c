@@ -8,7 +8,7 @@ static int code_write(lua_State *L, const void *bytes, size_t n, void *arg)
 {
     (void)L;
     struct pack_scratch *s = arg;
-    if (s->size - s->length < n && !pack_try_room(s, n))
+    if (s->size - s->length < n && !asio_pack_try_room(s, n))
         return 1;
     memcpy(s->bytes + s->length, bytes, n);
     s->length += n;
@@ -22,7 +22,7 @@ static void pack_bytecode(struct pack *p, int index)
     size_t start = p->s->length;
     lua_pushvalue(p->L, index);
     if (lua_dump(p->L, code_write, p->s) != 0)
-        pack_no_memory(p);
+        asio_pack_no_memory(p);
     lua_pop(p->L, 1);
     length = (uint32_t)(p->s->length - start);
     memcpy(p->s->bytes + start - sizeof length, &length, sizeof length);
@@ -35,15 +35,15 @@ static void pack_upvalues(struct pack *p, int index, uint32_t number, const stru
     const char *name;
     for (int i = 1; (name = lua_getupvalue(L, index, i)); i++) {
         const void *id = lua_upvalueid(L, index, i);
-        const struct pack_seen *seen = pack_find(p, id);
+        const struct pack_seen *seen = asio_pack_find(p, id);
         if (seen) {
             p->has_seen = true;
             pack_fixed(p, PACK_JOINED, &seen->number, sizeof seen->number);
             *pack_room(p, 1) = (unsigned char)seen->upvalue;
         } else {
-            pack_remember(p, id, number, (uint32_t)i);
+            asio_pack_remember(p, id, number, (uint32_t)i);
             pack_byte(p, PACK_UPVALUE);
-            pack_value(
+            asio_pack_value(
                 p, lua_gettop(L), &(struct pack_step){ .up = step, .kind = PACK_AT_UPVALUE, .name = name });
         }
         lua_pop(L, 1);
@@ -58,24 +58,24 @@ static void pack_environment(struct pack *p, int index, const struct pack_step *
     if (lua_rawequal(L, -1, LUA_GLOBALSINDEX))
         pack_byte(p, PACK_END);
     else
-        pack_value(p, lua_gettop(L), &(struct pack_step){ .up = step, .kind = PACK_AT_ENV });
+        asio_pack_value(p, lua_gettop(L), &(struct pack_step){ .up = step, .kind = PACK_AT_ENV });
     lua_pop(L, 1);
 }
 
-void pack_function(struct pack *p, int index, const struct pack_step *step)
+void asio_pack_function(struct pack *p, int index, const struct pack_step *step)
 {
     lua_State *L = p->L;
     const void *object = lua_topointer(L, index);
-    if (pack_is_seen(p, object) || pack_named_anew(p, index))
+    if (asio_pack_is_seen(p, object) || asio_pack_named_anew(p, index))
         return;
     if (lua_iscfunction(L, index)) {
-        pack_refuse(p, step, "a C function cannot go to another Lua state");
+        asio_pack_refuse(p, step, "a C function cannot go to another Lua state");
         return;
     }
-    if (!pack_enter(p, step))
+    if (!asio_pack_enter(p, step))
         return;
     uint32_t number = ++p->numbers;
-    pack_remember(p, object, number, 0);
+    asio_pack_remember(p, object, number, 0);
     pack_bytecode(p, index);
     pack_upvalues(p, index, number, step);
     pack_environment(p, index, step);
@@ -91,7 +91,7 @@ static void unpack_joined(struct unpack *u, int function, int upvalue)
     lua_pop(L, 1);
 }
 
-void unpack_function(struct unpack *u)
+void asio_unpack_function(struct unpack *u)
 {
     lua_State *L = u->L;
     uint32_t length = unpack_uint32(u);
@@ -100,12 +100,12 @@ void unpack_function(struct unpack *u)
         lua_error(L);
     u->at += length;
     int function = lua_gettop(L);
-    unpack_number(u);
+    asio_unpack_number(u);
     for (int i = 1; *u->at != PACK_END; i++) {
         if (*u->at++ == PACK_JOINED)
             unpack_joined(u, function, i);
         else {
-            unpack_value(u);
+            asio_unpack_value(u);
             lua_setupvalue(L, function, i);
         }
     }
@@ -114,6 +114,6 @@ void unpack_function(struct unpack *u)
         u->at++;
         lua_pushvalue(L, LUA_GLOBALSINDEX);
     } else
-        unpack_value(u);
+        asio_unpack_value(u);
     lua_setfenv(L, function);
 }

@@ -22,7 +22,7 @@ static struct dict_shared *dict_names;
 
 static struct dict *dict_check(lua_State *L, const char *fname)
 {
-    return ((struct dict_shared *)shared_check(L, &dict_kind, fname)->object)->dict;
+    return ((struct dict_shared *)asio_shared_check(L, &asio_dict_kind, fname)->object)->dict;
 }
 
 /* Methods -------------------------------------------------------------------------------------- */
@@ -33,26 +33,26 @@ static int l_dict_get(lua_State *L)
     struct dict *d = dict_check(L, "get");
     struct dict_key key;
     struct dict_read r;
-    dict_check_key(L, "get", &key);
-    dict_get(d, &key, &r);
+    asio_dict_check_key(L, "get", &key);
+    asio_dict_get(d, &key, &r);
     if (r.type == DICT_LIST)
-        return dict_push_fail(L, UV_EINVAL, "the value is a list");
+        return asio_dict_push_fail(L, UV_EINVAL, "the value is a list");
     if (r.type == DICT_NONE)
         lua_pushnil(L);
     else
-        dict_push_read(L, d, &key, &r);
+        asio_dict_push_read(L, d, &key, &r);
     return 1;
 }
 
 /* What set, add, replace and update have in common. */
 static int dict_store(
-    lua_State *L, struct dict *d, struct dict_key *key, struct dict_value *v, struct dict_set *set)
+    lua_State *L, struct dict *d, struct dict_key *key, struct dict_value *v, struct asio_dict_set *set)
 {
     set->value = v;
-    int status = dict_set(d, key, set);
+    int status = asio_dict_set(d, key, set);
     if (v->blob)
-        dict_blob_drop(v->blob);
-    return dict_push_true(L, status);
+        asio_dict_blob_drop(v->blob);
+    return asio_dict_push_true(L, status);
 }
 
 static int dict_store_at(lua_State *L, const char *fname, enum dict_set_mode mode)
@@ -60,17 +60,17 @@ static int dict_store_at(lua_State *L, const char *fname, enum dict_set_mode mod
     struct dict *d = dict_check(L, fname);
     struct dict_key key;
     struct dict_value v;
-    struct dict_set set = { .mode = mode };
-    dict_check_key(L, fname, &key);
+    struct asio_dict_set set = { .mode = mode };
+    asio_dict_check_key(L, fname, &key);
     if (mode != DICT_SET)
-        dict_check_present(L, fname);
-    set.expires = dict_check_ttl(L, 4, fname);
-    if (dict_value_at(L, 3, fname, NULL, &v) < 0)
-        return dict_push_fail(L, UV_ENOMEM, NULL);
+        asio_dict_check_present(L, fname);
+    set.expires = asio_dict_check_ttl(L, 4, fname);
+    if (asio_dict_value_at(L, 3, fname, NULL, &v) < 0)
+        return asio_dict_push_fail(L, UV_ENOMEM, NULL);
     if (v.type != DICT_NONE)
         return dict_store(L, d, &key, &v, &set);
-    dict_delete(d, &key, NULL);
-    return dict_push_true(L, 0);
+    asio_dict_delete(d, &key, NULL);
+    return asio_dict_push_true(L, 0);
 }
 
 /* dict:set(key, value[, ttl]) -> true | nil, message, code; nil: deletes */
@@ -95,18 +95,18 @@ static int l_dict_incr(lua_State *L)
     struct dict *d = dict_check(L, "incr");
     struct dict_key key;
     double init = 0;
-    struct dict_incr incr = { .by = 1 };
-    dict_check_key(L, "incr", &key);
+    struct asio_dict_incr incr = { .by = 1 };
+    asio_dict_check_key(L, "incr", &key);
     if (!lua_isnoneornil(L, 3))
-        incr.by = dict_check_number(L, 3, "incr");
+        incr.by = asio_dict_check_number(L, 3, "incr");
     if (!lua_isnoneornil(L, 4)) {
-        init = dict_check_number(L, 4, "incr");
+        init = asio_dict_check_number(L, 4, "incr");
         incr.init = &init;
     }
-    incr.expires = dict_check_ttl(L, 5, "incr");
-    int status = dict_incr(d, &key, &incr);
+    incr.expires = asio_dict_check_ttl(L, 5, "incr");
+    int status = asio_dict_incr(d, &key, &incr);
     if (status < 0)
-        return dict_push_fail(L, status, "the value is not a number");
+        return asio_dict_push_fail(L, status, "the value is not a number");
     lua_pushnumber(L, incr.result);
     return 1;
 }
@@ -116,8 +116,8 @@ static int l_dict_delete(lua_State *L)
 {
     struct dict *d = dict_check(L, "delete");
     struct dict_key key;
-    dict_check_key(L, "delete", &key);
-    lua_pushboolean(L, dict_delete(d, &key, NULL) == 0);
+    asio_dict_check_key(L, "delete", &key);
+    lua_pushboolean(L, asio_dict_delete(d, &key, NULL) == 0);
     return 1;
 }
 
@@ -126,8 +126,8 @@ static int l_dict_expire(lua_State *L)
 {
     struct dict *d = dict_check(L, "expire");
     struct dict_key key;
-    dict_check_key(L, "expire", &key);
-    return dict_push_true(L, dict_expire(d, &key, dict_check_ttl(L, 3, "expire")));
+    asio_dict_check_key(L, "expire", &key);
+    return asio_dict_push_true(L, asio_dict_expire(d, &key, asio_dict_check_ttl(L, 3, "expire")));
 }
 
 /* dict:ttl(key) -> seconds | nil */
@@ -136,8 +136,8 @@ static int l_dict_ttl(lua_State *L)
     struct dict *d = dict_check(L, "ttl");
     struct dict_key key;
     uint64_t expires;
-    dict_check_key(L, "ttl", &key);
-    if (dict_expires(d, &key, &expires) < 0) {
+    asio_dict_check_key(L, "ttl", &key);
+    if (asio_dict_expires(d, &key, &expires) < 0) {
         lua_pushnil(L);
         return 1;
     }
@@ -148,19 +148,19 @@ static int l_dict_ttl(lua_State *L)
 
 static int l_dict_count(lua_State *L)
 {
-    lua_pushnumber(L, (double)dict_count(dict_check(L, "count")));
+    lua_pushnumber(L, (double)asio_dict_count(dict_check(L, "count")));
     return 1;
 }
 
 static int l_dict_bytes(lua_State *L)
 {
-    lua_pushnumber(L, (double)dict_bytes(dict_check(L, "bytes")));
+    lua_pushnumber(L, (double)asio_dict_bytes(dict_check(L, "bytes")));
     return 1;
 }
 
 static int l_dict_clear(lua_State *L)
 {
-    dict_clear(dict_check(L, "clear"));
+    asio_dict_clear(dict_check(L, "clear"));
     return 0;
 }
 
@@ -183,7 +183,7 @@ static const char *dict_push_keys(lua_State *L, struct dict *d, unsigned stripe,
     char *buf = NULL;
     size_t size = 0, needed;
     lua_pushnil(L);
-    while ((needed = dict_keys(d, stripe, buf, size, written)) > size) {
+    while ((needed = asio_dict_keys(d, stripe, buf, size, written)) > size) {
         size = needed + needed / 8; /* others may add keys meanwhile */
         lua_pop(L, 1);
         buf = lua_newuserdata(L, size);
@@ -195,7 +195,7 @@ static const char *dict_push_keys(lua_State *L, struct dict *d, unsigned stripe,
 static int l_dict_keys(lua_State *L)
 {
     struct dict *d = dict_check(L, "keys");
-    double max = lua_isnoneornil(L, 2) ? HUGE_VAL : dict_check_number(L, 2, "keys");
+    double max = lua_isnoneornil(L, 2) ? HUGE_VAL : asio_dict_check_number(L, 2, "keys");
     int count = 0;
     lua_newtable(L);
     for (unsigned stripe = 0; stripe < d->count && count < max; stripe++) {
@@ -220,16 +220,16 @@ static int dict_push_at(lua_State *L, const char *fname, enum dict_end end)
     struct dict *d = dict_check(L, fname);
     struct dict_key key;
     struct dict_value v;
-    struct dict_push push = { .end = end, .value = &v };
-    dict_check_key(L, fname, &key);
-    dict_check_present(L, fname);
-    int status = dict_value_at(L, 3, fname, NULL, &v);
+    struct asio_dict_push push = { .end = end, .value = &v };
+    asio_dict_check_key(L, fname, &key);
+    asio_dict_check_present(L, fname);
+    int status = asio_dict_value_at(L, 3, fname, NULL, &v);
     if (status == 0)
-        status = dict_push(d, &key, &push);
+        status = asio_dict_push(d, &key, &push);
     if (v.blob)
-        dict_blob_drop(v.blob);
+        asio_dict_blob_drop(v.blob);
     if (status < 0)
-        return dict_push_fail(L, status, "the value is not a list");
+        return asio_dict_push_fail(L, status, "the value is not a list");
     lua_pushnumber(L, (double)push.length);
     return 1;
 }
@@ -251,16 +251,16 @@ static int dict_pop_at(lua_State *L, const char *fname, enum dict_end end)
     struct dict *d = dict_check(L, fname);
     struct dict_key key;
     struct dict_read r;
-    dict_check_key(L, fname, &key);
+    asio_dict_check_key(L, fname, &key);
     for (;;) {
-        int status = dict_peek(d, &key, end, &r);
+        int status = asio_dict_peek(d, &key, end, &r);
         if (status < 0)
-            return dict_push_fail(L, status, "the value is not a list");
+            return asio_dict_push_fail(L, status, "the value is not a list");
         if (r.type == DICT_NONE)
             lua_pushnil(L);
         else
-            dict_push_read(L, d, &key, &r);
-        if (r.version == 0 || dict_pop(d, &key, end, r.version))
+            asio_dict_push_read(L, d, &key, &r);
+        if (r.version == 0 || asio_dict_pop(d, &key, end, r.version))
             return 1;
         lua_pop(L, 1);
     }
@@ -283,10 +283,10 @@ static int l_dict_llen(lua_State *L)
     struct dict *d = dict_check(L, "llen");
     struct dict_key key;
     size_t length;
-    dict_check_key(L, "llen", &key);
-    int status = dict_length(d, &key, &length);
+    asio_dict_check_key(L, "llen", &key);
+    int status = asio_dict_length(d, &key, &length);
     if (status < 0)
-        return dict_push_fail(L, status, "the value is not a list");
+        return asio_dict_push_fail(L, status, "the value is not a list");
     lua_pushnumber(L, (double)length);
     return 1;
 }
@@ -299,15 +299,15 @@ static int l_dict_read(lua_State *L)
     struct dict *d = dict_check(L, "update");
     struct dict_key key;
     struct dict_read r;
-    dict_check_key(L, "update", &key);
-    dict_get(d, &key, &r);
+    asio_dict_check_key(L, "update", &key);
+    asio_dict_get(d, &key, &r);
     if (r.type == DICT_LIST)
-        return dict_push_fail(L, UV_EINVAL, "the value is a list");
+        return asio_dict_push_fail(L, UV_EINVAL, "the value is a list");
     lua_pushnumber(L, (double)r.version);
     if (r.type == DICT_NONE)
         lua_pushnil(L);
     else
-        dict_push_read(L, d, &key, &r);
+        asio_dict_push_read(L, d, &key, &r);
     return 2;
 }
 
@@ -317,20 +317,20 @@ static int l_dict_write(lua_State *L)
     struct dict *d = dict_check(L, "update");
     struct dict_key key;
     struct dict_value v;
-    struct dict_set set = { .mode = DICT_UPDATE, .value = &v };
-    dict_check_key(L, "update", &key);
+    struct asio_dict_set set = { .mode = DICT_UPDATE, .value = &v };
+    asio_dict_check_key(L, "update", &key);
     set.keep_expiry = lua_isnil(L, 4);
-    set.expires = dict_check_ttl(L, 4, "update");
+    set.expires = asio_dict_check_ttl(L, 4, "update");
     set.version = (uint64_t)lua_tonumber(L, 5);
-    int status = dict_value_at(L, 3, "update", "update: the new value", &v);
+    int status = asio_dict_value_at(L, 3, "update", "update: the new value", &v);
     if (status == 0)
-        status = v.type == DICT_NONE ? dict_delete(d, &key, &set.version) : dict_set(d, &key, &set);
+        status = v.type == DICT_NONE ? asio_dict_delete(d, &key, &set.version) : asio_dict_set(d, &key, &set);
     if (v.blob)
-        dict_blob_drop(v.blob);
+        asio_dict_blob_drop(v.blob);
     if (status == UV_ENOENT) /* there was nothing to delete */
         status = 0;
     if (status != UV_EAGAIN)
-        return dict_push_true(L, status);
+        return asio_dict_push_true(L, status);
     lua_pushboolean(L, false);
     return 1;
 }
@@ -349,11 +349,11 @@ static struct dict_shared *dict_shared_new(const char *name, size_t length, size
     struct dict_shared *s = worker_alloc(sizeof *s + length + 1);
     if (!s)
         return NULL;
-    shared_init(&s->shared, &dict_kind);
+    asio_shared_init(&s->shared, &asio_dict_kind);
     s->next = NULL;
     memcpy(s->name, name, length);
     s->name[length] = '\0';
-    s->dict = dict_new(max_bytes, evict);
+    s->dict = asio_dict_new(max_bytes, evict);
     if (s->dict)
         return s;
     worker_free(s);
@@ -381,12 +381,12 @@ static int l_dict_new(lua_State *L)
     const char *name = lua_tolstring(L, 1, &length);
     bool evict = lua_toboolean(L, 3);
     struct dict_shared *s;
-    worker_check_open(L, "dict");
+    asio_worker_check_open(L, "dict");
     if (!name) {
-        shared_push_empty(L, &dict_kind);
+        asio_shared_push_empty(L, &asio_dict_kind);
         if ((s = dict_shared_new("", 0, max_bytes, evict)) == NULL)
             return asio_worker_core->error->push(L, UV_ENOMEM);
-        shared_fill(L, worker_peer(L), &s->shared);
+        asio_shared_fill(L, worker_peer(L), &s->shared);
         return 1;
     }
     if ((s = dict_named(name, length, max_bytes, evict)) == NULL)
@@ -394,7 +394,7 @@ static int l_dict_new(lua_State *L)
     if (s->dict->max_bytes != max_bytes || s->dict->evict != evict)
         return asio_worker_core->error->push_text(
             L, UV_EEXIST, "dict '%s' was made with other options", s->name);
-    shared_push(L, worker_peer(L), &s->shared);
+    asio_shared_push(L, worker_peer(L), &s->shared);
     return 1;
 }
 
@@ -403,7 +403,7 @@ static int l_dict_new(lua_State *L)
 static void dict_destroy_shared(struct shared *shared)
 {
     struct dict_shared *s = (struct dict_shared *)shared;
-    dict_free(s->dict);
+    asio_dict_free(s->dict);
     worker_free(s);
 }
 
@@ -429,12 +429,12 @@ static void dict_open(lua_State *L, struct asio_rt *rt, struct peer *peer)
         { "lpush", l_dict_lpush }, { "rpush", l_dict_rpush }, { "lpop", l_dict_lpop },
         { "rpop", l_dict_rpop }, { "llen", l_dict_llen }, { NULL, NULL } };
     lua_getfield(L, -1, "__index");
-    worker_bind(L, rt, peer, methods);
+    asio_worker_bind(L, rt, peer, methods);
     lua_pop(L, 1);
-    dict_stack_open(L);
+    asio_dict_stack_open(L);
 }
 
-const struct shared_kind dict_kind = {
+const struct shared_kind asio_dict_kind = {
     .name = "shared dict",
     .article = "a",
     .destroy = dict_destroy_shared,
@@ -444,14 +444,14 @@ const struct shared_kind dict_kind = {
     .class = "shared_dict",
 };
 
-int dict_load(void)
+int asio_dict_load(void)
 {
     return asio_worker_core->threads->mutex_init(&dict_names_lock);
 }
 
-void dict_bind(lua_State *L, struct asio_rt *rt, struct peer *peer)
+void asio_dict_bind(lua_State *L, struct asio_rt *rt, struct peer *peer)
 {
     static const luaL_Reg functions[] = { { "new_dict", l_dict_new }, { "dict_read", l_dict_read },
         { "dict_write", l_dict_write }, { NULL, NULL } };
-    worker_bind(L, rt, peer, functions);
+    asio_worker_bind(L, rt, peer, functions);
 }

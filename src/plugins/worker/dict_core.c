@@ -24,7 +24,7 @@ static uint64_t dict_now(struct dict_at *at)
 
 /* What may be allocated ------------------------------------------------------------------------ */
 
-int dict_charge(struct dict_at *at, size_t more, size_t less)
+int asio_dict_charge(struct dict_at *at, size_t more, size_t less)
 {
     struct dict *d = at->d;
     if (d->max_bytes && more != less) {
@@ -41,13 +41,13 @@ int dict_charge(struct dict_at *at, size_t more, size_t less)
     return 0;
 }
 
-void dict_refund(struct dict_at *at, size_t less)
+void asio_dict_refund(struct dict_at *at, size_t less)
 {
     if (less)
-        dict_charge(at, 0, less);
+        asio_dict_charge(at, 0, less);
 }
 
-bool dict_fits(const struct dict *d, size_t size)
+bool asio_dict_fits(const struct dict *d, size_t size)
 {
     return !d->max_bytes || size <= d->max_bytes;
 }
@@ -97,7 +97,7 @@ static void dict_unlink(struct dict_stripe *s, struct dict_entry *e)
         s->oldest = e->newer;
 }
 
-void dict_touch(struct dict_at *at)
+void asio_dict_touch(struct dict_at *at)
 {
     struct dict_entry *e = at->entry;
     if (!at->d->max_bytes || !at->d->evict)
@@ -109,23 +109,23 @@ void dict_touch(struct dict_at *at)
     dict_link_newest(at->s, e);
 }
 
-void dict_touch_changed(struct dict_at *at)
+void asio_dict_touch_changed(struct dict_at *at)
 {
     at->entry->version = ++at->s->versions;
-    dict_touch(at);
+    asio_dict_touch(at);
 }
 
 /* A dict that evicts makes room for a larger table; another one lives with long chains if there is none. */
 static int dict_reserve_place(struct dict_at *at)
 {
     struct dict_table *t = &at->s->table;
-    uint32_t places = dict_table_wants(t, true);
+    uint32_t places = asio_dict_table_wants(t, true);
     if (!places)
         return 0;
     size_t size = places * sizeof(struct dict_entry *);
-    int status = dict_charge(at, size, 0);
-    if (status == 0 && !dict_table_resize(t, places)) {
-        dict_refund(at, size);
+    int status = asio_dict_charge(at, size, 0);
+    if (status == 0 && !asio_dict_table_resize(t, places)) {
+        asio_dict_refund(at, size);
         status = UV_ENOMEM;
     }
     if (!t->now.at || status == 0 || (status == UV_ENOBUFS && at->d->evict))
@@ -134,19 +134,19 @@ static int dict_reserve_place(struct dict_at *at)
     return 0;
 }
 
-int dict_add_entry(struct dict_at *at, size_t more)
+int asio_dict_add_entry(struct dict_at *at, size_t more)
 {
     const struct dict_key *key = at->key;
     size_t size = sizeof(struct dict_entry) + key->length;
     at->changed = true;
     int status = dict_reserve_place(at);
     if (status == 0)
-        status = dict_charge(at, size + more, 0);
+        status = asio_dict_charge(at, size + more, 0);
     if (status < 0)
         return status;
     struct dict_entry *e = worker_alloc(size);
     if (!e) {
-        dict_refund(at, size + more);
+        asio_dict_refund(at, size + more);
         return UV_ENOMEM;
     }
     memset(e, 0, sizeof *e);
@@ -154,7 +154,7 @@ int dict_add_entry(struct dict_at *at, size_t more)
     e->key_length = (uint32_t)key->length;
     e->key_is_number = key->is_number;
     memcpy(e->key, key->bytes, key->length);
-    *dict_table_find(&at->s->table, key) = e;
+    *asio_dict_table_find(&at->s->table, key) = e;
     at->s->table.count++;
     at->entry = e;
     if (at->d->max_bytes && at->d->evict)
@@ -165,16 +165,16 @@ int dict_add_entry(struct dict_at *at, size_t more)
     return 0;
 }
 
-void dict_remove_entry(struct dict_at *at, struct dict_entry *e)
+void asio_dict_remove_entry(struct dict_at *at, struct dict_entry *e)
 {
     struct dict_stripe *s = at->s;
     at->changed = true;
-    *dict_table_link(&s->table, e) = e->next;
+    *asio_dict_table_link(&s->table, e) = e->next;
     s->table.count--;
     dict_unlink(s, e);
-    dict_expiry_remove(&s->expiry, e);
-    dict_refund(at, sizeof *e + e->key_length + dict_kept_size(&e->value));
-    dict_kept_free(&e->value);
+    asio_dict_expiry_remove(&s->expiry, e);
+    asio_dict_refund(at, sizeof *e + e->key_length + asio_dict_kept_size(&e->value));
+    asio_dict_kept_free(&e->value);
     worker_free(e);
     if (at->entry == e)
         at->entry = NULL;
@@ -182,61 +182,61 @@ void dict_remove_entry(struct dict_at *at, struct dict_entry *e)
 
 /* Expiry --------------------------------------------------------------------------------------- */
 
-int dict_reserve_expiry(struct dict_at *at)
+int asio_dict_reserve_expiry(struct dict_at *at)
 {
     struct dict_expiry *x = &at->s->expiry;
-    uint32_t slots = at->entry && at->entry->expiry ? 0 : dict_expiry_wants(x, true);
+    uint32_t slots = at->entry && at->entry->expiry ? 0 : asio_dict_expiry_wants(x, true);
     if (!slots)
         return 0;
     at->changed = true;
     size_t size = (slots - x->size) * sizeof *x->slots;
-    int status = dict_charge(at, size, 0);
-    if (status == 0 && !dict_expiry_resize(x, slots)) {
-        dict_refund(at, size);
+    int status = asio_dict_charge(at, size, 0);
+    if (status == 0 && !asio_dict_expiry_resize(x, slots)) {
+        asio_dict_refund(at, size);
         status = UV_ENOMEM;
     }
     return status;
 }
 
-void dict_set_expiry(struct dict_at *at, uint64_t expires)
+void asio_dict_set_expiry(struct dict_at *at, uint64_t expires)
 {
     at->entry->expires = expires;
     if (!expires)
         return;
-    dict_expiry_set(&at->s->expiry, at->entry);
+    asio_dict_expiry_set(&at->s->expiry, at->entry);
     if (at->d->max_bytes && expires < at->s->soonest)
         dict_hint_exactly(at);
 }
 
-void dict_purge(struct dict_at *at, size_t max)
+void asio_dict_purge(struct dict_at *at, size_t max)
 {
     while (at->s->expiry.count && max-- > 0) {
-        struct dict_entry *e = dict_expiry_first(&at->s->expiry, dict_now(at));
+        struct dict_entry *e = asio_dict_expiry_first(&at->s->expiry, dict_now(at));
         if (!e || e == at->entry)
             break;
-        dict_remove_entry(at, e);
+        asio_dict_remove_entry(at, e);
     }
 }
 
 /* Entering and leaving ------------------------------------------------------------------------------------- */
 
-void dict_enter_stripe(struct dict_at *at, struct dict *d, unsigned stripe)
+void asio_dict_enter_stripe(struct dict_at *at, struct dict *d, unsigned stripe)
 {
     *at = (struct dict_at){ .d = d, .s = &d->stripes[stripe] };
     worker_lock(&at->s->lock);
 }
 
-void dict_enter(struct dict_at *at, struct dict *d, struct dict_key *key)
+void asio_dict_enter(struct dict_at *at, struct dict *d, struct dict_key *key)
 {
-    uint64_t hash = dict_hash(d->seed, key);
+    uint64_t hash = asio_dict_hash(d->seed, key);
     key->hash = (uint32_t)hash;
-    dict_enter_stripe(at, d, (unsigned)(hash >> 32) & (d->count - 1));
+    asio_dict_enter_stripe(at, d, (unsigned)(hash >> 32) & (d->count - 1));
     at->key = key;
     if (!at->s->table.now.at)
         return;
-    struct dict_entry *e = *dict_table_find(&at->s->table, key);
+    struct dict_entry *e = *asio_dict_table_find(&at->s->table, key);
     if (e && e->expires && e->expires <= dict_now(at))
-        dict_remove_entry(at, e);
+        asio_dict_remove_entry(at, e);
     else
         at->entry = e;
 }
@@ -245,9 +245,9 @@ void dict_enter(struct dict_at *at, struct dict *d, struct dict_key *key)
 static void dict_shrink_expiry(struct dict_at *at)
 {
     struct dict_expiry *x = &at->s->expiry;
-    uint32_t before = x->size, slots = x->count ? dict_expiry_wants(x, false) : 0;
-    if (before > 0 && (slots || !x->count) && dict_expiry_resize(x, slots))
-        dict_refund(at, (before - slots) * sizeof *x->slots);
+    uint32_t before = x->size, slots = x->count ? asio_dict_expiry_wants(x, false) : 0;
+    if (before > 0 && (slots || !x->count) && asio_dict_expiry_resize(x, slots))
+        asio_dict_refund(at, (before - slots) * sizeof *x->slots);
 }
 
 /* Where there is no memory or no room for a smaller table, the larger one stays. */
@@ -255,16 +255,17 @@ static void dict_shrink_table(struct dict_at *at)
 {
     struct dict_table *t = &at->s->table;
     if (t->count == 0) {
-        dict_refund(at, dict_table_reset(t) * sizeof(struct dict_entry *));
+        asio_dict_refund(at, asio_dict_table_reset(t) * sizeof(struct dict_entry *));
         return;
     }
-    dict_refund(at, dict_table_step(t) * sizeof(struct dict_entry *));
-    size_t size = dict_table_wants(t, false) * sizeof(struct dict_entry *);
-    if (size && dict_charge(at, size, 0) == 0 && !dict_table_resize(t, dict_table_wants(t, false)))
-        dict_refund(at, size);
+    asio_dict_refund(at, asio_dict_table_step(t) * sizeof(struct dict_entry *));
+    size_t size = asio_dict_table_wants(t, false) * sizeof(struct dict_entry *);
+    if (size && asio_dict_charge(at, size, 0) == 0 &&
+        !asio_dict_table_resize(t, asio_dict_table_wants(t, false)))
+        asio_dict_refund(at, size);
 }
 
-void dict_leave(struct dict_at *at)
+void asio_dict_leave(struct dict_at *at)
 {
     if (at->changed) {
         size_t need = at->need;
@@ -304,12 +305,12 @@ static struct dict_stripe *dict_choose(struct dict *d, uint64_t now, uint64_t *u
 static void dict_free_some(struct dict *d, struct dict_stripe *s, uint64_t used)
 {
     struct dict_at at;
-    dict_enter_stripe(&at, d, (unsigned)(s - d->stripes));
-    dict_purge(&at, PURGED_FOR_ROOM);
+    asio_dict_enter_stripe(&at, d, (unsigned)(s - d->stripes));
+    asio_dict_purge(&at, PURGED_FOR_ROOM);
     if (used > 0 && !at.changed && s->oldest && s->oldest->used <= used)
-        dict_remove_entry(&at, s->oldest);
+        asio_dict_remove_entry(&at, s->oldest);
     dict_hint_exactly(&at);
-    dict_leave(&at);
+    asio_dict_leave(&at);
 }
 
 static bool dict_make_room(struct dict *d, size_t need)
@@ -327,15 +328,16 @@ static bool dict_make_room(struct dict *d, size_t need)
     return false;
 }
 
-int dict_change(struct dict *d, struct dict_key *key, int (*change)(struct dict_at *at, void *arg), void *arg)
+int asio_dict_change(
+    struct dict *d, struct dict_key *key, int (*change)(struct dict_at *at, void *arg), void *arg)
 {
     struct dict_at at;
     int status;
     do {
-        dict_enter(&at, d, key);
+        asio_dict_enter(&at, d, key);
         status = change(&at, arg);
-        dict_purge(&at, PURGED_BY_A_CHANGE);
-        dict_leave(&at);
+        asio_dict_purge(&at, PURGED_BY_A_CHANGE);
+        asio_dict_leave(&at);
     } while (status == UV_ENOBUFS && dict_make_room(d, at.need));
     return status == UV_ENOBUFS ? UV_ENOMEM : status;
 }
@@ -348,8 +350,8 @@ static void dict_make_seed(struct dict *d)
     struct dict_key key = { .bytes = (const char *)&d, .length = sizeof d };
     uint64_t now = asio_worker_core->loop->now();
     uint64_t code = (uint64_t)(uintptr_t)&dict_make_seed, here = (uint64_t)(uintptr_t)&key;
-    d->seed[0] = dict_hash((uint64_t[2]){ now, code }, &key);
-    d->seed[1] = dict_hash((uint64_t[2]){ here, d->seed[0] }, &key);
+    d->seed[0] = asio_dict_hash((uint64_t[2]){ now, code }, &key);
+    d->seed[1] = asio_dict_hash((uint64_t[2]){ here, d->seed[0] }, &key);
 }
 
 static unsigned dict_stripe_count(void)
@@ -381,7 +383,7 @@ static bool dict_init_stripes(struct dict *d, unsigned *made)
     return true;
 }
 
-struct dict *dict_new(size_t max_bytes, bool evict)
+struct dict *asio_dict_new(size_t max_bytes, bool evict)
 {
     unsigned made = 0, count = dict_stripe_count();
     struct dict *d = worker_alloc(sizeof *d + count * sizeof *d->stripes);
@@ -398,20 +400,20 @@ struct dict *dict_new(size_t max_bytes, bool evict)
     return d;
 }
 
-void dict_clear(struct dict *d)
+void asio_dict_clear(struct dict *d)
 {
     struct dict_at at;
     for (unsigned i = 0; i < d->count; i++) {
-        dict_enter_stripe(&at, d, i);
+        asio_dict_enter_stripe(&at, d, i);
         while (at.s->oldest)
-            dict_remove_entry(&at, at.s->oldest);
-        dict_leave(&at);
+            asio_dict_remove_entry(&at, at.s->oldest);
+        asio_dict_leave(&at);
     }
 }
 
-void dict_free(struct dict *d)
+void asio_dict_free(struct dict *d)
 {
-    dict_clear(d);
+    asio_dict_clear(d);
     asio_worker_core->threads->mutex_destroy(&d->room);
     dict_destroy(d, d->count);
 }

@@ -31,7 +31,7 @@ struct dict_hint {
     uint64_t expires; /* no later than the first entry does */
 };
 
-/* Made by dict_new; freed by dict_free, when no other thread knows it any more. */
+/* Made by asio_dict_new; freed by asio_dict_free, when no other thread knows it any more. */
 struct dict {
     uint64_t seed[2];
     unsigned count;   /* of stripes: a power of two */
@@ -55,43 +55,43 @@ struct dict_at {
 };
 
 /* NULL: out of memory. */
-struct dict *dict_new(size_t max_bytes, bool evict);
-void dict_free(struct dict *d);
+struct dict *asio_dict_new(size_t max_bytes, bool evict);
+void asio_dict_free(struct dict *d);
 
 /* Removes all entries, of one stripe after the other. */
-void dict_clear(struct dict *d);
+void asio_dict_clear(struct dict *d);
 
 /* Locks the stripe of a key and finds its entry, if it has not expired; or a stripe. */
-void dict_enter(struct dict_at *at, struct dict *d, struct dict_key *key);
-void dict_enter_stripe(struct dict_at *at, struct dict *d, unsigned stripe);
-void dict_leave(struct dict_at *at);
+void asio_dict_enter(struct dict_at *at, struct dict *d, struct dict_key *key);
+void asio_dict_enter_stripe(struct dict_at *at, struct dict *d, unsigned stripe);
+void asio_dict_leave(struct dict_at *at);
 
 /* Enters, calls `change`, leaves; again as long as it returns UV_ENOBUFS and room can be made. Returns what it
  * returns, UV_ENOMEM instead of UV_ENOBUFS. */
-int dict_change(
+int asio_dict_change(
     struct dict *d, struct dict_key *key, int (*change)(struct dict_at *at, void *arg), void *arg);
 
 /* The entry has been used, for the order of eviction; or changed as well. */
-void dict_touch(struct dict_at *at);
-void dict_touch_changed(struct dict_at *at);
+void asio_dict_touch(struct dict_at *at);
+void asio_dict_touch_changed(struct dict_at *at);
 
 /* So many bytes are to be allocated, or were freed. UV_ENOBUFS: there is no room. */
-int dict_charge(struct dict_at *at, size_t more, size_t less);
-void dict_refund(struct dict_at *at, size_t less);
+int asio_dict_charge(struct dict_at *at, size_t more, size_t less);
+void asio_dict_refund(struct dict_at *at, size_t less);
 
 /* Whether an entry of this size, as a whole, could be in the dict at all: to be asked before others are evicted. */
-bool dict_fits(const struct dict *d, size_t size);
+bool asio_dict_fits(const struct dict *d, size_t size);
 
 /* Makes sure that the entry can be given a time of expiry: 0, UV_ENOBUFS, UV_ENOMEM. */
-int dict_reserve_expiry(struct dict_at *at);
-void dict_set_expiry(struct dict_at *at, uint64_t expires);
+int asio_dict_reserve_expiry(struct dict_at *at);
+void asio_dict_set_expiry(struct dict_at *at, uint64_t expires);
 
 /* Makes at->entry, without a value and an expiry, but charges `more` bytes for them: 0, UV_ENOBUFS, UV_ENOMEM. */
-int dict_add_entry(struct dict_at *at, size_t more);
+int asio_dict_add_entry(struct dict_at *at, size_t more);
 
-void dict_remove_entry(struct dict_at *at, struct dict_entry *e);
+void asio_dict_remove_entry(struct dict_at *at, struct dict_entry *e);
 
 /* Frees up to so many entries that have expired; not at->entry. */
-void dict_purge(struct dict_at *at, size_t max);
+void asio_dict_purge(struct dict_at *at, size_t max);
 
 #endif

@@ -7,14 +7,14 @@
 
 enum { LEAST_SLOTS = 4 };
 
-uint32_t dict_expiry_wants(const struct dict_expiry *x, bool adding)
+uint32_t asio_dict_expiry_wants(const struct dict_expiry *x, bool adding)
 {
     if (adding)
         return x->count < x->size ? 0 : x->size ? x->size * 2 : LEAST_SLOTS;
     return x->size > LEAST_SLOTS && x->count < x->size / 4 ? x->size / 2 : 0;
 }
 
-bool dict_expiry_resize(struct dict_expiry *x, uint32_t slots)
+bool asio_dict_expiry_resize(struct dict_expiry *x, uint32_t slots)
 {
     if (slots == 0) {
         worker_free(x->slots);
@@ -54,7 +54,7 @@ static void expiry_down(struct dict_expiry *x, uint32_t i, struct dict_expiry_sl
     expiry_place(x, i, slot);
 }
 
-void dict_expiry_set(struct dict_expiry *x, struct dict_entry *e)
+void asio_dict_expiry_set(struct dict_expiry *x, struct dict_entry *e)
 {
     struct dict_expiry_slot slot = { e->expires, e };
     if (!e->expiry)
@@ -63,7 +63,7 @@ void dict_expiry_set(struct dict_expiry *x, struct dict_entry *e)
         expiry_up(x, e->expiry - 1, slot);
 }
 
-void dict_expiry_remove(struct dict_expiry *x, struct dict_entry *e)
+void asio_dict_expiry_remove(struct dict_expiry *x, struct dict_entry *e)
 {
     if (!e->expiry)
         return;
@@ -78,12 +78,12 @@ void dict_expiry_remove(struct dict_expiry *x, struct dict_entry *e)
         expiry_down(x, i, last);
 }
 
-struct dict_entry *dict_expiry_first(struct dict_expiry *x, uint64_t now)
+struct dict_entry *asio_dict_expiry_first(struct dict_expiry *x, uint64_t now)
 {
     while (x->count && x->slots[0].at <= now) {
         struct dict_entry *e = x->slots[0].entry;
         if (!e->expires)
-            dict_expiry_remove(x, e);
+            asio_dict_expiry_remove(x, e);
         else if (e->expires <= now)
             return e;
         else

@@ -19,19 +19,19 @@ struct dict_expiry {
 };
 
 /* How many slots the heap should get before an entry is added, or after some were removed; 0: as it is. */
-uint32_t dict_expiry_wants(const struct dict_expiry *x, bool adding);
+uint32_t asio_dict_expiry_wants(const struct dict_expiry *x, bool adding);
 
 /* False: out of memory. 0: frees them. */
-bool dict_expiry_resize(struct dict_expiry *x, uint32_t slots);
+bool asio_dict_expiry_resize(struct dict_expiry *x, uint32_t slots);
 
 /* e->expires has been set: to be called after each change to another time than never. There is a slot for it. */
-void dict_expiry_set(struct dict_expiry *x, struct dict_entry *e);
+void asio_dict_expiry_set(struct dict_expiry *x, struct dict_entry *e);
 
 /* The entry goes. */
-void dict_expiry_remove(struct dict_expiry *x, struct dict_entry *e);
+void asio_dict_expiry_remove(struct dict_expiry *x, struct dict_entry *e);
 
 /* An entry that has expired at this time; NULL: none. */
-struct dict_entry *dict_expiry_first(struct dict_expiry *x, uint64_t now);
+struct dict_entry *asio_dict_expiry_first(struct dict_expiry *x, uint64_t now);
 
 /* No entry expires before this time. */
 static inline uint64_t dict_expiry_soonest(const struct dict_expiry *x)

@@ -7,7 +7,7 @@ static const char dict_push_value_key; /* its address: the registry's key of l_d
 
 /* Arguments ------------------------------------------------------------------------------------ */
 
-void dict_check_key(lua_State *L, const char *fname, struct dict_key *key)
+void asio_dict_check_key(lua_State *L, const char *fname, struct dict_key *key)
 {
     switch (lua_type(L, 2)) {
     case LUA_TSTRING:
@@ -28,7 +28,7 @@ void dict_check_key(lua_State *L, const char *fname, struct dict_key *key)
     }
 }
 
-uint64_t dict_check_ttl(lua_State *L, int index, const char *fname)
+uint64_t asio_dict_check_ttl(lua_State *L, int index, const char *fname)
 {
     if (lua_isnoneornil(L, index))
         return 0;
@@ -41,7 +41,7 @@ uint64_t dict_check_ttl(lua_State *L, int index, const char *fname)
     return ns < 9e18 ? asio_worker_core->loop->now() + (uint64_t)ns : 0;
 }
 
-double dict_check_number(lua_State *L, int index, const char *fname)
+double asio_dict_check_number(lua_State *L, int index, const char *fname)
 {
     if (lua_type(L, index) != LUA_TNUMBER)
         asio_worker_core->error->arg(L, index - 1, fname, "number expected, got %s",
@@ -54,7 +54,7 @@ static int dict_string_value(lua_State *L, int index, struct dict_value *v)
     v->bytes = lua_tolstring(L, index, &v->length);
     if (v->length <= DICT_SMALL)
         return 0;
-    v->blob = dict_blob_new(v->bytes, v->length);
+    v->blob = asio_dict_blob_new(v->bytes, v->length);
     return v->blob ? 0 : UV_ENOMEM;
 }
 
@@ -62,15 +62,15 @@ static int dict_string_value(lua_State *L, int index, struct dict_value *v)
 static int dict_message_value(
     lua_State *L, int index, const struct message_place *place, struct dict_value *v)
 {
-    struct message *m = message_pack(L, index, index, place);
+    struct message *m = asio_message_pack(L, index, index, place);
     v->length = sizeof *m + m->length;
-    v->blob = dict_blob_new(m, v->length);
-    message_free(m);
+    v->blob = asio_dict_blob_new(m, v->length);
+    asio_message_free(m);
     lua_pop(L, 1);
     return v->blob ? 0 : UV_ENOMEM;
 }
 
-int dict_value_at(lua_State *L, int index, const char *fname, const char *what, struct dict_value *v)
+int asio_dict_value_at(lua_State *L, int index, const char *fname, const char *what, struct dict_value *v)
 {
     *v = (struct dict_value){ .type = DICT_NONE };
     switch (lua_type(L, index)) {
@@ -95,7 +95,7 @@ int dict_value_at(lua_State *L, int index, const char *fname, const char *what, 
     }
 }
 
-void dict_check_present(lua_State *L, const char *fname)
+void asio_dict_check_present(lua_State *L, const char *fname)
 {
     if (lua_isnoneornil(L, 3))
         asio_worker_core->error->arg(L, 2, fname, "a value expected, got nil");
@@ -103,7 +103,7 @@ void dict_check_present(lua_State *L, const char *fname)
 
 /* Results -------------------------------------------------------------------------------------- */
 
-int dict_push_fail(lua_State *L, int status, const char *einval)
+int asio_dict_push_fail(lua_State *L, int status, const char *einval)
 {
     switch (status) {
     case UV_EEXIST:
@@ -117,10 +117,10 @@ int dict_push_fail(lua_State *L, int status, const char *einval)
     }
 }
 
-int dict_push_true(lua_State *L, int status)
+int asio_dict_push_true(lua_State *L, int status)
 {
     if (status < 0)
-        return dict_push_fail(L, status, NULL);
+        return asio_dict_push_fail(L, status, NULL);
     lua_pushboolean(L, true);
     return 1;
 }
@@ -130,7 +130,7 @@ static void dict_push_bytes(lua_State *L, const struct dict_read *r)
     if (r->type == DICT_STRING)
         lua_pushlstring(L, r->blob ? (const char *)r->blob->bytes : r->small, r->length);
     else
-        message_push(L, (struct message *)(void *)r->blob->bytes);
+        asio_message_push(L, (struct message *)(void *)r->blob->bytes);
 }
 
 /* push_value(handle) -> what its state is reading */
@@ -142,7 +142,7 @@ static int l_dict_push_value(lua_State *L)
 }
 
 /* What has a blob is pushed in a protected call. Nothing before that allocates. */
-void dict_push_read(lua_State *L, struct dict *d, struct dict_key *key, struct dict_read *r)
+void asio_dict_push_read(lua_State *L, struct dict *d, struct dict_key *key, struct dict_read *r)
 {
     if (r->type == DICT_BOOLEAN) {
         lua_pushboolean(L, r->number != 0);
@@ -157,13 +157,13 @@ void dict_push_read(lua_State *L, struct dict *d, struct dict_key *key, struct d
         lua_rawget(L, LUA_REGISTRYINDEX);
         lua_pushvalue(L, 1);
         int status = lua_pcall(L, 1, 1, 0);
-        dict_release(d, key, r);
+        asio_dict_release(d, key, r);
         if (status != 0)
             lua_error(L);
     }
 }
 
-void dict_stack_open(lua_State *L)
+void asio_dict_stack_open(lua_State *L)
 {
     lua_pushlightuserdata(L, (void *)&dict_push_value_key);
     lua_pushcfunction(L, l_dict_push_value);

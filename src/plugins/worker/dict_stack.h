@@ -12,26 +12,26 @@ struct dict_local {
 };
 
 /* Raise. The bytes of a key are those of the string on the stack. */
-void dict_check_key(lua_State *L, const char *fname, struct dict_key *key);
-double dict_check_number(lua_State *L, int index, const char *fname);
-void dict_check_present(lua_State *L, const char *fname);
+void asio_dict_check_key(lua_State *L, const char *fname, struct dict_key *key);
+double asio_dict_check_number(lua_State *L, int index, const char *fname);
+void asio_dict_check_present(lua_State *L, const char *fname);
 
 /* Seconds from now on, as a time; nil, and more than the clock will ever show: never. */
-uint64_t dict_check_ttl(lua_State *L, int index, const char *fname);
+uint64_t asio_dict_check_ttl(lua_State *L, int index, const char *fname);
 
 /* The value at a stack index; nil: DICT_NONE. 0 or UV_ENOMEM. If the dict does not take the blob it stays the caller's.
- * Raises what message_pack raises, in which `what` is the value if it is no argument. */
-int dict_value_at(lua_State *L, int index, const char *fname, const char *what, struct dict_value *v);
+ * Raises what asio_message_pack raises, in which `what` is the value if it is no argument. */
+int asio_dict_value_at(lua_State *L, int index, const char *fname, const char *what, struct dict_value *v);
 
 /* nil, message, code; `einval`: what UV_EINVAL means here. */
-int dict_push_fail(lua_State *L, int status, const char *einval);
+int asio_dict_push_fail(lua_State *L, int status, const char *einval);
 
 /* true, or that. */
-int dict_push_true(lua_State *L, int status);
+int asio_dict_push_true(lua_State *L, int status);
 
 /* Pushes a value that is not DICT_NONE or a list, and lets go of it; also when it raises: out of memory. */
-void dict_push_read(lua_State *L, struct dict *d, struct dict_key *key, struct dict_read *r);
+void asio_dict_push_read(lua_State *L, struct dict *d, struct dict_key *key, struct dict_read *r);
 
-void dict_stack_open(lua_State *L);
+void asio_dict_stack_open(lua_State *L);
 
 #endif

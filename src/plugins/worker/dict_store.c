@@ -5,33 +5,33 @@
 
 #include <string.h>
 
-void dict_get(struct dict *d, struct dict_key *key, struct dict_read *r)
+void asio_dict_get(struct dict *d, struct dict_key *key, struct dict_read *r)
 {
     struct dict_at at;
     r->type = DICT_NONE;
     r->blob = NULL;
     r->version = 0;
-    dict_enter(&at, d, key);
+    asio_dict_enter(&at, d, key);
     if (at.entry) {
-        dict_touch(&at);
-        dict_kept_read(&at.entry->value, r);
+        asio_dict_touch(&at);
+        asio_dict_kept_read(&at.entry->value, r);
         r->version = at.entry->version;
     }
-    dict_leave(&at);
+    asio_dict_leave(&at);
 }
 
-void dict_release(struct dict *d, struct dict_key *key, struct dict_read *r)
+void asio_dict_release(struct dict *d, struct dict_key *key, struct dict_read *r)
 {
     struct dict_at at;
     if (!r->blob)
         return;
-    dict_enter(&at, d, key);
-    dict_blob_drop(r->blob);
-    dict_leave(&at);
+    asio_dict_enter(&at, d, key);
+    asio_dict_blob_drop(r->blob);
+    asio_dict_leave(&at);
     r->blob = NULL;
 }
 
-static int dict_check_mode(const struct dict_at *at, const struct dict_set *set)
+static int dict_check_mode(const struct dict_at *at, const struct asio_dict_set *set)
 {
     switch (set->mode) {
     case DICT_ADD:
@@ -48,46 +48,46 @@ static int dict_check_mode(const struct dict_at *at, const struct dict_set *set)
 /* The entry gets its value; nothing changes if there is no memory. */
 static int dict_put(struct dict_at *at, struct dict_value *v)
 {
-    size_t size = dict_value_size(v), old = at->entry ? dict_kept_size(&at->entry->value) : 0;
+    size_t size = asio_dict_value_size(v), old = at->entry ? asio_dict_kept_size(&at->entry->value) : 0;
     size_t more = size > old ? size - old : 0;
     bool is_new = !at->entry;
-    int status = is_new ? dict_add_entry(at, more) : dict_charge(at, more, 0);
+    int status = is_new ? asio_dict_add_entry(at, more) : asio_dict_charge(at, more, 0);
     if (status < 0)
         return status;
-    if (!dict_keep(&at->entry->value, v)) {
+    if (!asio_dict_keep(&at->entry->value, v)) {
         if (is_new)
-            dict_remove_entry(at, at->entry);
-        dict_refund(at, more);
+            asio_dict_remove_entry(at, at->entry);
+        asio_dict_refund(at, more);
         return UV_ENOMEM;
     }
-    dict_refund(at, size < old ? old - size : 0);
+    asio_dict_refund(at, size < old ? old - size : 0);
     return 0;
 }
 
 static int dict_change_set(struct dict_at *at, void *arg)
 {
-    struct dict_set *set = arg;
+    struct asio_dict_set *set = arg;
     bool keep_expiry = set->keep_expiry && at->entry;
     int status = dict_check_mode(at, set);
     if (status < 0)
         return status;
-    if (!dict_fits(at->d, sizeof *at->entry + at->key->length + dict_value_size(set->value)))
+    if (!asio_dict_fits(at->d, sizeof *at->entry + at->key->length + asio_dict_value_size(set->value)))
         return UV_ENOMEM;
     if (!keep_expiry && set->expires)
-        status = dict_reserve_expiry(at);
+        status = asio_dict_reserve_expiry(at);
     if (status == 0)
         status = dict_put(at, set->value);
     if (status < 0)
         return status;
-    dict_touch_changed(at);
+    asio_dict_touch_changed(at);
     if (!keep_expiry)
-        dict_set_expiry(at, set->expires);
+        asio_dict_set_expiry(at, set->expires);
     return 0;
 }
 
-int dict_set(struct dict *d, struct dict_key *key, struct dict_set *set)
+int asio_dict_set(struct dict *d, struct dict_key *key, struct asio_dict_set *set)
 {
-    return dict_change(d, key, dict_change_set, set);
+    return asio_dict_change(d, key, dict_change_set, set);
 }
 
 static int dict_change_delete(struct dict_at *at, void *arg)
@@ -97,21 +97,21 @@ static int dict_change_delete(struct dict_at *at, void *arg)
         return UV_EAGAIN;
     if (!at->entry)
         return UV_ENOENT;
-    dict_remove_entry(at, at->entry);
+    asio_dict_remove_entry(at, at->entry);
     return 0;
 }
 
-int dict_delete(struct dict *d, struct dict_key *key, const uint64_t *version)
+int asio_dict_delete(struct dict *d, struct dict_key *key, const uint64_t *version)
 {
-    return dict_change(d, key, dict_change_delete, (void *)version);
+    return asio_dict_change(d, key, dict_change_delete, (void *)version);
 }
 
 static int dict_change_incr(struct dict_at *at, void *arg)
 {
-    struct dict_incr *incr = arg;
+    struct asio_dict_incr *incr = arg;
     if (!at->entry && incr->init) {
         struct dict_value v = { .type = DICT_NUMBER, .number = incr->result = *incr->init + incr->by };
-        struct dict_set set = { .value = &v, .expires = incr->expires };
+        struct asio_dict_set set = { .value = &v, .expires = incr->expires };
         return dict_change_set(at, &set);
     }
     if (!at->entry)
@@ -119,13 +119,13 @@ static int dict_change_incr(struct dict_at *at, void *arg)
     if (at->entry->value.type != DICT_NUMBER)
         return UV_EINVAL;
     incr->result = at->entry->value.as.number += incr->by;
-    dict_touch_changed(at);
+    asio_dict_touch_changed(at);
     return 0;
 }
 
-int dict_incr(struct dict *d, struct dict_key *key, struct dict_incr *incr)
+int asio_dict_incr(struct dict *d, struct dict_key *key, struct asio_dict_incr *incr)
 {
-    return dict_change(d, key, dict_change_incr, incr);
+    return asio_dict_change(d, key, dict_change_incr, incr);
 }
 
 static int dict_change_expire(struct dict_at *at, void *arg)
@@ -133,43 +133,43 @@ static int dict_change_expire(struct dict_at *at, void *arg)
     const uint64_t *expires = arg;
     if (!at->entry)
         return UV_ENOENT;
-    dict_touch(at); /* so that it is the last one to be evicted */
-    int status = *expires ? dict_reserve_expiry(at) : 0;
+    asio_dict_touch(at); /* so that it is the last one to be evicted */
+    int status = *expires ? asio_dict_reserve_expiry(at) : 0;
     if (status == 0)
-        dict_set_expiry(at, *expires);
+        asio_dict_set_expiry(at, *expires);
     return status;
 }
 
-int dict_expire(struct dict *d, struct dict_key *key, uint64_t expires)
+int asio_dict_expire(struct dict *d, struct dict_key *key, uint64_t expires)
 {
-    return dict_change(d, key, dict_change_expire, &expires);
+    return asio_dict_change(d, key, dict_change_expire, &expires);
 }
 
-int dict_expires(struct dict *d, struct dict_key *key, uint64_t *expires)
+int asio_dict_expires(struct dict *d, struct dict_key *key, uint64_t *expires)
 {
     struct dict_at at;
-    dict_enter(&at, d, key);
+    asio_dict_enter(&at, d, key);
     bool found = at.entry;
     if (found)
         *expires = at.entry->expires;
-    dict_leave(&at);
+    asio_dict_leave(&at);
     return found ? 0 : UV_ENOENT;
 }
 
-size_t dict_count(struct dict *d)
+size_t asio_dict_count(struct dict *d)
 {
     struct dict_at at;
     size_t count = 0;
     for (unsigned i = 0; i < d->count; i++) {
-        dict_enter_stripe(&at, d, i);
-        dict_purge(&at, SIZE_MAX);
+        asio_dict_enter_stripe(&at, d, i);
+        asio_dict_purge(&at, SIZE_MAX);
         count += at.s->table.count;
-        dict_leave(&at);
+        asio_dict_leave(&at);
     }
     return count;
 }
 
-size_t dict_bytes(struct dict *d)
+size_t asio_dict_bytes(struct dict *d)
 {
     struct dict_at at;
     size_t bytes = 0;
@@ -180,20 +180,20 @@ size_t dict_bytes(struct dict *d)
         return bytes;
     }
     for (unsigned i = 0; i < d->count; i++) {
-        dict_enter_stripe(&at, d, i);
+        asio_dict_enter_stripe(&at, d, i);
         bytes += at.s->bytes;
-        dict_leave(&at);
+        asio_dict_leave(&at);
     }
     return bytes;
 }
 
-size_t dict_keys(struct dict *d, unsigned stripe, char *buf, size_t size, size_t *written)
+size_t asio_dict_keys(struct dict *d, unsigned stripe, char *buf, size_t size, size_t *written)
 {
     struct dict_at at;
     size_t needed = 0;
     *written = 0;
-    dict_enter_stripe(&at, d, stripe);
-    dict_purge(&at, SIZE_MAX);
+    asio_dict_enter_stripe(&at, d, stripe);
+    asio_dict_purge(&at, SIZE_MAX);
     for (const struct dict_entry *e = at.s->oldest; e; e = e->newer) {
         struct dict_key_head head = { e->key_length, e->key_is_number };
         if (needed + sizeof head + e->key_length <= size) {
@@ -203,6 +203,6 @@ size_t dict_keys(struct dict *d, unsigned stripe, char *buf, size_t size, size_t
         }
         needed += sizeof head + e->key_length;
     }
-    dict_leave(&at);
+    asio_dict_leave(&at);
     return needed;
 }

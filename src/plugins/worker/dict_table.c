@@ -38,7 +38,7 @@ static inline void siphash_word(uint64_t v[4], uint64_t word)
 }
 
 /* Words are taken in the machine's order of bytes: a hash never leaves the process. */
-uint64_t dict_hash(const uint64_t seed[2], const struct dict_key *key)
+uint64_t asio_dict_hash(const uint64_t seed[2], const struct dict_key *key)
 {
     uint64_t v[4] = { seed[0] ^ 0x736f6d6570736575, seed[1] ^ 0x646f72616e646f6d,
         seed[0] ^ 0x6c7967656e657261, seed[1] ^ 0x7465646279746573 };
@@ -72,7 +72,7 @@ static inline struct dict_entry **table_place(struct dict_table *t, uint32_t has
     return &t->now.at[hash & t->now.mask];
 }
 
-struct dict_entry **dict_table_find(struct dict_table *t, const struct dict_key *key)
+struct dict_entry **asio_dict_table_find(struct dict_table *t, const struct dict_key *key)
 {
     struct dict_entry **link = table_place(t, key->hash);
     for (; *link; link = &(*link)->next) {
@@ -84,7 +84,7 @@ struct dict_entry **dict_table_find(struct dict_table *t, const struct dict_key 
     return link;
 }
 
-struct dict_entry **dict_table_link(struct dict_table *t, const struct dict_entry *e)
+struct dict_entry **asio_dict_table_link(struct dict_table *t, const struct dict_entry *e)
 {
     struct dict_entry **link = table_place(t, e->hash);
     while (*link != e)
@@ -92,7 +92,7 @@ struct dict_entry **dict_table_link(struct dict_table *t, const struct dict_entr
     return link;
 }
 
-uint32_t dict_table_wants(const struct dict_table *t, bool adding)
+uint32_t asio_dict_table_wants(const struct dict_table *t, bool adding)
 {
     if (!t->now.at)
         return adding ? LEAST_PLACES : 0;
@@ -105,7 +105,7 @@ uint32_t dict_table_wants(const struct dict_table *t, bool adding)
 }
 
 /* Places of a table that grows or shrinks are written as its entries come there. */
-bool dict_table_resize(struct dict_table *t, uint32_t places)
+bool asio_dict_table_resize(struct dict_table *t, uint32_t places)
 {
     struct dict_entry **at = worker_alloc(places * sizeof *at);
     if (!at)
@@ -140,7 +140,7 @@ static void table_move_place(struct dict_table *t)
     t->moved++;
 }
 
-uint32_t dict_table_step(struct dict_table *t)
+uint32_t asio_dict_table_step(struct dict_table *t)
 {
     if (!t->next.at)
         return 0;
@@ -156,7 +156,7 @@ uint32_t dict_table_step(struct dict_table *t)
     return freed;
 }
 
-uint32_t dict_table_reset(struct dict_table *t)
+uint32_t asio_dict_table_reset(struct dict_table *t)
 {
     uint32_t freed = (t->now.at ? t->now.mask + 1 : 0) + (t->next.at ? t->next.mask + 1 : 0);
     worker_free(t->now.at);

@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-struct dict_blob *dict_blob_new(const void *bytes, size_t length)
+struct dict_blob *asio_dict_blob_new(const void *bytes, size_t length)
 {
     struct dict_blob *blob = length > SIZE_MAX - sizeof *blob ? NULL : worker_alloc(sizeof *blob + length);
     if (!blob)
@@ -19,7 +19,7 @@ struct dict_blob *dict_blob_new(const void *bytes, size_t length)
     return blob;
 }
 
-void dict_blob_drop(struct dict_blob *blob)
+void asio_dict_blob_drop(struct dict_blob *blob)
 {
     if (--blob->references == 0)
         worker_free(blob);
@@ -30,12 +30,12 @@ static inline bool dict_has_bytes(enum dict_type type)
     return type == DICT_STRING || type == DICT_MESSAGE;
 }
 
-size_t dict_value_size(const struct dict_value *v)
+size_t asio_dict_value_size(const struct dict_value *v)
 {
     return dict_has_bytes(v->type) ? sizeof(struct dict_blob) + v->length : 0;
 }
 
-size_t dict_kept_size(const struct dict_kept *kept)
+size_t asio_dict_kept_size(const struct dict_kept *kept)
 {
     if (dict_has_bytes(kept->type))
         return sizeof(struct dict_blob) + (size_t)kept->as.blob->length;
@@ -47,16 +47,16 @@ static void dict_list_free(struct dict_list *list)
     while (list->end[0]) {
         struct dict_item *item = list->end[0];
         list->end[0] = item->next[1];
-        dict_kept_free(&item->value);
+        asio_dict_kept_free(&item->value);
         worker_free(item);
     }
     worker_free(list);
 }
 
-void dict_kept_free(struct dict_kept *kept)
+void asio_dict_kept_free(struct dict_kept *kept)
 {
     if (dict_has_bytes(kept->type))
-        dict_blob_drop(kept->as.blob);
+        asio_dict_blob_drop(kept->as.blob);
     else if (kept->type == DICT_LIST)
         dict_list_free(kept->as.list);
     kept->type = DICT_NONE;
@@ -73,23 +73,23 @@ static bool dict_keep_again(struct dict_kept *kept, const struct dict_value *v)
     return true;
 }
 
-bool dict_keep(struct dict_kept *kept, struct dict_value *v)
+bool asio_dict_keep(struct dict_kept *kept, struct dict_value *v)
 {
     struct dict_kept made = { .as.number = v->number, .type = v->type };
     if (dict_has_bytes(v->type)) {
         if (dict_keep_again(kept, v))
             return true;
-        made.as.blob = v->blob ? v->blob : dict_blob_new(v->bytes, v->length);
+        made.as.blob = v->blob ? v->blob : asio_dict_blob_new(v->bytes, v->length);
         if (!made.as.blob)
             return false;
         v->blob = NULL;
     }
-    dict_kept_free(kept);
+    asio_dict_kept_free(kept);
     *kept = made;
     return true;
 }
 
-void dict_kept_read(const struct dict_kept *kept, struct dict_read *r)
+void asio_dict_kept_read(const struct dict_kept *kept, struct dict_read *r)
 {
     r->type = kept->type;
     if (kept->type == DICT_BOOLEAN || kept->type == DICT_NUMBER)

@@ -20,7 +20,7 @@ struct dict_value {
     struct dict_blob *blob;
 };
 
-/* On its way out: either a copy in `small`, or a reference to a blob, for dict_release. */
+/* On its way out: either a copy in `small`, or a reference to a blob, for asio_dict_release. */
 struct dict_read {
     enum dict_type type; /* DICT_NONE: absent or expired; DICT_LIST: no value is read */
     double number;
@@ -31,17 +31,17 @@ struct dict_read {
 };
 
 /* NULL: out of memory. The bytes are copied if there are any. */
-struct dict_blob *dict_blob_new(const void *bytes, size_t length);
-void dict_blob_drop(struct dict_blob *blob);
+struct dict_blob *asio_dict_blob_new(const void *bytes, size_t length);
+void asio_dict_blob_drop(struct dict_blob *blob);
 
 /* Bytes that belong to a value, beside its struct. */
-size_t dict_value_size(const struct dict_value *v);
-size_t dict_kept_size(const struct dict_kept *kept);
+size_t asio_dict_value_size(const struct dict_value *v);
+size_t asio_dict_kept_size(const struct dict_kept *kept);
 
 /* Replaces what is kept, also by a value that is no list. False: out of memory, nothing has changed. */
-bool dict_keep(struct dict_kept *kept, struct dict_value *v);
-void dict_kept_free(struct dict_kept *kept);
+bool asio_dict_keep(struct dict_kept *kept, struct dict_value *v);
+void asio_dict_kept_free(struct dict_kept *kept);
 
-void dict_kept_read(const struct dict_kept *kept, struct dict_read *r);
+void asio_dict_kept_read(const struct dict_kept *kept, struct dict_read *r);
 
 #endif

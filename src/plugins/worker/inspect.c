@@ -111,7 +111,7 @@ static void inspect_ask(struct peer *p, void *arg)
         r->first = q;
     r->last = q;
     worker_unlock(&r->lock);
-    peer_post(p, &q->post); /* it is open: it is in the list */
+    asio_peer_post(p, &q->post); /* it is open: it is in the list */
 }
 
 static void inspect_await(struct peer *self, struct inspect_round *r)
@@ -121,7 +121,7 @@ static void inspect_await(struct peer *self, struct inspect_round *r)
     for (int i = 0; i < INSPECT_SLICES && r->open > 0; i++) {
         asio_worker_core->threads->cond_timedwait(&r->answered, &r->lock, INSPECT_SLICE);
         worker_unlock(&r->lock);
-        while ((post = peer_take_kind(self, inspect_on_question)) != NULL)
+        while ((post = asio_peer_take_kind(self, inspect_on_question)) != NULL)
             inspect_on_question(post, self, true);
         worker_lock(&r->lock);
     }
@@ -186,7 +186,7 @@ static void inspect_push_answer(lua_State *L, struct inspect_question *q)
 static int l_inspect_ask(lua_State *L)
 {
     struct peer *self = worker_peer(L);
-    worker_check_open(L, "dump");
+    asio_worker_check_open(L, "dump");
     struct inspect_round **box = lua_newuserdata(L, sizeof(struct inspect_round *));
     *box = NULL;
     lua_pushlightuserdata(L, (void *)&inspect_class);
@@ -195,7 +195,7 @@ static int l_inspect_ask(lua_State *L)
     struct inspect_round *r = *box = inspect_round_new();
     if (!r)
         return luaL_error(L, "not enough memory");
-    peer_each_other(self, inspect_ask, r);
+    asio_peer_each_other(self, inspect_ask, r);
     inspect_await(self, r);
     lua_newtable(L);
     int count = 0;
@@ -223,14 +223,14 @@ static int l_inspect_on_ask(lua_State *L)
     return 0;
 }
 
-void inspect_bind(lua_State *L, struct asio_rt *rt, struct peer *peer)
+void asio_inspect_bind(lua_State *L, struct asio_rt *rt, struct peer *peer)
 {
     static const luaL_Reg functions[] = { { "ask_others", l_inspect_ask }, { "on_ask", l_inspect_on_ask },
         { NULL, NULL } };
     static const luaL_Reg meta[] = { { "__gc", l_inspect_gc }, { NULL, NULL } };
-    worker_bind(L, rt, peer, functions);
+    asio_worker_bind(L, rt, peer, functions);
     lua_pushlightuserdata(L, (void *)&inspect_class);
     lua_createtable(L, 0, 1);
-    worker_bind(L, rt, peer, meta);
+    asio_worker_bind(L, rt, peer, meta);
     lua_rawset(L, LUA_REGISTRYINDEX);
 }

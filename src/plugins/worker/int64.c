@@ -36,7 +36,7 @@ static void int64_push(lua_State *L, int self, enum pack_slot slot)
     lua_remove(L, -2);
 }
 
-bool pack_int64(struct pack *p, int index)
+bool asio_pack_int64(struct pack *p, int index)
 {
     lua_State *L = p->L;
     int64_push(L, p->self, PACK_INT64_KIND);
@@ -53,7 +53,7 @@ bool pack_int64(struct pack *p, int index)
     return kind != 0;
 }
 
-void unpack_int64(struct unpack *u, enum pack_tag tag)
+void asio_unpack_int64(struct unpack *u, enum pack_tag tag)
 {
     lua_State *L = u->L;
     int64_push(L, u->self, PACK_INT64_MAKE);

@@ -10,7 +10,7 @@ static const char message_key; /* its address: the scratch in the registry */
 
 static void scratch_free(struct pack_scratch *s)
 {
-    pack_clear(s);
+    asio_pack_clear(s);
     worker_free(s->bytes);
     worker_free(s->refs);
     worker_free(s->seen);
@@ -40,7 +40,7 @@ static struct pack_scratch *scratch_make(lua_State *L, struct asio_rt *rt)
     return s;
 }
 
-void message_open(lua_State *L, struct asio_rt *rt)
+void asio_message_open(lua_State *L, struct asio_rt *rt)
 {
     lua_createtable(L, 0, 1);
     lua_pushcfunction(L, l_scratch_gc);
@@ -52,7 +52,7 @@ void message_open(lua_State *L, struct asio_rt *rt)
     lua_pop(L, 1);
 }
 
-struct pack_scratch *pack_push_scratch(lua_State *L)
+struct pack_scratch *asio_pack_push_scratch(lua_State *L)
 {
     lua_pushlightuserdata(L, (void *)&message_key);
     lua_rawget(L, LUA_REGISTRYINDEX);
@@ -63,7 +63,7 @@ struct pack_scratch *pack_push_scratch(lua_State *L)
  * collector takes it. */
 static struct pack_scratch *scratch_take(lua_State *L)
 {
-    struct pack_scratch *s = pack_push_scratch(L);
+    struct pack_scratch *s = asio_pack_push_scratch(L);
     if (s->busy) {
         int old = lua_gettop(L);
         lua_getmetatable(L, old);
@@ -77,11 +77,11 @@ static struct pack_scratch *scratch_take(lua_State *L)
     return s;
 }
 
-void pack_clear(struct pack_scratch *s)
+void asio_pack_clear(struct pack_scratch *s)
 {
     for (unsigned i = 0; i < s->refs_count; i++)
         if (s->refs[i].shared)
-            shared_drop(s->refs[i].shared);
+            asio_shared_drop(s->refs[i].shared);
     s->refs_count = 0;
     s->seen_count = 0;
     s->hashed = false;
@@ -97,13 +97,13 @@ static void scratch_trim(struct pack_scratch *s)
     *s = (struct pack_scratch){ .rt = s->rt, .modules = s->modules };
 }
 
-void pack_no_memory(struct pack *p)
+void asio_pack_no_memory(struct pack *p)
 {
-    pack_clear(p->s);
+    asio_pack_clear(p->s);
     luaL_error(p->L, "not enough memory");
 }
 
-bool pack_try_room(struct pack_scratch *s, size_t n)
+bool asio_pack_try_room(struct pack_scratch *s, size_t n)
 {
     size_t needed = (s->length ? s->length : offsetof(struct message, bytes)) + n;
     if (needed > s->size) {
@@ -117,20 +117,20 @@ bool pack_try_room(struct pack_scratch *s, size_t n)
     return true;
 }
 
-void pack_add_ref(struct pack *p, struct message_ref ref)
+void asio_pack_add_ref(struct pack *p, struct message_ref ref)
 {
     struct pack_scratch *s = p->s;
     if (s->refs_count == s->refs_size) {
         unsigned size = s->refs_size ? s->refs_size * 2 : 8;
         void *refs = asio_worker_core->mem->allocator->realloc(s->refs, size * sizeof *s->refs);
         if (!refs)
-            pack_no_memory(p);
+            asio_pack_no_memory(p);
         s->refs = refs;
         s->refs_size = size;
     }
     pack_fixed(p, PACK_REF, &(uint32_t){ s->refs_count }, sizeof(uint32_t));
     if (ref.shared)
-        shared_keep(ref.shared);
+        asio_shared_keep(ref.shared);
     s->refs[s->refs_count++] = ref;
 }
 
@@ -151,7 +151,7 @@ static uint32_t *seen_place(const struct pack_scratch *s, const void *object)
     return &s->index[i];
 }
 
-const struct pack_seen *pack_find(const struct pack *p, const void *object)
+const struct pack_seen *asio_pack_find(const struct pack *p, const void *object)
 {
     const struct pack_scratch *s = p->s;
     if (s->hashed) {
@@ -191,12 +191,12 @@ static void seen_make_index(struct pack_scratch *s)
     s->hashed = true;
 }
 
-void pack_remember(struct pack *p, const void *object, uint32_t number, uint32_t upvalue)
+void asio_pack_remember(struct pack *p, const void *object, uint32_t number, uint32_t upvalue)
 {
     struct pack_scratch *s = p->s;
     if (s->seen_count >= s->index_size / 2 &&
         !seen_grow(s)) /* index_size follows seen_size, and may have failed to */
-        pack_no_memory(p);
+        asio_pack_no_memory(p);
     s->seen[s->seen_count++] = (struct pack_seen){ object, number, upvalue };
     if (s->hashed)
         *seen_place(s, object) = s->seen_count;
@@ -217,7 +217,7 @@ static void message_init(struct message *m, size_t length, unsigned values)
     m->ref = NULL;
 }
 
-struct message *message_pack_scalar(lua_State *L, int index)
+struct message *asio_message_pack_scalar(lua_State *L, int index)
 {
     int type = lua_type(L, index);
     const char *bytes = NULL;
@@ -273,7 +273,7 @@ static struct message *message_make(struct pack *p, unsigned values)
     size_t align = sizeof(void *), end = (s->length + align - 1) / align * align;
     struct message *m = message_take_bytes(s, end + s->refs_count * sizeof *s->refs);
     if (!m)
-        pack_no_memory(p);
+        asio_pack_no_memory(p);
     message_init(m, s->length - offsetof(struct message, bytes), values);
     m->bytes[0] = p->has_seen ? PACK_HAS_SEEN : 0;
     m->refs = s->refs_count;
@@ -292,10 +292,10 @@ static void message_pack_values(struct pack *p, int last)
 {
     pack_room(p, offsetof(struct message, bytes) + 1);
     for (int i = p->first; i <= last; i++)
-        pack_value(p, i, &(struct pack_step){ .kind = PACK_AT_VALUE, .index = i });
+        asio_pack_value(p, i, &(struct pack_step){ .kind = PACK_AT_VALUE, .index = i });
 }
 
-struct message *message_pack(lua_State *L, int first, int last, const struct message_place *place)
+struct message *asio_message_pack(lua_State *L, int first, int last, const struct message_place *place)
 {
     luaL_checkstack(L, 16, "too many values");
     struct pack p = { .L = L, .place = place, .first = first };
@@ -316,14 +316,14 @@ struct message *message_pack(lua_State *L, int first, int last, const struct mes
             .names = p.names,
             .counted = true,
             .collected = p.collected };
-        pack_clear(p.s);
+        asio_pack_clear(p.s);
         p.s->busy = true;
         if (!p.collected)
-            pack_collect_names(&p);
+            asio_pack_collect_names(&p);
         message_pack_values(&p, last);
     }
     struct message *m = message_make(&p, (unsigned)(last - first + 1));
-    pack_clear(p.s);
+    asio_pack_clear(p.s);
     scratch_trim(p.s);
     lua_settop(L, p.keep);
     return m;
@@ -337,7 +337,7 @@ static int message_move_out(struct message_ref *ref)
     return status;
 }
 
-int message_commit(struct message *m)
+int asio_message_commit(struct message *m)
 {
     int status = 0;
     for (unsigned i = 0; !m->committed && status == 0 && i < m->refs; i++)
@@ -350,18 +350,18 @@ int message_commit(struct message *m)
     return status;
 }
 
-void message_free(struct message *m)
+void asio_message_free(struct message *m)
 {
     for (unsigned i = 0; i < m->refs; i++) {
         if (m->ref[i].shared)
-            shared_drop(m->ref[i].shared);
+            asio_shared_drop(m->ref[i].shared);
         if (m->ref[i].moved)
             asio_worker_core->threads->move_free(m->ref[i].moved);
     }
     worker_free(m);
 }
 
-struct message *message_of_string(const char *text)
+struct message *asio_message_of_string(const char *text)
 {
     size_t length = strlen(text);
     if (length > UINT8_MAX)

@@ -31,17 +31,17 @@ static int worker_module_load(const struct asio_plugin *core)
     if (asio_worker_core) /* by another Lua state */
         return 0;
     asio_worker_core = core;
-    int status = shared_load();
+    int status = asio_shared_load();
     if (status == 0)
-        status = peer_load();
+        status = asio_peer_load();
     if (status == 0)
-        status = dict_load();
+        status = asio_dict_load();
     if (status < 0)
         asio_worker_core = NULL;
     return status;
 }
 
-void worker_bind(lua_State *L, struct asio_rt *rt, struct peer *peer, const luaL_Reg *functions)
+void asio_worker_bind(lua_State *L, struct asio_rt *rt, struct peer *peer, const luaL_Reg *functions)
 {
     for (const luaL_Reg *f = functions; f->name; f++) {
         lua_pushlightuserdata(L, rt);
@@ -51,7 +51,7 @@ void worker_bind(lua_State *L, struct asio_rt *rt, struct peer *peer, const luaL
     }
 }
 
-void worker_check_open(lua_State *L, const char *fname)
+void asio_worker_check_open(lua_State *L, const char *fname)
 {
     const char *why = asio_worker_core->threads->obstacle(worker_rt(L));
     if (why)
@@ -101,18 +101,18 @@ static void worker_module_open(lua_State *L, struct asio_rt *rt)
 {
     static const luaL_Reg functions[] = { { "misuse", l_worker_misuse }, { "bad", l_worker_bad },
         { "parallelism", l_worker_parallelism }, { "load", l_worker_load }, { NULL, NULL } };
-    struct peer *peer = peer_open(L, rt);
-    message_open(L, rt);
-    shared_open(L, rt, peer);
+    struct peer *peer = asio_peer_open(L, rt);
+    asio_message_open(L, rt);
+    asio_shared_open(L, rt, peer);
     lua_createtable(L, 0, 16);
-    worker_bind(L, rt, peer, functions);
-    peer_bind(L, rt, peer);
-    state_bind(L, rt, peer);
-    shared_channel_bind(L, rt, peer);
-    inspect_bind(L, rt, peer);
-    server_bind(L, rt, peer);
-    dict_bind(L, rt, peer);
-    offload_bind(L, rt, peer);
+    asio_worker_bind(L, rt, peer, functions);
+    asio_peer_bind(L, rt, peer);
+    asio_state_bind(L, rt, peer);
+    asio_shared_channel_bind(L, rt, peer);
+    asio_inspect_bind(L, rt, peer);
+    asio_server_bind(L, rt, peer);
+    asio_dict_bind(L, rt, peer);
+    asio_offload_bind(L, rt, peer);
     for (int i = 0; i < WORKER_TEXTS; i++)
         if (!worker_texts[i].name)
             worker_run_text(L, worker_texts[i].text, 1, lua_gettop(L));

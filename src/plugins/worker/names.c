@@ -166,7 +166,7 @@ static size_t names_count_modules(lua_State *L)
     return count;
 }
 
-void pack_collect_names(struct pack *p)
+void asio_pack_collect_names(struct pack *p)
 {
     lua_State *L = p->L;
     luaL_checkstack(L, 16, "names");
@@ -198,7 +198,7 @@ static void names_fetch(struct pack *p)
     lua_replace(p->L, p->names);
     lua_pop(p->L, 1);
     if (lua_isnil(p->L, p->names))
-        pack_collect_names(p);
+        asio_pack_collect_names(p);
 }
 
 /* True: modules have come that the names did not know; they do now. */
@@ -209,12 +209,12 @@ static bool names_have_grown(struct pack *p)
     p->counted = true;
     if (p->collected || names_count_modules(p->L) == p->s->modules)
         return false;
-    pack_collect_names(p);
+    asio_pack_collect_names(p);
     p->again = true; /* what has been packed already may have a name now */
     return true;
 }
 
-bool pack_named(struct pack *p, int index)
+bool asio_pack_named(struct pack *p, int index)
 {
     lua_State *L = p->L;
     if (lua_isnil(L, p->names))
@@ -233,9 +233,9 @@ bool pack_named(struct pack *p, int index)
     return name != NULL;
 }
 
-bool pack_named_anew(struct pack *p, int index)
+bool asio_pack_named_anew(struct pack *p, int index)
 {
-    return pack_named(p, index) || (names_have_grown(p) && pack_named(p, index));
+    return asio_pack_named(p, index) || (names_have_grown(p) && asio_pack_named(p, index));
 }
 
 /* Pushes what package.loaded has for a name, or what `require` returns. */
@@ -249,7 +249,7 @@ static void names_require(struct unpack *u, const char *name, size_t length)
     if (!lua_isnil(L, -1))
         return;
     lua_pop(L, 1);
-    unpack_push_slot(u, PACK_REQUIRE);
+    asio_unpack_push_slot(u, PACK_REQUIRE);
     lua_pushlstring(L, name, length);
     lua_call(L, 1, 1);
 }
@@ -264,7 +264,7 @@ static void names_fail(lua_State *L, const char *name, size_t length)
     luaL_error(L, "this Lua state has no %s, which was sent to it by name", lua_tostring(L, -1));
 }
 
-void unpack_named(struct unpack *u)
+void asio_unpack_named(struct unpack *u)
 {
     lua_State *L = u->L;
     size_t length = unpack_uint32(u);

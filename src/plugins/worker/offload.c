@@ -9,7 +9,8 @@ static const char offload_box_class = 0; /* its address: the registry's key of t
 
 static struct offload_pool *offload_check_owner(lua_State *L, const char *fname)
 {
-    struct offload_pool *pool = (struct offload_pool *)(void *)shared_check(L, &offload_kind, fname)->object;
+    struct offload_pool *pool =
+        (struct offload_pool *)(void *)asio_shared_check(L, &asio_offload_kind, fname)->object;
     if (pool->owner != worker_peer(L))
         asio_worker_core->error->misuse(L, "%s: this pool belongs to another Lua state", fname);
     return pool;
@@ -18,8 +19,8 @@ static struct offload_pool *offload_check_owner(lua_State *L, const char *fname)
 /* worker.new_pool() */
 static int l_offload_new(lua_State *L)
 {
-    worker_check_open(L, "offload_pool");
-    shared_push_empty(L, &offload_kind);
+    asio_worker_check_open(L, "offload_pool");
+    asio_shared_push_empty(L, &asio_offload_kind);
     struct offload_pool *pool = worker_alloc(sizeof *pool);
     if (pool)
         memset(pool, 0, sizeof *pool);
@@ -28,9 +29,9 @@ static int l_offload_new(lua_State *L)
         return luaL_error(L, "not enough memory");
     }
     pool->owner = worker_peer(L);
-    peer_keep(pool->owner);
-    shared_init(&pool->shared, &offload_kind);
-    shared_fill(L, pool->owner, &pool->shared);
+    asio_peer_keep(pool->owner);
+    asio_shared_init(&pool->shared, &asio_offload_kind);
+    asio_shared_fill(L, pool->owner, &pool->shared);
     return 1;
 }
 
@@ -50,7 +51,7 @@ static int l_offload_load(lua_State *L)
 
 static int l_offload_close(lua_State *L)
 {
-    offload_close(offload_check_owner(L, "close"));
+    asio_offload_close(offload_check_owner(L, "close"));
     return 0;
 }
 
@@ -64,10 +65,10 @@ static int l_offload_fail(lua_State *L)
     struct offload_list *list = *what == 'l' ? &pool->lost : &pool->queue;
     struct offload_job *job;
     int last = lua_gettop(L), count = 0;
-    while ((*what != 'n' || count == 0) && (job = offload_refuse_one(pool, list)) != NULL) {
+    while ((*what != 'n' || count == 0) && (job = asio_offload_refuse_one(pool, list)) != NULL) {
         job->status = UV_ENOMEM; /* if the next lines raise; the mailbox is looked into afterwards */
-        offload_job_send_back(job);
-        job->message = message_pack(L, 3, last, &place);
+        asio_offload_job_send_back(job);
+        job->message = asio_message_pack(L, 3, last, &place);
         job->status = 0;
         lua_settop(L, last);
         count++;
@@ -78,7 +79,7 @@ static int l_offload_fail(lua_State *L)
 
 static void offload_abort(struct asio_wait *w)
 {
-    offload_job_give_up(asio_worker_core->wait->source(w));
+    asio_offload_job_give_up(asio_worker_core->wait->source(w));
     asio_worker_core->wait->item_clear(w);
 }
 
@@ -113,8 +114,8 @@ static int l_offload_box_gc(lua_State *L)
     *box = NULL;
     if (!job || asio_worker_core->threads->forked(worker_rt(L)))
         return 0;
-    offload_job_give_up(job);
-    offload_job_drop(job);
+    asio_offload_job_give_up(job);
+    asio_offload_job_drop(job);
     return 0;
 }
 
@@ -123,8 +124,8 @@ static int l_offload_box_gc(lua_State *L)
 static int offload_start(lua_State *L, struct offload_pool *pool, struct offload_job *job)
 {
     struct asio_wait *w = asio_worker_core->wait->claim(L, worker_rt(L));
-    int status = message_commit(job->message);
-    if (status == 0 && !offload_enqueue(pool, job))
+    int status = asio_message_commit(job->message);
+    if (status == 0 && !asio_offload_enqueue(pool, job))
         status = UV_EBADF;
     if (status < 0)
         return asio_worker_core->wait->push_fail(L, status);
@@ -143,10 +144,11 @@ static int l_offload_submit(lua_State *L)
     if (n > 0)
         return n;
     struct offload_job **box = offload_push_empty_box(L);
-    struct message *m = message_pack(L, 2, last, &place); /* pushes what has to stay until it is committed */
-    *box = offload_job_new(pool, m);
+    struct message *m =
+        asio_message_pack(L, 2, last, &place); /* pushes what has to stay until it is committed */
+    *box = asio_offload_job_new(pool, m);
     if (!*box) {
-        message_free(m);
+        asio_message_free(m);
         return asio_worker_core->wait->push_fail(L, UV_ENOMEM);
     }
     lua_pushvalue(L, last + 1);
@@ -159,22 +161,22 @@ static int l_offload_answer_of(lua_State *L)
     struct offload_job *job = *(struct offload_job **)lua_touserdata(L, 1);
     if (job->status < 0)
         return asio_worker_core->error->push(L, job->status);
-    int n = message_push(L, job->message);
-    message_free(job->message);
+    int n = asio_message_push(L, job->message);
+    asio_message_free(job->message);
     job->message = NULL;
     return n;
 }
 
-void offload_bind(lua_State *L, struct asio_rt *rt, struct peer *peer)
+void asio_offload_bind(lua_State *L, struct asio_rt *rt, struct peer *peer)
 {
     static const luaL_Reg functions[] = { { "new_pool", l_offload_new }, { "pool_load", l_offload_load },
         { "close_pool", l_offload_close }, { "fail_jobs", l_offload_fail }, { "submit", l_offload_submit },
         { "answer_of", l_offload_answer_of }, { NULL, NULL } };
     static const luaL_Reg box[] = { { "__gc", l_offload_box_gc }, { NULL, NULL } };
-    worker_bind(L, rt, peer, functions);
-    offload_serve_bind(L, rt, peer);
+    asio_worker_bind(L, rt, peer, functions);
+    asio_offload_serve_bind(L, rt, peer);
     lua_pushlightuserdata(L, (void *)&offload_box_class);
     lua_createtable(L, 0, 1);
-    worker_bind(L, rt, peer, box);
+    asio_worker_bind(L, rt, peer, box);
     lua_rawset(L, LUA_REGISTRYINDEX);
 }

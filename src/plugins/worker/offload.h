@@ -58,25 +58,25 @@ struct offload_port {
 };
 
 /* NULL: out of memory. Takes the message if not. */
-struct offload_job *offload_job_new(struct offload_pool *pool, struct message *m);
-void offload_job_drop(struct offload_job *job);
+struct offload_job *asio_offload_job_new(struct offload_pool *pool, struct message *m);
+void asio_offload_job_drop(struct offload_job *job);
 /* The owner gets the job back; the caller's reference goes along. */
-void offload_job_send_back(struct offload_job *job);
+void asio_offload_job_send_back(struct offload_job *job);
 /* The answer is not wanted: a job that has not begun will not. On the owner's thread. */
-void offload_job_give_up(struct offload_job *job);
+void asio_offload_job_give_up(struct offload_job *job);
 
 /* False: the pool is closed. */
-bool offload_enqueue(struct offload_pool *pool, struct offload_job *job);
+bool asio_offload_enqueue(struct offload_pool *pool, struct offload_job *job);
 /* The first job of a list is taken out, and will not run; NULL: there is none. */
-struct offload_job *offload_refuse_one(struct offload_pool *pool, struct offload_list *list);
-void offload_close(struct offload_pool *pool);
+struct offload_job *asio_offload_refuse_one(struct offload_pool *pool, struct offload_list *list);
+void asio_offload_close(struct offload_pool *pool);
 
 /* With the lock held: the first job of a list, taken out; NULL: there is none. */
-struct offload_job *offload_list_first(struct offload_list *list);
+struct offload_job *asio_offload_list_first(struct offload_list *list);
 
 /* It is idle no more. */
-void offload_port_leave(struct offload_port *port);
+void asio_offload_port_leave(struct offload_port *port);
 
-void offload_serve_bind(lua_State *L, struct asio_rt *rt, struct peer *peer); /* offload_serve.c */
+void asio_offload_serve_bind(lua_State *L, struct asio_rt *rt, struct peer *peer); /* offload_serve.c */
 
 #endif

@@ -17,7 +17,7 @@ static void offload_list_append(struct offload_list *list, struct offload_job *j
     list->last = job;
 }
 
-struct offload_job *offload_list_first(struct offload_list *list)
+struct offload_job *asio_offload_list_first(struct offload_list *list)
 {
     struct offload_job *job = list->first;
     if (!job)
@@ -43,7 +43,7 @@ static void offload_list_unlink(struct offload_list *list, struct offload_job *j
         list->last = before;
 }
 
-void offload_job_drop(struct offload_job *job)
+void asio_offload_job_drop(struct offload_job *job)
 {
     struct offload_pool *pool = job->pool;
     worker_lock(&pool->lock);
@@ -52,15 +52,15 @@ void offload_job_drop(struct offload_job *job)
     if (left > 0)
         return;
     if (job->message)
-        message_free(job->message);
+        asio_message_free(job->message);
     worker_free(job);
-    shared_drop(&pool->shared);
+    asio_shared_drop(&pool->shared);
 }
 
-void offload_job_send_back(struct offload_job *job)
+void asio_offload_job_send_back(struct offload_job *job)
 {
-    if (!peer_post(job->pool->owner, &job->post))
-        offload_job_drop(job);
+    if (!asio_peer_post(job->pool->owner, &job->post))
+        asio_offload_job_drop(job);
 }
 
 static void offload_job_on_back(struct post *post, struct peer *peer, bool open)
@@ -69,12 +69,12 @@ static void offload_job_on_back(struct post *post, struct peer *peer, bool open)
     struct asio_wait *w = job->wait;
     (void)peer;
     job->wait = NULL;
-    offload_job_drop(job);
+    asio_offload_job_drop(job);
     if (open && w)
         asio_worker_core->wait->wake(w, 0);
 }
 
-void offload_job_give_up(struct offload_job *job)
+void asio_offload_job_give_up(struct offload_job *job)
 {
     struct offload_pool *pool = job->pool;
     job->wait = NULL;
@@ -89,12 +89,12 @@ void offload_job_give_up(struct offload_job *job)
     worker_unlock(&pool->lock);
     if (!queued)
         return;
-    message_free(job->message);
+    asio_message_free(job->message);
     job->message = NULL;
-    offload_job_drop(job);
+    asio_offload_job_drop(job);
 }
 
-struct offload_job *offload_job_new(struct offload_pool *pool, struct message *m)
+struct offload_job *asio_offload_job_new(struct offload_pool *pool, struct message *m)
 {
     struct offload_job *job = worker_alloc(sizeof *job);
     if (!job)
@@ -104,7 +104,7 @@ struct offload_job *offload_job_new(struct offload_pool *pool, struct message *m
     job->pool = pool;
     job->message = m;
     job->references = 1; /* the box's */
-    shared_keep(&pool->shared);
+    asio_shared_keep(&pool->shared);
     return job;
 }
 
@@ -119,17 +119,17 @@ static struct peer *offload_tell_one(struct offload_pool *pool)
     if (!port)
         return NULL;
     pool->idle = port->next;
-    return peer_post_begin(port->peer, &port->post, &asleep);
+    return asio_peer_post_begin(port->peer, &port->post, &asleep);
 }
 
 static void offload_unlock(struct offload_pool *pool, struct peer *told)
 {
     worker_unlock(&pool->lock);
     if (told)
-        peer_wake(told);
+        asio_peer_wake(told);
 }
 
-bool offload_enqueue(struct offload_pool *pool, struct offload_job *job)
+bool asio_offload_enqueue(struct offload_pool *pool, struct offload_job *job)
 {
     struct peer *told = NULL;
     worker_lock(&pool->lock);
@@ -145,17 +145,17 @@ bool offload_enqueue(struct offload_pool *pool, struct offload_job *job)
     return open;
 }
 
-struct offload_job *offload_refuse_one(struct offload_pool *pool, struct offload_list *list)
+struct offload_job *asio_offload_refuse_one(struct offload_pool *pool, struct offload_list *list)
 {
     worker_lock(&pool->lock);
-    struct offload_job *job = offload_list_first(list);
+    struct offload_job *job = asio_offload_list_first(list);
     if (job) {
         pool->queued -= job->stage == JOB_QUEUED;
         job->stage = JOB_OVER;
     }
     worker_unlock(&pool->lock);
     if (job && job->message) {
-        message_free(job->message);
+        asio_message_free(job->message);
         job->message = NULL;
     }
     return job;
@@ -164,13 +164,13 @@ struct offload_job *offload_refuse_one(struct offload_pool *pool, struct offload
 static void offload_cancel_all(struct offload_pool *pool, struct offload_list *list)
 {
     struct offload_job *job;
-    while ((job = offload_refuse_one(pool, list)) != NULL) {
+    while ((job = asio_offload_refuse_one(pool, list)) != NULL) {
         job->status = UV_ECANCELED;
-        offload_job_send_back(job);
+        asio_offload_job_send_back(job);
     }
 }
 
-void offload_close(struct offload_pool *pool)
+void asio_offload_close(struct offload_pool *pool)
 {
     worker_lock(&pool->lock);
     pool->closed = true;
@@ -185,7 +185,7 @@ void offload_close(struct offload_pool *pool)
 static void offload_destroy(struct shared *shared)
 {
     struct offload_pool *pool = (struct offload_pool *)(void *)shared;
-    peer_drop(pool->owner);
+    asio_peer_drop(pool->owner);
     asio_worker_core->threads->mutex_destroy(&pool->lock);
     worker_free(pool);
 }
@@ -216,7 +216,7 @@ static int offload_attach(struct shared *shared, struct peer *peer, void **local
     return 0;
 }
 
-void offload_port_leave(struct offload_port *port)
+void asio_offload_port_leave(struct offload_port *port)
 {
     struct offload_pool *pool = port->pool;
     struct offload_port **at = &pool->idle;
@@ -256,21 +256,21 @@ static void offload_detach(struct shared *shared, void *local)
         worker_lock(&pool->lock);
         pool->left = true;
         worker_unlock(&pool->lock);
-        offload_close(pool);
+        asio_offload_close(pool);
         offload_cancel_all(pool, &pool->lost);
         return;
     }
-    offload_port_leave(port);
-    peer_withdraw(port->peer, &port->post);
+    asio_offload_port_leave(port);
+    asio_peer_withdraw(port->peer, &port->post);
     if (offload_port_lose(port))
-        offload_job_drop(port->job);
+        asio_offload_job_drop(port->job);
     worker_free(port);
 }
 
 static int l_offload_tostring(lua_State *L)
 {
-    const struct shared_kind *kind = &offload_kind;
-    struct offload_pool *pool = (struct offload_pool *)(void *)shared_check(L, kind, "tostring")->object;
+    const struct shared_kind *kind = &asio_offload_kind;
+    struct offload_pool *pool = (struct offload_pool *)(void *)asio_shared_check(L, kind, "tostring")->object;
     worker_lock(&pool->lock);
     int running = (int)pool->running, queued = (int)pool->queued;
     bool closed = pool->closed;
@@ -282,10 +282,10 @@ static int l_offload_tostring(lua_State *L)
 static void offload_open(lua_State *L, struct asio_rt *rt, struct peer *peer)
 {
     static const luaL_Reg meta[] = { { "__tostring", l_offload_tostring }, { NULL, NULL } };
-    worker_bind(L, rt, peer, meta);
+    asio_worker_bind(L, rt, peer, meta);
 }
 
-const struct shared_kind offload_kind = {
+const struct shared_kind asio_offload_kind = {
     .name = "offload pool",
     .article = "an",
     .destroy = offload_destroy,

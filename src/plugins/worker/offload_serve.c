@@ -5,7 +5,7 @@
 
 static struct offload_port *offload_check_port(lua_State *L)
 {
-    struct offload_port *port = shared_check(L, &offload_kind, "offload")->local;
+    struct offload_port *port = asio_shared_check(L, &asio_offload_kind, "offload")->local;
     if (!port)
         asio_worker_core->error->misuse(L, "offload: this state is not one of the pool");
     return port;
@@ -18,7 +18,7 @@ static int l_offload_take(lua_State *L)
     struct offload_pool *pool = port->pool;
     worker_lock(&pool->lock);
     bool closed = pool->closed;
-    struct offload_job *job = offload_list_first(&pool->queue);
+    struct offload_job *job = asio_offload_list_first(&pool->queue);
     if (job) {
         pool->queued--;
         pool->running++;
@@ -37,8 +37,8 @@ static void offload_abort_idle(struct asio_wait *w)
 {
     struct offload_port *port = asio_worker_core->wait->source(w);
     port->wait = NULL;
-    offload_port_leave(port);
-    peer_withdraw(port->peer, &port->post);
+    asio_offload_port_leave(port);
+    asio_peer_withdraw(port->peer, &port->post);
 }
 
 static const struct asio_wait_op offload_idle_op = {
@@ -73,8 +73,8 @@ static int l_offload_await(lua_State *L)
 static int l_offload_begin(lua_State *L)
 {
     struct offload_job *job = offload_check_port(L)->job;
-    int n = message_push(L, job->message);
-    message_free(job->message);
+    int n = asio_message_push(L, job->message);
+    asio_message_free(job->message);
     job->message = NULL;
     return n;
 }
@@ -98,14 +98,14 @@ static int l_offload_answer(lua_State *L)
     struct offload_pool *pool = job->pool;
     if (!offload_is_wanted(job))
         lua_settop(L, 1);
-    struct message *m = message_pack(L, 2, lua_gettop(L), &place);
-    int status = message_commit(m);
+    struct message *m = asio_message_pack(L, 2, lua_gettop(L), &place);
+    int status = asio_message_commit(m);
     if (status < 0) {
-        message_free(m);
+        asio_message_free(m);
         return asio_worker_core->error->push(L, status);
     }
     if (job->message) /* begin_job has raised */
-        message_free(job->message);
+        asio_message_free(job->message);
     job->message = m;
     port->job = NULL;
     worker_lock(&pool->lock);
@@ -114,16 +114,16 @@ static int l_offload_answer(lua_State *L)
     bool wanted = !job->given_up;
     worker_unlock(&pool->lock);
     if (wanted)
-        offload_job_send_back(job);
+        asio_offload_job_send_back(job);
     else
-        offload_job_drop(job);
+        asio_offload_job_drop(job);
     lua_pushboolean(L, 1);
     return 1;
 }
 
-void offload_serve_bind(lua_State *L, struct asio_rt *rt, struct peer *peer)
+void asio_offload_serve_bind(lua_State *L, struct asio_rt *rt, struct peer *peer)
 {
     static const luaL_Reg functions[] = { { "take_job", l_offload_take }, { "await_job", l_offload_await },
         { "begin_job", l_offload_begin }, { "answer_job", l_offload_answer }, { NULL, NULL } };
-    worker_bind(L, rt, peer, functions);
+    asio_worker_bind(L, rt, peer, functions);
 }

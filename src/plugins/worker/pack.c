@@ -80,7 +80,7 @@ static const struct pack_step *refuse_root(const struct pack_step *step)
     return step;
 }
 
-void pack_refuse(struct pack *p, const struct pack_step *step, const char *fmt, ...)
+void asio_pack_refuse(struct pack *p, const struct pack_step *step, const char *fmt, ...)
 {
     const struct message_place *place = p->place;
     if (!p->collected || p->again) {
@@ -88,7 +88,7 @@ void pack_refuse(struct pack *p, const struct pack_step *step, const char *fmt, 
         p->again = true;
         return;
     }
-    pack_clear(p->s);
+    asio_pack_clear(p->s);
     lua_State *L = p->L;
     luaL_checkstack(L, 16, "not enough memory");
     int arg = place->arg + refuse_root(step)->index - p->first;
@@ -105,11 +105,11 @@ void pack_refuse(struct pack *p, const struct pack_step *step, const char *fmt, 
         asio_worker_core->error->misuse(L, "%s: %s", place->what ? place->what : place->fname, why);
 }
 
-bool pack_enter(struct pack *p, const struct pack_step *step)
+bool asio_pack_enter(struct pack *p, const struct pack_step *step)
 {
     bool deep = p->depth >= PACK_DEEPEST;
     if (deep || !lua_checkstack(p->L, 16)) {
-        pack_refuse(p, step, "nested too deeply");
+        asio_pack_refuse(p, step, "nested too deeply");
         return false;
     }
     p->depth++;
@@ -133,9 +133,9 @@ static void pack_string(struct pack *p, int index)
     memcpy(at + head, bytes, length);
 }
 
-bool pack_is_seen(struct pack *p, const void *object)
+bool asio_pack_is_seen(struct pack *p, const void *object)
 {
-    const struct pack_seen *seen = pack_find(p, object);
+    const struct pack_seen *seen = asio_pack_find(p, object);
     if (!seen)
         return false;
     p->has_seen = true;
@@ -157,9 +157,9 @@ static void pack_items(struct pack *p, int index, const struct pack_step *step)
             pack_byte(p, PACK_NEXT);
         } else {
             items[1]++;
-            pack_value(p, key, &(struct pack_step){ .up = step, .kind = PACK_AT_KEY });
+            asio_pack_value(p, key, &(struct pack_step){ .up = step, .kind = PACK_AT_KEY });
         }
-        pack_value(p, key + 1, &(struct pack_step){ .up = step, .kind = PACK_AT_FIELD, .index = key });
+        asio_pack_value(p, key + 1, &(struct pack_step){ .up = step, .kind = PACK_AT_FIELD, .index = key });
         lua_settop(L, key);
     }
     pack_byte(p, PACK_END);
@@ -169,9 +169,9 @@ static void pack_items(struct pack *p, int index, const struct pack_step *step)
 static void pack_table(struct pack *p, int index, const struct pack_step *step)
 {
     const void *object = lua_topointer(p->L, index);
-    if (pack_is_seen(p, object) || pack_named(p, index) || !pack_enter(p, step))
+    if (asio_pack_is_seen(p, object) || asio_pack_named(p, index) || !asio_pack_enter(p, step))
         return;
-    pack_remember(p, object, ++p->numbers, 0);
+    asio_pack_remember(p, object, ++p->numbers, 0);
     pack_items(p, index, step);
     p->depth--;
 }
@@ -179,9 +179,9 @@ static void pack_table(struct pack *p, int index, const struct pack_step *step)
 static void pack_shared(struct pack *p, struct shared *shared, const struct pack_step *step)
 {
     if (p->place->flags & MESSAGE_NO_REFS)
-        pack_refuse(p, step, "%s %s cannot be kept here", shared->kind->article, shared->kind->name);
+        asio_pack_refuse(p, step, "%s %s cannot be kept here", shared->kind->article, shared->kind->name);
     else
-        pack_add_ref(p, (struct message_ref){ .shared = shared });
+        asio_pack_add_ref(p, (struct message_ref){ .shared = shared });
 }
 
 /* Of a kind that can never be moved. What is in the way for now is seen to when the message is committed. */
@@ -195,12 +195,12 @@ static void pack_conn(struct pack *p, struct asio_conn *conn, int index, const s
 {
     lua_State *L = p->L;
     const void *object = lua_topointer(L, index);
-    if (pack_is_seen(p, object))
+    if (asio_pack_is_seen(p, object))
         return;
     const char *refusal =
         p->place->flags & MESSAGE_NO_REFS ? "a connection cannot be kept here" : conn_refusal(conn);
     if (refusal) {
-        pack_refuse(p, step, "%s", refusal);
+        asio_pack_refuse(p, step, "%s", refusal);
         return;
     }
     if (lua_isnil(L, p->keep)) {
@@ -209,13 +209,13 @@ static void pack_conn(struct pack *p, struct asio_conn *conn, int index, const s
     }
     lua_pushvalue(L, index);
     lua_rawseti(L, p->keep, (int)lua_objlen(L, p->keep) + 1);
-    pack_remember(p, object, ++p->numbers, 0);
-    pack_add_ref(p, (struct message_ref){ .conn = conn });
+    asio_pack_remember(p, object, ++p->numbers, 0);
+    asio_pack_add_ref(p, (struct message_ref){ .conn = conn });
 }
 
 static void pack_userdata(struct pack *p, int index, const struct pack_step *step)
 {
-    struct shared_handle *handle = shared_to(p->L, index, NULL);
+    struct shared_handle *handle = asio_shared_to(p->L, index, NULL);
     struct asio_conn *conn = handle ? NULL : asio_worker_core->threads->conn_at(p->L, index);
     if (handle) {
         pack_shared(p, handle->object, step);
@@ -225,11 +225,11 @@ static void pack_userdata(struct pack *p, int index, const struct pack_step *ste
         pack_conn(p, conn, index, step);
         return;
     }
-    if (!pack_named_anew(p, index))
-        pack_refuse(p, step, "a userdata cannot go to another Lua state");
+    if (!asio_pack_named_anew(p, index))
+        asio_pack_refuse(p, step, "a userdata cannot go to another Lua state");
 }
 
-void pack_value(struct pack *p, int index, const struct pack_step *step)
+void asio_pack_value(struct pack *p, int index, const struct pack_step *step)
 {
     lua_State *L = p->L;
     switch (lua_type(L, index)) {
@@ -249,19 +249,19 @@ void pack_value(struct pack *p, int index, const struct pack_step *step)
         pack_table(p, index, step);
         break;
     case LUA_TFUNCTION:
-        pack_function(p, index, step);
+        asio_pack_function(p, index, step);
         break;
     case LUA_TUSERDATA:
         pack_userdata(p, index, step);
         break;
     case LUA_TTHREAD:
-        pack_refuse(p, step, "a coroutine cannot go to another Lua state");
+        asio_pack_refuse(p, step, "a coroutine cannot go to another Lua state");
         break;
     case LUA_TLIGHTUSERDATA:
-        pack_refuse(p, step, "a light userdata cannot go to another Lua state");
+        asio_pack_refuse(p, step, "a light userdata cannot go to another Lua state");
         break;
     default:
-        if (!pack_int64(p, index))
-            pack_refuse(p, step, "a cdata value cannot go to another Lua state");
+        if (!asio_pack_int64(p, index))
+            asio_pack_refuse(p, step, "a cdata value cannot go to another Lua state");
     }
 }

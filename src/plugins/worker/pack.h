@@ -106,19 +106,19 @@ struct unpack {
 
 /* ---- message.c: memory. All raise out of memory, and let the message go then ---- */
 
-struct pack_scratch *pack_push_scratch(lua_State *L); /* the state's: pushes it */
-bool pack_try_room(
-    struct pack_scratch *s, size_t n);   /* room for n more bytes; false: no memory; does not raise */
-void pack_clear(struct pack_scratch *s); /* forgets the message */
-void pack_no_memory(struct pack *p);     /* raises */
-void pack_add_ref(struct pack *p, struct message_ref ref);
-const struct pack_seen *pack_find(const struct pack *p, const void *object);
-void pack_remember(struct pack *p, const void *object, uint32_t number, uint32_t upvalue);
+struct pack_scratch *asio_pack_push_scratch(lua_State *L); /* the state's: pushes it */
+bool asio_pack_try_room(
+    struct pack_scratch *s, size_t n);        /* room for n more bytes; false: no memory; does not raise */
+void asio_pack_clear(struct pack_scratch *s); /* forgets the message */
+void asio_pack_no_memory(struct pack *p);     /* raises */
+void asio_pack_add_ref(struct pack *p, struct message_ref ref);
+const struct pack_seen *asio_pack_find(const struct pack *p, const void *object);
+void asio_pack_remember(struct pack *p, const void *object, uint32_t number, uint32_t upvalue);
 
 static inline unsigned char *pack_room(struct pack *p, size_t n)
 {
-    if (p->s->size - p->s->length < n && !pack_try_room(p->s, n))
-        pack_no_memory(p);
+    if (p->s->size - p->s->length < n && !asio_pack_try_room(p->s, n))
+        asio_pack_no_memory(p);
     unsigned char *at = p->s->bytes + p->s->length;
     p->s->length += n;
     return at;
@@ -139,32 +139,32 @@ static inline void pack_fixed(struct pack *p, enum pack_tag tag, const void *byt
 /* ---- names.c: functions, tables and userdata that each state gets from its own modules ---- */
 
 /* Packs the name of the value at an index, if it has one. */
-bool pack_named(struct pack *p, int index);
+bool asio_pack_named(struct pack *p, int index);
 /* The same, for what is likely to have one: functions and userdata. Looks whether modules have come since the names were
  * collected. */
-bool pack_named_anew(struct pack *p, int index);
+bool asio_pack_named_anew(struct pack *p, int index);
 /* Collects all names anew. */
-void pack_collect_names(struct pack *p);
+void asio_pack_collect_names(struct pack *p);
 /* Pushes what a PACK_NAMED stands for; `at` is behind the tag. */
-void unpack_named(struct unpack *u);
+void asio_unpack_named(struct unpack *u);
 
 /* ---- pack.c ---- */
 
-void pack_value(struct pack *p, int index, const struct pack_step *step);
+void asio_pack_value(struct pack *p, int index, const struct pack_step *step);
 /* Packs the number of an object, if the message has it already. */
-bool pack_is_seen(struct pack *p, const void *object);
+bool asio_pack_is_seen(struct pack *p, const void *object);
 /* Raises: the value at the step cannot be carried. Returns where names have to be collected first: it packs nil. */
-void pack_refuse(struct pack *p, const struct pack_step *step, const char *fmt, ...);
+void asio_pack_refuse(struct pack *p, const struct pack_step *step, const char *fmt, ...);
 /* One level deeper, or it refuses: false. */
-bool pack_enter(struct pack *p, const struct pack_step *step);
+bool asio_pack_enter(struct pack *p, const struct pack_step *step);
 
 /* ---- unpack.c ---- */
 
-void unpack_value(struct unpack *u);
+void asio_unpack_value(struct unpack *u);
 /* Pushes slot `slot` of the scratch's environment. */
-void unpack_push_slot(struct unpack *u, enum pack_slot slot);
+void asio_unpack_push_slot(struct unpack *u, enum pack_slot slot);
 /* The value at the top gets the next number. */
-void unpack_number(struct unpack *u);
+void asio_unpack_number(struct unpack *u);
 
 static inline uint32_t unpack_uint32(struct unpack *u)
 {
@@ -176,13 +176,13 @@ static inline uint32_t unpack_uint32(struct unpack *u)
 
 /* ---- code.c: functions in Lua ---- */
 
-void pack_function(struct pack *p, int index, const struct pack_step *step);
-void unpack_function(struct unpack *u); /* `at` is behind the tag */
+void asio_pack_function(struct pack *p, int index, const struct pack_step *step);
+void asio_unpack_function(struct unpack *u); /* `at` is behind the tag */
 
 /* ---- int64.c: 64-bit integers, which only the Lua library ffi knows ---- */
 
 /* Packs the cdata at an index, if it is one. */
-bool pack_int64(struct pack *p, int index);
-void unpack_int64(struct unpack *u, enum pack_tag tag); /* `at` is behind the tag */
+bool asio_pack_int64(struct pack *p, int index);
+void asio_unpack_int64(struct unpack *u, enum pack_tag tag); /* `at` is behind the tag */
 
 #endif

@@ -13,19 +13,19 @@ static unsigned peer_between; /* threads whose state is not in the list, and whi
 
 static const char peer_home_key = 0, peer_receive_key = 0; /* their addresses: keys in the registry */
 
-int peer_load(void)
+int asio_peer_load(void)
 {
     return asio_worker_core->threads->mutex_init(&peer_list_lock);
 }
 
-void peer_keep(struct peer *p)
+void asio_peer_keep(struct peer *p)
 {
     worker_lock(&p->lock);
     p->references++;
     worker_unlock(&p->lock);
 }
 
-void peer_drop(struct peer *p)
+void asio_peer_drop(struct peer *p)
 {
     worker_lock(&p->lock);
     unsigned left = --p->references;
@@ -56,18 +56,18 @@ static bool peer_append(struct peer *p, struct post *post)
 }
 
 /* The woken thread may get the processor at once: the caller's, if that is where it last ran. Hence without a lock. */
-bool peer_post(struct peer *p, struct post *post)
+bool asio_peer_post(struct peer *p, struct post *post)
 {
     worker_lock(&p->lock);
     bool open = !p->closed, wake = open && peer_append(p, post);
     p->references += wake;
     worker_unlock(&p->lock);
     if (wake)
-        peer_wake(p);
+        asio_peer_wake(p);
     return open;
 }
 
-struct peer *peer_post_begin(struct peer *p, struct post *post, bool *asleep)
+struct peer *asio_peer_post_begin(struct peer *p, struct post *post, bool *asleep)
 {
     worker_lock(&p->lock);
     *asleep = p->asleep;
@@ -77,10 +77,10 @@ struct peer *peer_post_begin(struct peer *p, struct post *post, bool *asleep)
     return wake ? p : NULL;
 }
 
-void peer_wake(struct peer *p)
+void asio_peer_wake(struct peer *p)
 {
     asio_worker_core->threads->async_send(p->async);
-    peer_drop(p);
+    asio_peer_drop(p);
 }
 
 /* With p->lock held. */
@@ -96,7 +96,7 @@ static struct post *peer_take(struct peer *p)
     return post;
 }
 
-void peer_withdraw(struct peer *p, struct post *post)
+void asio_peer_withdraw(struct peer *p, struct post *post)
 {
     worker_lock(&p->lock);
     struct post *before = NULL, *at = p->first;
@@ -115,7 +115,7 @@ void peer_withdraw(struct peer *p, struct post *post)
     worker_unlock(&p->lock);
 }
 
-struct post *peer_take_kind(struct peer *p, void (*run)(struct post *p, struct peer *peer, bool open))
+struct post *asio_peer_take_kind(struct peer *p, void (*run)(struct post *p, struct peer *peer, bool open))
 {
     worker_lock(&p->lock);
     struct post *post = p->first;
@@ -123,11 +123,11 @@ struct post *peer_take_kind(struct peer *p, void (*run)(struct post *p, struct p
         post = post->next == post ? NULL : post->next;
     worker_unlock(&p->lock);
     if (post)
-        peer_withdraw(p, post);
+        asio_peer_withdraw(p, post);
     return post;
 }
 
-void peer_each_other(const struct peer *self, void (*fn)(struct peer *p, void *arg), void *arg)
+void asio_peer_each_other(const struct peer *self, void (*fn)(struct peer *p, void *arg), void *arg)
 {
     worker_lock(&peer_list_lock);
     for (struct peer *p = peer_list; p; p = p->next)
@@ -152,7 +152,7 @@ static void peer_on_wake(void *arg)
     struct peer *p = arg;
     struct post *post;
     int count = 0;
-    peer_keep(p);
+    asio_peer_keep(p);
     while (count++ < AT_A_TIME && (post = peer_next_post(p)) != NULL) {
         post->run(post, p, true);
         if (asio_worker_core->threads->obstacle(p->rt))
@@ -163,12 +163,12 @@ static void peer_on_wake(void *arg)
     worker_unlock(&p->lock);
     if (more)
         asio_worker_core->threads->async_send(p->async);
-    peer_drop(p);
+    asio_peer_drop(p);
 }
 
 /* ---- opening and closing ------------------------------------------------------------------- */
 
-void peer_count_between(int change)
+void asio_peer_count_between(int change)
 {
     worker_lock(&peer_list_lock);
     peer_between += (unsigned)change;
@@ -177,10 +177,10 @@ void peer_count_between(int change)
 
 /* In one moment for those that look for a deadlock: before, the thread may wake the other state; afterwards, that state
  * has something to do. */
-bool peer_post_last(struct peer *p, struct post *post)
+bool asio_peer_post_last(struct peer *p, struct post *post)
 {
     worker_lock(&peer_list_lock);
-    bool open = peer_post(p, post);
+    bool open = asio_peer_post(p, post);
     peer_between--;
     worker_unlock(&peer_list_lock);
     return open;
@@ -222,14 +222,14 @@ static void peer_on_closing(void *arg)
     asio_worker_core->threads->watch_waiting(p->rt, NULL, NULL);
     if (asio_worker_core->threads->forked(p->rt))
         return;
-    state_end_all(p);
+    asio_state_end_all(p);
     peer_list_remove(p);
     worker_lock(&p->lock);
     p->closed = true;
     worker_unlock(&p->lock);
     while ((post = peer_next_post(p)) != NULL)
         post->run(post, p, false);
-    peer_drop(p);
+    asio_peer_drop(p);
 }
 
 static struct peer *peer_new(struct asio_rt *rt, struct peer_home *home, int *status)
@@ -317,7 +317,7 @@ static void peer_on_waiting(void *arg, bool begins)
         peer_find_deadlock(p, waits);
 }
 
-struct peer *peer_of(lua_State *L)
+struct peer *asio_peer_of(lua_State *L)
 {
     lua_pushlightuserdata(L, (void *)&peer_home_key);
     lua_rawget(L, LUA_REGISTRYINDEX);
@@ -326,16 +326,16 @@ struct peer *peer_of(lua_State *L)
     return home ? home->peer : NULL;
 }
 
-void peer_set_name(struct peer *p, const char *name)
+void asio_peer_set_name(struct peer *p, const char *name)
 {
     worker_lock(&peer_list_lock);
     snprintf(p->name, sizeof p->name, "%s", name);
     worker_unlock(&peer_list_lock);
 }
 
-struct peer *peer_open(lua_State *L, struct asio_rt *rt)
+struct peer *asio_peer_open(lua_State *L, struct asio_rt *rt)
 {
-    struct peer *known = peer_of(L);
+    struct peer *known = asio_peer_of(L);
     if (known) /* opened before, and then memory ran out */
         return known;
     struct peer_home *home = lua_newuserdata(L, sizeof *home);
@@ -369,7 +369,7 @@ static int l_peer_unpack(lua_State *L)
 {
     struct message *m = lua_touserdata(L, 1);
     lua_settop(L, 0);
-    return message_push(L, m);
+    return asio_message_push(L, m);
 }
 
 /* Pushes `what` and the values. Of an outcome that cannot be received, such as a function that refers to a module which
@@ -403,17 +403,17 @@ static void peer_receive(lua_State *L, void *arg)
         lua_pushstring(L, d->what);
         values = 1;
     } else {
-        values = message_push(L, d->message);
+        values = asio_message_push(L, d->message);
     }
     lua_call(L, 1 + values, 0);
 }
 
-int peer_deliver(struct peer *p, void *id, const char *what, struct message *m)
+int asio_peer_deliver(struct peer *p, void *id, const char *what, struct message *m)
 {
     struct peer_delivery d = { id, what, m };
     int status = asio_worker_core->wait->protect(p->rt, peer_receive, &d, "receiving from another Lua state");
     if (m && !asio_worker_core->threads->forked(p->rt))
-        message_free(m);
+        asio_message_free(m);
     return status;
 }
 
@@ -444,9 +444,9 @@ static int l_peer_set_passive(lua_State *L)
     return 0;
 }
 
-void peer_bind(lua_State *L, struct asio_rt *rt, struct peer *peer)
+void asio_peer_bind(lua_State *L, struct asio_rt *rt, struct peer *peer)
 {
     static const luaL_Reg functions[] = { { "on_receive", l_peer_on_receive }, { "peer_name", l_peer_name },
         { "set_passive", l_peer_set_passive }, { NULL, NULL } };
-    worker_bind(L, rt, peer, functions);
+    asio_worker_bind(L, rt, peer, functions);
 }

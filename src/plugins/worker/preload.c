@@ -44,7 +44,7 @@ static struct preload *preload_new(const char *name, size_t length, lua_CFunctio
     return p;
 }
 
-int preload_copy(lua_State *L, struct preload **first)
+int asio_preload_copy(lua_State *L, struct preload **first)
 {
     int status = 0;
     luaL_checkstack(L, 8, "preload");
@@ -67,7 +67,7 @@ int preload_copy(lua_State *L, struct preload **first)
     return status;
 }
 
-void preload_apply(lua_State *L, const struct preload *p)
+void asio_preload_apply(lua_State *L, const struct preload *p)
 {
     if (!preload_push_table(L))
         return;
@@ -85,7 +85,7 @@ void preload_apply(lua_State *L, const struct preload *p)
     lua_pop(L, 1);
 }
 
-void preload_free(struct preload *p)
+void asio_preload_free(struct preload *p)
 {
     while (p) {
         struct preload *next = p->next;

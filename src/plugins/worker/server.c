@@ -19,7 +19,7 @@ static const char server_class; /* its address: the registry's key of their meta
 
 static void server_tell_gone(struct server_counter *n)
 {
-    while (n->owed > 0 && state_report_word(n->state, "server_gone")) {
+    while (n->owed > 0 && asio_state_report_word(n->state, "server_gone")) {
         n->owed--;
         n->told++;
     }
@@ -91,7 +91,7 @@ static int l_server_release(lua_State *L)
 static int l_server_check_carried(lua_State *L)
 {
     const struct message_place place = { "server", 0, lua_tostring(L, 1), MESSAGE_PLAIN };
-    message_free(message_pack(L, 2, 2, &place));
+    asio_message_free(asio_message_pack(L, 2, 2, &place));
     return 0;
 }
 
@@ -104,15 +104,15 @@ static int l_server_gone(lua_State *L)
     return 1;
 }
 
-void server_bind(lua_State *L, struct asio_rt *rt, struct peer *peer)
+void asio_server_bind(lua_State *L, struct asio_rt *rt, struct peer *peer)
 {
     static const luaL_Reg functions[] = { { "hold", l_server_hold }, { "release", l_server_release },
         { "check_carried", l_server_check_carried }, { "new_counter", l_server_new_counter },
         { "count", l_server_count }, { "gone", l_server_gone }, { NULL, NULL } };
     static const luaL_Reg meta[] = { { "__gc", l_server_counter_gc }, { NULL, NULL } };
-    worker_bind(L, rt, peer, functions);
+    asio_worker_bind(L, rt, peer, functions);
     lua_pushlightuserdata(L, (void *)&server_class);
     lua_createtable(L, 0, 1);
-    worker_bind(L, rt, peer, meta);
+    asio_worker_bind(L, rt, peer, meta);
     lua_rawset(L, LUA_REGISTRYINDEX);
 }

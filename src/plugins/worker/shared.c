@@ -8,27 +8,28 @@ static const char shared_magic = 0;
 static const char shared_handles = 0; /* its address: the registry's key of the table of a state's handles */
 static uv_mutex_t shared_lock;        /* guards `references` of all */
 
-static const struct shared_kind *const shared_kinds[] = { &shared_channel_kind, &dict_kind, &offload_kind };
+static const struct shared_kind *const shared_kinds[] = { &asio_shared_channel_kind, &asio_dict_kind,
+    &asio_offload_kind };
 
-int shared_load(void)
+int asio_shared_load(void)
 {
     return asio_worker_core->threads->mutex_init(&shared_lock);
 }
 
-void shared_init(struct shared *s, const struct shared_kind *kind)
+void asio_shared_init(struct shared *s, const struct shared_kind *kind)
 {
     s->kind = kind;
     s->references = 1;
 }
 
-void shared_keep(struct shared *s)
+void asio_shared_keep(struct shared *s)
 {
     worker_lock(&shared_lock);
     s->references++;
     worker_unlock(&shared_lock);
 }
 
-void shared_drop(struct shared *s)
+void asio_shared_drop(struct shared *s)
 {
     worker_lock(&shared_lock);
     unsigned left = --s->references;
@@ -45,19 +46,19 @@ static void shared_release(struct shared_handle *h)
         return;
     h->object = NULL;
     s->kind->detach(s, h->local);
-    shared_drop(s);
-    peer_drop(h->peer);
+    asio_shared_drop(s);
+    asio_peer_drop(h->peer);
 }
 
 static int l_shared_gc(lua_State *L)
 {
-    struct shared_handle *h = shared_to(L, 1, NULL);
+    struct shared_handle *h = asio_shared_to(L, 1, NULL);
     if (h)
         shared_release(h);
     return 0;
 }
 
-struct shared_handle *shared_to(lua_State *L, int index, const struct shared_kind *kind)
+struct shared_handle *asio_shared_to(lua_State *L, int index, const struct shared_kind *kind)
 {
     struct shared_handle *h = lua_touserdata(L, index);
     if (!h || lua_type(L, index) != LUA_TUSERDATA || lua_objlen(L, index) != sizeof *h ||
@@ -66,17 +67,17 @@ struct shared_handle *shared_to(lua_State *L, int index, const struct shared_kin
     return h->object && (!kind || h->object->kind == kind) ? h : NULL;
 }
 
-struct shared_handle *shared_check(lua_State *L, const struct shared_kind *kind, const char *fname)
+struct shared_handle *asio_shared_check(lua_State *L, const struct shared_kind *kind, const char *fname)
 {
-    struct shared_handle *h = shared_to(L, 1, kind);
+    struct shared_handle *h = asio_shared_to(L, 1, kind);
     if (!h)
         asio_worker_core->error->misuse(
             L, "calling '%s' on something that is not %s %s", fname, kind->article, kind->name);
-    worker_check_open(L, fname);
+    asio_worker_check_open(L, fname);
     return h;
 }
 
-void shared_push_empty(lua_State *L, const struct shared_kind *kind)
+void asio_shared_push_empty(lua_State *L, const struct shared_kind *kind)
 {
     struct shared_handle *h = lua_newuserdata(L, sizeof *h);
     *h = (struct shared_handle){ .magic = &shared_magic };
@@ -85,17 +86,17 @@ void shared_push_empty(lua_State *L, const struct shared_kind *kind)
     lua_setmetatable(L, -2);
 }
 
-void shared_fill(lua_State *L, struct peer *peer, struct shared *s)
+void asio_shared_fill(lua_State *L, struct peer *peer, struct shared *s)
 {
     struct shared_handle *h = lua_touserdata(L, -1);
     int status = s->kind->attach(s, peer, &h->local);
     if (status < 0) {
-        shared_drop(s);
+        asio_shared_drop(s);
         asio_worker_core->error->push(L, status);
         lua_pop(L, 1);
         lua_error(L);
     }
-    peer_keep(peer);
+    asio_peer_keep(peer);
     h->peer = peer;
     h->object = s;
     lua_pushlightuserdata(L, (void *)&shared_handles);
@@ -106,7 +107,7 @@ void shared_fill(lua_State *L, struct peer *peer, struct shared *s)
     lua_pop(L, 1);
 }
 
-void shared_push(lua_State *L, struct peer *peer, struct shared *s)
+void asio_shared_push(lua_State *L, struct peer *peer, struct shared *s)
 {
     luaL_checkstack(L, 5, "too many values");
     lua_pushlightuserdata(L, (void *)&shared_handles);
@@ -117,9 +118,9 @@ void shared_push(lua_State *L, struct peer *peer, struct shared *s)
     if (!lua_isnil(L, -1))
         return;
     lua_pop(L, 1);
-    shared_push_empty(L, s->kind);
-    shared_keep(s);
-    shared_fill(L, peer, s);
+    asio_shared_push_empty(L, s->kind);
+    asio_shared_keep(s);
+    asio_shared_fill(L, peer, s);
 }
 
 /* With `core` at stack index 1. */
@@ -137,12 +138,12 @@ static void shared_open_kind(
     lua_setfield(L, -2, "__name");
     lua_pushboolean(L, 0); /* a script must not call __gc: light threads may wait for the handle */
     lua_setfield(L, -2, "__metatable");
-    worker_bind(L, rt, peer, meta);
+    asio_worker_bind(L, rt, peer, meta);
     kind->open(L, rt, peer);
     lua_rawset(L, LUA_REGISTRYINDEX);
 }
 
-void shared_open(lua_State *L, struct asio_rt *rt, struct peer *peer)
+void asio_shared_open(lua_State *L, struct asio_rt *rt, struct peer *peer)
 {
     lua_pushlightuserdata(L, (void *)&shared_handles);
     lua_newtable(L);

@@ -65,11 +65,11 @@ static void state_keep(struct state *s)
 static void state_free(struct state *s)
 {
     if (s->start)
-        message_free(s->start);
+        asio_message_free(s->start);
     if (s->outcome)
-        message_free(s->outcome);
-    preload_free(s->preload);
-    peer_drop(s->parent);
+        asio_message_free(s->outcome);
+    asio_preload_free(s->preload);
+    asio_peer_drop(s->parent);
     asio_worker_core->threads->cond_destroy(&s->changed);
     asio_worker_core->threads->mutex_destroy(&s->lock);
     worker_free(s);
@@ -86,7 +86,7 @@ static void state_drop(struct state *s)
 
 static void state_word_free(struct state_word *w)
 {
-    message_free(w->message);
+    asio_message_free(w->message);
     state_drop(w->state);
     worker_free(w);
 }
@@ -97,13 +97,13 @@ static void state_on_word(struct post *post, struct peer *peer, bool open)
 {
     struct state_word *w = (struct state_word *)(void *)post;
     if (open) {
-        peer_deliver(peer, w->up ? w->state : NULL, NULL, w->message);
+        asio_peer_deliver(peer, w->up ? w->state : NULL, NULL, w->message);
         w->message = NULL;
         if (asio_worker_core->threads->forked(peer->rt))
             return;
     }
     if (w->message)
-        message_free(w->message);
+        asio_message_free(w->message);
     state_drop(w->state);
     worker_free(w);
 }
@@ -113,7 +113,7 @@ static struct state_word *state_word_new(struct state *s, bool up, struct messag
 {
     struct state_word *w = worker_alloc(sizeof *w);
     if (!w) {
-        message_free(m);
+        asio_message_free(m);
         return NULL;
     }
     *w = (struct state_word){ .post = { .run = state_on_word }, .state = s, .up = up, .message = m };
@@ -127,7 +127,7 @@ static bool state_tell(struct state *s, struct state_word *w)
     worker_lock(&s->lock);
     bool told = !s->ended;
     if (told && s->child) {
-        told = peer_post(s->child, &w->post);
+        told = asio_peer_post(s->child, &w->post);
     } else if (told) {
         if (s->last)
             s->last->next = w;
@@ -144,17 +144,17 @@ static bool state_tell(struct state *s, struct state_word *w)
 /* Its loop is there: what it was told before comes first. */
 static void state_opened(struct state *s, struct peer *child)
 {
-    peer_keep(child);
+    asio_peer_keep(child);
     worker_lock(&s->lock);
     s->child = child;
     while (s->first) {
         struct state_word *w = s->first;
         s->first = w->next;
-        peer_post(child, &w->post);
+        asio_peer_post(child, &w->post);
     }
     s->last = NULL;
     if (s->halted)
-        peer_post(child, &s->halt);
+        asio_peer_post(child, &s->halt);
     worker_unlock(&s->lock);
 }
 
@@ -170,7 +170,7 @@ static void state_halt(struct state *s)
     worker_lock(&s->lock);
     s->halted = true;
     if (s->child)
-        peer_post(s->child, &s->halt);
+        asio_peer_post(s->child, &s->halt);
     worker_unlock(&s->lock);
 }
 
@@ -180,7 +180,7 @@ static int state_body(lua_State *L)
 {
     struct state *s = lua_touserdata(L, 1);
     luaL_openlibs(L);
-    preload_apply(L, s->preload);
+    asio_preload_apply(L, s->preload);
     asio_worker_core->threads->open(L, s->module);
     lua_getfield(L, -1, "plugin");
     lua_pushliteral(L, "worker");
@@ -188,9 +188,9 @@ static int state_body(lua_State *L)
     if (lua_isnil(L, -2))
         return lua_error(L);
     lua_pop(L, 1);
-    peer_set_name(peer_of(L), s->name);
-    state_opened(s, peer_of(L));
-    peer_count_between(-1);
+    asio_peer_set_name(asio_peer_of(L), s->name);
+    state_opened(s, asio_peer_of(L));
+    asio_peer_count_between(-1);
     lua_getfield(L, -1, "bootstrap");
     lua_pushlightuserdata(L, s);
     lua_call(L, 1, 0);
@@ -200,7 +200,7 @@ static int state_body(lua_State *L)
 static void state_note_error(struct state *s, const char *text)
 {
     if (s->outcome)
-        message_free(s->outcome);
+        asio_message_free(s->outcome);
     s->outcome = NULL;
     snprintf(s->error, sizeof s->error, "%s", text);
 }
@@ -216,13 +216,13 @@ static void state_end(struct state *s)
     asio_worker_core->threads->cond_broadcast(&s->changed);
     worker_unlock(&s->lock);
     if (child)
-        peer_drop(child);
+        asio_peer_drop(child);
     while (w) {
         struct state_word *next = w->next;
         state_word_free(w);
         w = next;
     }
-    if (!peer_post_last(s->parent, &s->over))
+    if (!asio_peer_post_last(s->parent, &s->over))
         state_drop(s);
 }
 
@@ -238,7 +238,7 @@ static void state_main(void *arg)
             state_note_error(s, text ? text : "(the error is no string)");
         }
         if (s->child) /* it was open */
-            peer_count_between(1);
+            asio_peer_count_between(1);
         lua_close(L);
     }
     state_end(s);
@@ -265,12 +265,12 @@ static bool state_tell_over(struct state *s, struct peer *parent)
     int status;
     if (outcome) {
         snprintf(s->error, sizeof s->error, "not enough memory"); /* if that is told later */
-        status = peer_deliver(parent, s, "ended", outcome);
+        status = asio_peer_deliver(parent, s, "ended", outcome);
     } else {
-        status = peer_deliver(parent, s, "died", message_of_string(s->error));
+        status = asio_peer_deliver(parent, s, "died", asio_message_of_string(s->error));
     }
     if (status == LUA_ERRMEM && !asio_worker_core->threads->forked(parent->rt))
-        status = peer_deliver(parent, s, "died", NULL);
+        status = asio_peer_deliver(parent, s, "died", NULL);
     return status != LUA_ERRMEM;
 }
 
@@ -282,7 +282,7 @@ static void state_on_over(struct post *post, struct peer *parent, bool open)
         bool told = state_tell_over(s, parent);
         if (asio_worker_core->threads->forked(parent->rt))
             return;
-        if (!told && peer_post(parent, post))
+        if (!told && asio_peer_post(parent, post))
             return;
         state_unlist(s);
         if (s->counted) {
@@ -310,13 +310,13 @@ static bool state_wait(struct state *s, uint64_t until)
 /* The words are made without Lua: the starter's state is being closed. */
 static void state_cancel(struct state *s)
 {
-    struct message *m = message_of_string("cancel");
+    struct message *m = asio_message_of_string("cancel");
     struct state_word *w = m ? state_word_new(s, false, m) : NULL;
     if (w)
         state_tell(s, w);
 }
 
-void state_end_all(struct peer *parent)
+void asio_state_end_all(struct peer *parent)
 {
     uint64_t now = asio_worker_core->loop->now();
     for (struct state *s = parent->workers; s; s = s->next)
@@ -349,7 +349,7 @@ static struct state *state_new(struct peer *parent, const char *name, bool count
         worker_free(s);
         return NULL;
     }
-    peer_keep(parent);
+    asio_peer_keep(parent);
     s->references = 1;
     s->parent = parent;
     s->module = asio_worker_core->threads->module(parent->rt);
@@ -363,11 +363,11 @@ static struct state *state_new(struct peer *parent, const char *name, bool count
 static int state_run(struct state *s)
 {
     s->references += 2; /* the list's, the thread's */
-    peer_count_between(1);
+    asio_peer_count_between(1);
     int status = asio_worker_core->threads->start(state_main, s, STATE_STACK);
     if (status < 0) {
         s->references -= 2;
-        peer_count_between(-1);
+        asio_peer_count_between(-1);
         return status;
     }
     s->next = s->parent->workers;
@@ -414,7 +414,7 @@ static int l_state_start(lua_State *L)
     const char *what = lua_tostring(L, WHAT);
     int last = lua_gettop(L), status;
     const struct message_place place = { lua_tostring(L, FNAME), what ? 0 : 1, what, MESSAGE_PLAIN };
-    worker_check_open(L, place.fname);
+    asio_worker_check_open(L, place.fname);
     struct state **box = lua_newuserdata(L, sizeof(struct state *));
     *box = NULL;
     lua_pushlightuserdata(L, (void *)&state_class);
@@ -424,11 +424,11 @@ static int l_state_start(lua_State *L)
     if (!s)
         return asio_worker_core->error->push(L, status);
     *box = s;
-    status = preload_copy(L, &s->preload);
+    status = asio_preload_copy(L, &s->preload);
     if (status < 0)
         return asio_worker_core->error->push(L, status);
-    s->start = message_pack(L, FIRST, last, &place);
-    status = message_commit(s->start);
+    s->start = asio_message_pack(L, FIRST, last, &place);
+    status = asio_message_commit(s->start);
     if (status == 0)
         status = state_run(s);
     if (status < 0)
@@ -443,16 +443,16 @@ static int l_state_tell(lua_State *L)
 {
     static const struct message_place place = { "worker", 1, NULL, MESSAGE_PLAIN };
     struct state *s = state_check(L, 1);
-    worker_check_open(L, place.fname);
+    asio_worker_check_open(L, place.fname);
     if (!s) {
         lua_pushboolean(L, 0);
         return 1;
     }
-    struct message *m = message_pack(L, 2, lua_gettop(L), &place);
-    int status = message_commit(m);
+    struct message *m = asio_message_pack(L, 2, lua_gettop(L), &place);
+    int status = asio_message_commit(m);
     struct state_word *w = NULL;
     if (status < 0)
-        message_free(m);
+        asio_message_free(m);
     else if ((w = state_word_new(s, false, m)) == NULL)
         status = UV_ENOMEM;
     if (status < 0)
@@ -465,7 +465,7 @@ static int l_state_tell(lua_State *L)
 static int l_state_at_end(lua_State *L)
 {
     struct state *s = state_check(L, 1);
-    struct message *m = message_of_string(lua_tostring(L, 2));
+    struct message *m = asio_message_of_string(lua_tostring(L, 2));
     struct state_word *w = m ? state_word_new(s, false, m) : NULL;
     if (!w)
         return asio_worker_core->error->push(L, UV_ENOMEM);
@@ -474,11 +474,11 @@ static int l_state_at_end(lua_State *L)
     return 1;
 }
 
-bool state_report_word(struct state *s, const char *word)
+bool asio_state_report_word(struct state *s, const char *word)
 {
-    struct message *m = message_of_string(word);
+    struct message *m = asio_message_of_string(word);
     struct state_word *w = m ? state_word_new(s, true, m) : NULL;
-    if (w && !peer_post(s->parent, &w->post))
+    if (w && !asio_peer_post(s->parent, &w->post))
         state_word_free(w);
     return w != NULL;
 }
@@ -488,16 +488,16 @@ static int l_state_report(lua_State *L)
 {
     static const struct message_place place = { "worker", 1, NULL, MESSAGE_PLAIN };
     struct state *s = lua_touserdata(L, 1);
-    struct message *m = message_pack(L, 2, lua_gettop(L), &place);
-    int status = message_commit(m);
+    struct message *m = asio_message_pack(L, 2, lua_gettop(L), &place);
+    int status = asio_message_commit(m);
     struct state_word *w = NULL;
     if (status < 0)
-        message_free(m);
+        asio_message_free(m);
     else if ((w = state_word_new(s, true, m)) == NULL)
         status = UV_ENOMEM;
     if (status < 0)
         return asio_worker_core->error->push(L, status);
-    bool told = peer_post(s->parent, &w->post);
+    bool told = asio_peer_post(s->parent, &w->post);
     if (!told)
         state_word_free(w);
     lua_pushboolean(L, told);
@@ -508,8 +508,8 @@ static int l_state_report(lua_State *L)
 static int l_state_take_start(lua_State *L)
 {
     struct state *s = lua_touserdata(L, 1);
-    int n = message_push(L, s->start);
-    message_free(s->start);
+    int n = asio_message_push(L, s->start);
+    asio_message_free(s->start);
     s->start = NULL;
     return n;
 }
@@ -519,28 +519,28 @@ static int l_state_finish(lua_State *L)
 {
     static const struct message_place place = { "worker", 0, "result", MESSAGE_PLAIN };
     struct state *s = lua_touserdata(L, 1);
-    struct message *m = message_pack(L, 2, lua_gettop(L), &place);
-    int status = message_commit(m);
+    struct message *m = asio_message_pack(L, 2, lua_gettop(L), &place);
+    int status = asio_message_commit(m);
     if (status < 0) {
-        message_free(m);
+        asio_message_free(m);
         return asio_worker_core->error->push(L, status);
     }
     if (s->outcome)
-        message_free(s->outcome);
+        asio_message_free(s->outcome);
     s->outcome = m;
     lua_pushboolean(L, 1);
     return 1;
 }
 
-void state_bind(lua_State *L, struct asio_rt *rt, struct peer *peer)
+void asio_state_bind(lua_State *L, struct asio_rt *rt, struct peer *peer)
 {
     static const luaL_Reg functions[] = { { "start", l_state_start }, { "tell", l_state_tell },
         { "report", l_state_report }, { "take_start", l_state_take_start }, { "finish", l_state_finish },
         { "at_end", l_state_at_end }, { NULL, NULL } };
     static const luaL_Reg meta[] = { { "__gc", l_state_gc }, { NULL, NULL } };
-    worker_bind(L, rt, peer, functions);
+    asio_worker_bind(L, rt, peer, functions);
     lua_pushlightuserdata(L, (void *)&state_class);
     lua_createtable(L, 0, 1);
-    worker_bind(L, rt, peer, meta);
+    asio_worker_bind(L, rt, peer, meta);
     lua_rawset(L, LUA_REGISTRYINDEX);
 }

@@ -3,14 +3,14 @@
  * Bytes become values again. They were written by pack.c in this process and are believed. */
 #include "plugins/worker/pack.h"
 
-void unpack_push_slot(struct unpack *u, enum pack_slot slot)
+void asio_unpack_push_slot(struct unpack *u, enum pack_slot slot)
 {
     lua_getfenv(u->L, u->self);
     lua_rawgeti(u->L, -1, (int)slot);
     lua_remove(u->L, -2);
 }
 
-void unpack_number(struct unpack *u)
+void asio_unpack_number(struct unpack *u)
 {
     u->numbers++;
     if (!u->seen)
@@ -40,15 +40,15 @@ static void unpack_table(struct unpack *u)
     uint32_t ordered = unpack_uint32(u), others = unpack_uint32(u);
     lua_createtable(L, (int)ordered, (int)others);
     int table = lua_gettop(L), next = 0;
-    unpack_number(u);
+    asio_unpack_number(u);
     while (*u->at != PACK_END) {
         if (*u->at == PACK_NEXT) {
             u->at++;
-            unpack_value(u);
+            asio_unpack_value(u);
             lua_rawseti(L, table, ++next);
         } else {
-            unpack_value(u);
-            unpack_value(u);
+            asio_unpack_value(u);
+            asio_unpack_value(u);
             lua_rawset(L, table);
         }
     }
@@ -68,23 +68,23 @@ static void unpack_conn(struct unpack *u, struct message_ref *ref)
         luaL_error(L, "a connection cannot be taken over: %s", lua_tostring(L, -2));
     }
     ref->moved = NULL;
-    unpack_number(u);
+    asio_unpack_number(u);
 }
 
 static void unpack_ref(struct unpack *u)
 {
     struct message_ref *ref = &u->m->ref[unpack_uint32(u)];
     luaL_checkstack(u->L, 16, "nested too deeply");
-    struct peer *peer = peer_of(u->L);
+    struct peer *peer = asio_peer_of(u->L);
     if (!peer)
         luaL_error(u->L, "the Lua state is being closed");
     if (ref->shared)
-        shared_push(u->L, peer, ref->shared);
+        asio_shared_push(u->L, peer, ref->shared);
     else
         unpack_conn(u, ref);
 }
 
-void unpack_value(struct unpack *u)
+void asio_unpack_value(struct unpack *u)
 {
     lua_State *L = u->L;
     enum pack_tag tag = *u->at++;
@@ -111,13 +111,13 @@ void unpack_value(struct unpack *u)
         break;
     case PACK_INT64:
     case PACK_UINT64:
-        unpack_int64(u, tag);
+        asio_unpack_int64(u, tag);
         break;
     case PACK_NAMED:
-        unpack_named(u);
+        asio_unpack_named(u);
         break;
     case PACK_FUNCTION:
-        unpack_function(u);
+        asio_unpack_function(u);
         break;
     case PACK_REF:
         unpack_ref(u);
@@ -127,22 +127,22 @@ void unpack_value(struct unpack *u)
     }
 }
 
-int message_push(lua_State *L, struct message *m)
+int asio_message_push(lua_State *L, struct message *m)
 {
     struct unpack u = { .L = L, .m = m, .at = m->bytes + 1 };
     luaL_checkstack(L, (int)m->values + 16, "too many values");
     if (m->values == 1 && m->bytes[1] <= PACK_STRING) { /* needs nothing of what follows */
-        unpack_value(&u);
+        asio_unpack_value(&u);
         return 1;
     }
     u.self = lua_gettop(L) + 1;
-    pack_push_scratch(L);
+    asio_pack_push_scratch(L);
     if (m->bytes[0] & PACK_HAS_SEEN) {
         lua_newtable(L);
         u.seen = u.self + 1;
     }
     for (unsigned i = 0; i < m->values; i++)
-        unpack_value(&u);
+        asio_unpack_value(&u);
     lua_remove(L, u.self);
     if (u.seen)
         lua_remove(L, u.self);

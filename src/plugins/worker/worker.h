@@ -56,10 +56,10 @@ static inline struct peer *worker_peer(lua_State *L)
 }
 
 /* Adds such closures to the table at the top of L. */
-void worker_bind(lua_State *L, struct asio_rt *rt, struct peer *peer, const luaL_Reg *functions);
+void asio_worker_bind(lua_State *L, struct asio_rt *rt, struct peer *peer, const luaL_Reg *functions);
 
 /* Raises if the runtime is closed, or this process is a fork that must not use it. */
-void worker_check_open(lua_State *L, const char *fname);
+void asio_worker_check_open(lua_State *L, const char *fname);
 
 /* ---- things that states share (shared.c) --------------------------------------------------- */
 
@@ -88,9 +88,9 @@ struct shared {
     unsigned references; /* guarded by the lock of all references */
 };
 
-void shared_init(struct shared *s, const struct shared_kind *kind);
-void shared_keep(struct shared *s);
-void shared_drop(struct shared *s);
+void asio_shared_init(struct shared *s, const struct shared_kind *kind);
+void asio_shared_keep(struct shared *s);
+void asio_shared_drop(struct shared *s);
 
 /* A state's handle: the userdata. One for each thing and state, so that handles are equal when things are. */
 struct shared_handle {
@@ -102,24 +102,24 @@ struct shared_handle {
 
 /* Pushes the handle; takes nothing: the handle gets a reference of its own. Raises out of memory, and for an error of
  * `attach`. */
-void shared_push(lua_State *L, struct peer *peer, struct shared *s);
+void asio_shared_push(lua_State *L, struct peer *peer, struct shared *s);
 
 /* For a new thing: first an empty handle is pushed, then the thing is made, then the handle at the top takes the
  * reference (also when it raises). */
-void shared_push_empty(lua_State *L, const struct shared_kind *kind);
-void shared_fill(lua_State *L, struct peer *peer, struct shared *s);
+void asio_shared_push_empty(lua_State *L, const struct shared_kind *kind);
+void asio_shared_fill(lua_State *L, struct peer *peer, struct shared *s);
 
 /* The handle at a stack index, of a kind (NULL: any); NULL: it is something else. */
-struct shared_handle *shared_to(lua_State *L, int index, const struct shared_kind *kind);
+struct shared_handle *asio_shared_to(lua_State *L, int index, const struct shared_kind *kind);
 
 /* Argument 1, or raises: self of the method `fname` is something else; also raises in the child of a fork. */
-struct shared_handle *shared_check(lua_State *L, const struct shared_kind *kind, const char *fname);
+struct shared_handle *asio_shared_check(lua_State *L, const struct shared_kind *kind, const char *fname);
 
 /* Makes the metatables of all kinds in this state. */
-void shared_open(lua_State *L, struct asio_rt *rt, struct peer *peer);
-int shared_load(void);
+void asio_shared_open(lua_State *L, struct asio_rt *rt, struct peer *peer);
+int asio_shared_load(void);
 
-extern const struct shared_kind shared_channel_kind, dict_kind, offload_kind;
+extern const struct shared_kind asio_shared_channel_kind, asio_dict_kind, asio_offload_kind;
 
 /* ---- values on their way between states (message.c, pack.c, code.c) ------------------------ */
 
@@ -131,7 +131,7 @@ struct message_ref {
 };
 
 /* Values of a Lua state, as bytes.
- * Created by message_pack; owned by one at a time: the sender, a queue, the receiver; freed by message_free, on any
+ * Created by asio_message_pack; owned by one at a time: the sender, a queue, the receiver; freed by asio_message_free, on any
  * thread. */
 struct message {
     struct message *next; /* for its owner's queue */
@@ -158,30 +158,30 @@ struct message_place {
 /* Packs the values at stack indexes first..last. Raises for values that cannot be carried, naming the place, and out of
  * memory. Pushes one value: what has to stay alive until the message is committed or freed (a table of connections), or
  * nil. The caller owns the message. */
-struct message *message_pack(lua_State *L, int first, int last, const struct message_place *place);
+struct message *asio_message_pack(lua_State *L, int first, int last, const struct message_place *place);
 
 /* Takes the connections out of the sender's state, on its thread. 0; or an error: then nothing has changed, or, where
  * memory or descriptors ran out between two connections, the first are in the message: committed again later, or closed
  * with it. */
-int message_commit(struct message *m);
+int asio_message_commit(struct message *m);
 
 /* Pushes the values of a committed message, returns how many. Called from closures and from protected bodies: the
- * state's peer is peer_of(L), not worker_peer(L). Its connections are the receiver's then; freeing the
+ * state's peer is asio_peer_of(L), not worker_peer(L). Its connections are the receiver's then; freeing the
  * message stays the caller's. Raises out of memory, and what `require` raises for a module that a function refers to:
  * then connections that were not pushed yet stay in the message. */
-int message_push(lua_State *L, struct message *m);
+int asio_message_push(lua_State *L, struct message *m);
 
-void message_free(struct message *m);
+void asio_message_free(struct message *m);
 
 /* Packs a single value that is a boolean, number or string without a detour: NULL: it is something else, or there is no
  * memory. For channels and dicts, which carry little else. */
-struct message *message_pack_scalar(lua_State *L, int index);
+struct message *asio_message_pack_scalar(lua_State *L, int index);
 
 /* A message of one string, without Lua; NULL: out of memory. */
-struct message *message_of_string(const char *text);
+struct message *asio_message_of_string(const char *text);
 
 /* What messages need in each state: scratch memory, the names of what its modules have. */
-void message_open(lua_State *L, struct asio_rt *rt);
+void asio_message_open(lua_State *L, struct asio_rt *rt);
 
 /* ---- a state as the others see it (peer.c) -------------------------------------------------- */
 
@@ -215,18 +215,18 @@ struct peer {
     char name[64]; /* under the list's lock */
 };
 
-int peer_load(void);
-struct peer *peer_open(lua_State *L, struct asio_rt *rt); /* raises */
-void peer_bind(lua_State *L, struct asio_rt *rt, struct peer *peer);
-void peer_keep(struct peer *p);
-void peer_drop(struct peer *p);
+int asio_peer_load(void);
+struct peer *asio_peer_open(lua_State *L, struct asio_rt *rt); /* raises */
+void asio_peer_bind(lua_State *L, struct asio_rt *rt, struct peer *peer);
+void asio_peer_keep(struct peer *p);
+void asio_peer_drop(struct peer *p);
 
 /* The peer of a state; NULL: it is being closed. Where worker_peer is not known. */
-struct peer *peer_of(lua_State *L);
+struct peer *asio_peer_of(lua_State *L);
 
 /* A thread that starts or ends is in no list of peers, and still at work: it counts itself meanwhile (1, then -1). */
-void peer_count_between(int change);
-void peer_set_name(struct peer *p, const char *name);
+void asio_peer_count_between(int change);
+void asio_peer_set_name(struct peer *p, const char *name);
 
 static inline struct asio_rt *peer_rt(const struct peer *p)
 {
@@ -240,59 +240,60 @@ static inline struct peer_home *peer_home(const struct peer *p)
 
 /* Puts a post into a mailbox, and wakes its loop if it was empty; one that is there already stays. False: the state has
  * closed; `run` has not been called. */
-bool peer_post(struct peer *p, struct post *post);
+bool asio_peer_post(struct peer *p, struct post *post);
 
 /* The same in two steps, for callers that hold a lock: the peer that is to be woken when it is free; NULL: none is. */
-struct peer *peer_post_begin(struct peer *p, struct post *post, bool *asleep); /* its loop waits for events */
-void peer_wake(struct peer *p);
+struct peer *asio_peer_post_begin(
+    struct peer *p, struct post *post, bool *asleep); /* its loop waits for events */
+void asio_peer_wake(struct peer *p);
 
-/* The same, as the last thing that a thread does which has counted itself (peer_count_between): that ends, too. */
-bool peer_post_last(struct peer *p, struct post *post);
+/* The same, as the last thing that a thread does which has counted itself (asio_peer_count_between): that ends, too. */
+bool asio_peer_post_last(struct peer *p, struct post *post);
 
 /* On the state's thread: takes a post out that has not run. */
-void peer_withdraw(struct peer *p, struct post *post);
+void asio_peer_withdraw(struct peer *p, struct post *post);
 
 /* The same for the first post that has this function; NULL: none has. */
-struct post *peer_take_kind(struct peer *p, void (*run)(struct post *p, struct peer *peer, bool open));
+struct post *asio_peer_take_kind(struct peer *p, void (*run)(struct post *p, struct peer *peer, bool open));
 
 /* Calls fn for every other peer that is open, with the list locked: it may post to it. */
-void peer_each_other(const struct peer *self, void (*fn)(struct peer *p, void *arg), void *arg);
+void asio_peer_each_other(const struct peer *self, void (*fn)(struct peer *p, void *arg), void *arg);
 
-/* Calls the state's Lua function for what comes (peer_bind) with `id`, `what` (NULL: it is the message's first value)
+/* Calls the state's Lua function for what comes (asio_peer_bind) with `id`, `what` (NULL: it is the message's first value)
  * and the values of a message (NULL: there are none). `id` names a worker of this state; NULL: it comes from the state
  * that has started this one. If `what` is given and the values cannot be received, it is called with "died" and why.
  * Frees the message. Returns what lua_pcall does. */
-int peer_deliver(struct peer *p, void *id, const char *what, struct message *m);
+int asio_peer_deliver(struct peer *p, void *id, const char *what, struct message *m);
 
 /* ---- package.preload (preload.c) ------------------------------------------------------------ */
 
 struct preload;
 
 /* Adds copies of what package.preload has to the list: 0 or an error; the caller owns them in either case. */
-int preload_copy(lua_State *L, struct preload **first);
+int asio_preload_copy(lua_State *L, struct preload **first);
 /* Puts them into the package.preload of a new state, where it has nothing of that name. Raises. */
-void preload_apply(lua_State *L, const struct preload *p);
-void preload_free(struct preload *p);
+void asio_preload_apply(lua_State *L, const struct preload *p);
+void asio_preload_free(struct preload *p);
 
 /* ---- the rest ------------------------------------------------------------------------------ */
 
-void state_bind(lua_State *L, struct asio_rt *rt, struct peer *peer);
+void asio_state_bind(lua_State *L, struct asio_rt *rt, struct peer *peer);
 
 /* Tells the state that has started this one a word, without Lua, on its own thread. False: out of memory. */
-bool state_report_word(struct state *s, const char *word);
+bool asio_state_report_word(struct state *s, const char *word);
 
 /* The state that this peer belongs to closes: its workers end first. */
-void state_end_all(struct peer *parent);
+void asio_state_end_all(struct peer *parent);
 
-void shared_channel_bind(lua_State *L, struct asio_rt *rt, struct peer *peer);
+void asio_shared_channel_bind(lua_State *L, struct asio_rt *rt, struct peer *peer);
 
-void inspect_bind(lua_State *L, struct asio_rt *rt, struct peer *peer);
+void asio_inspect_bind(lua_State *L, struct asio_rt *rt, struct peer *peer);
 
-void offload_bind(lua_State *L, struct asio_rt *rt, struct peer *peer);
+void asio_offload_bind(lua_State *L, struct asio_rt *rt, struct peer *peer);
 
-void server_bind(lua_State *L, struct asio_rt *rt, struct peer *peer);
+void asio_server_bind(lua_State *L, struct asio_rt *rt, struct peer *peer);
 
-int dict_load(void);
-void dict_bind(lua_State *L, struct asio_rt *rt, struct peer *peer);
+int asio_dict_load(void);
+void asio_dict_bind(lua_State *L, struct asio_rt *rt, struct peer *peer);
 
 #endif
