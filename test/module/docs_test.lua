@@ -64,7 +64,8 @@ end
 
 -- What only Unix has, or its shell.
 local function is_of_unix(program)
-  for _, word in ipairs { 'credentials', 'handles = true', 'SIGUSR', 'os.execute', 'io.popen', 'C.pipe' } do
+  local words = { 'credentials', 'handles = true', 'threads = ', 'SIGUSR', 'os.execute', 'io.popen', 'C.pipe' }
+  for _, word in ipairs(words) do
     if program:find(word, 1, true) then return true end
   end
 end
