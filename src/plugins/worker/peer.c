@@ -7,6 +7,12 @@
 #include <stdio.h>
 #include <string.h>
 
+enum {
+    PEER_LOOK_OUT = 50000, /* ns */
+    PEER_STREAM = 1000,    /* ns: what comes as soon as this is the next of many */
+    PEER_STREAM_SLEEPS = 16
+};
+
 static uv_mutex_t peer_list_lock;
 static struct peer *peer_list, *peer_list_last;
 static unsigned peer_between; /* threads whose state is not in the list, and which will wake another */
@@ -144,6 +150,17 @@ static struct post *peer_next_post(struct peer *p)
     return post;
 }
 
+/* A post has come so long after the loop began to wait. Of a stream a state gets more at a time if it sleeps. */
+static void peer_judge(struct peer *p, uint64_t waited)
+{
+    if (waited >= PEER_LOOK_OUT)
+        p->trust = 0;
+    else if (waited < PEER_STREAM)
+        p->trust = -PEER_STREAM_SLEEPS;
+    else if (p->trust <= 0)
+        p->trust++;
+}
+
 /* So many at a time that what comes meanwhile cannot keep the loop from the rest of its work. A post may run user code,
  * which may fork: in the child no lock may be touched. */
 static void peer_on_wake(void *arg)
@@ -152,6 +169,8 @@ static void peer_on_wake(void *arg)
     struct peer *p = arg;
     struct post *post;
     int count = 0;
+    p->told = true;
+    peer_judge(p, asio_worker_core->loop->now() - p->wait_began);
     asio_peer_keep(p);
     while (count++ < AT_A_TIME && (post = peer_next_post(p)) != NULL) {
         post->run(post, p, true);
@@ -242,6 +261,7 @@ static struct peer *peer_new(struct asio_rt *rt, struct peer_home *home, int *st
     p->references = 1;
     p->rt = rt;
     p->home = home;
+    p->several = asio_worker_core->threads->parallelism() > 1;
     strcpy(p->name, "main");
     *status = asio_worker_core->threads->mutex_init(&p->lock);
     if (*status == 0) {
@@ -305,16 +325,49 @@ static void peer_find_deadlock(struct peer *self, size_t waits)
     worker_unlock(&peer_list_lock);
 }
 
+/* Being woken by another processor takes tens of microseconds where that one has to be woken itself. A state whose last
+ * answer from another one came as soon as that looks out for the next one for a moment, before it sleeps. One look in
+ * vain ends it, so that states that have nothing to say to each other take no time. */
+static void peer_look_out(struct peer *p, size_t waits)
+{
+    if (p->trust <= 0 || waits == 0 || !p->several)
+        return;
+    bool found = false;
+    while (!found && asio_worker_core->loop->now() - p->wait_began < PEER_LOOK_OUT) {
+        worker_lock(&p->lock);
+        found = p->first != NULL;
+        worker_unlock(&p->lock);
+    }
+}
+
+static void peer_on_wait_begins(struct peer *p)
+{
+    size_t waits;
+    bool alone = asio_worker_core->threads->waits_only(p->rt, p->counted, &waits);
+    p->wait_began = asio_worker_core->loop->now();
+    p->told = false;
+    peer_look_out(p, waits);
+    worker_lock(&p->lock);
+    p->asleep = true;
+    p->blocked = false;
+    worker_unlock(&p->lock);
+    if (alone)
+        peer_find_deadlock(p, waits);
+}
+
 static void peer_on_waiting(void *arg, bool begins)
 {
     struct peer *p = arg;
-    size_t waits;
+    if (begins) {
+        peer_on_wait_begins(p);
+        return;
+    }
     worker_lock(&p->lock);
-    p->asleep = begins;
+    p->asleep = false;
     p->blocked = false;
     worker_unlock(&p->lock);
-    if (begins && asio_worker_core->threads->waits_only(p->rt, p->counted, &waits))
-        peer_find_deadlock(p, waits);
+    if (!p->told && p->trust > 0)
+        p->trust = 0;
 }
 
 struct peer *asio_peer_of(lua_State *L)

@@ -209,6 +209,10 @@ struct peer {
     /* of its own thread */
     struct asio_rt *rt;
     struct peer_home *home;
+    uint64_t wait_began;   /* when its loop was to wait for events */
+    bool several;          /* processors */
+    bool told;             /* a post has come since */
+    int trust;             /* above 0: the next one will come soon; see peer_look_out */
     struct state *workers; /* started by this state, not ended; see state.c */
     size_t counted;        /* of them: that keep asio.run going */
     struct post deadlock;
