@@ -5,17 +5,17 @@
 #include "core/sched.h"
 #include "module/plugin_table.h"
 
-int plugin_timer_set(struct asio_rt *rt, struct asio_timer *t, uint64_t at)
+int asio_plugin_timer_set(struct asio_rt *rt, struct asio_timer *t, uint64_t at)
 {
     return asio_timer_set(&rt->timers, t, at);
 }
 
-void plugin_timer_remove(struct asio_rt *rt, struct asio_timer *t)
+void asio_plugin_timer_remove(struct asio_rt *rt, struct asio_timer *t)
 {
     asio_timer_remove(&rt->timers, t);
 }
 
-uint64_t plugin_file_stamp(const char *path)
+uint64_t asio_plugin_file_stamp(const char *path)
 {
     uv_fs_t req;
     int status = uv_fs_stat(NULL, &req, path, NULL);
@@ -27,64 +27,64 @@ uint64_t plugin_file_stamp(const char *path)
     return status < 0 ? 0 : stamp | 1;
 }
 
-void *plugin_source(const struct asio_wait *w)
+void *asio_plugin_source(const struct asio_wait *w)
 {
     return w->source;
 }
 
-int plugin_status(const struct asio_wait *w)
+int asio_plugin_status(const struct asio_wait *w)
 {
     return w->status;
 }
 
-struct asio_wait *plugin_list_next(const struct asio_wait *w)
+struct asio_wait *asio_plugin_list_next(const struct asio_wait *w)
 {
     return w->next;
 }
 
-void plugin_count_handshake(struct asio_rt *rt, bool done)
+void asio_plugin_count_handshake(struct asio_rt *rt, bool done)
 {
     rt->stats.handshakes += done;
     rt->stats.handshakes_failed += !done;
 }
 
-lua_CFunction plugin_module(const struct asio_rt *rt)
+lua_CFunction asio_plugin_module(const struct asio_rt *rt)
 {
     return rt->module;
 }
 
-void plugin_ref(struct asio_rt *rt)
+void asio_plugin_ref(struct asio_rt *rt)
 {
     asio_rt_ref(rt);
 }
 
-void plugin_unref(struct asio_rt *rt)
+void asio_plugin_unref(struct asio_rt *rt)
 {
     asio_rt_unref(rt);
 }
 
-bool plugin_waits_only(const struct asio_rt *rt, size_t references, size_t *waits)
+bool asio_plugin_waits_only(const struct asio_rt *rt, size_t references, size_t *waits)
 {
     *waits = rt->shared;
     return rt->alive == rt->shared + references && !asio_sched_has_ready(rt) && !asio_sched_has_reports(rt);
 }
 
-void plugin_stop(struct asio_rt *rt)
+void asio_plugin_stop(struct asio_rt *rt)
 {
     rt->stop = true;
 }
 
-void plugin_set_deadlock(struct asio_rt *rt)
+void asio_plugin_set_deadlock(struct asio_rt *rt)
 {
     rt->deadlock = true;
 }
 
-bool plugin_forked(const struct asio_rt *rt)
+bool asio_plugin_forked(const struct asio_rt *rt)
 {
     return rt->forked;
 }
 
-void plugin_watch_waiting(struct asio_rt *rt, void (*fn)(void *arg, bool begins), void *arg)
+void asio_plugin_watch_waiting(struct asio_rt *rt, void (*fn)(void *arg, bool begins), void *arg)
 {
     rt->on_waiting = fn;
     rt->on_waiting_arg = arg;
