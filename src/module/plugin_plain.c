@@ -3,7 +3,7 @@
  * Functions of the tables for plugins that call no Lua: a file of their own, which needs no tables for unwinding (see
  * CMakeLists.txt). */
 #include "core/sched.h"
-#include "module/plugin_table.h"
+#include "module/plugin_plain.h"
 
 int asio_plugin_timer_set(struct asio_rt *rt, struct asio_timer *t, uint64_t at)
 {

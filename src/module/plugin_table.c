@@ -2,6 +2,7 @@
  *
  * The tables of functions for the shared objects beside asio.so; see plugin.h. */
 #include "module/plugin_table.h"
+#include "module/plugin_plain.h"
 
 #include "base/error.h"
 #include "core/async.h"
