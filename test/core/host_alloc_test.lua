@@ -4,7 +4,6 @@
 --
 -- SPDX-License-Identifier: MIT
 
-local lu = require 'luaunit'
 local can = require 'can'
 local hosts = require 'hosts'
 local t = require 'support'
@@ -37,7 +36,6 @@ end))
 -- Of a server's request and a client's, and of loading the plugin.
 T.test_every_allocation_of_http = t.slow(t.long and 900 or 150, t.main(function()
   can.need 'http'
-  lu.skipIf(not require 'ffi'.abi '64bit', 'a known crash of 32 bits, see test/host/scenarios.lua')
   hosts.run_together { mode = 'alloc http', seconds = t.long and 900 or 150, env = 'HOST_HTTP=1' }
 end))
 

@@ -50,7 +50,7 @@ local function refuse(link, status)
     local settings = link.settings
     settings.refused = settings.refused + 1
     count(settings, status)
-    send(link.conn, status, plain_text, (TEXTS[status] or tostring(status)) .. '\n', CLOSE)
+    send(link.conn, status, plain_text, (TEXTS[status] or status) .. '\n', CLOSE)
     link.conn:close()
 end
 
@@ -108,7 +108,7 @@ local function failed(link, err)
     end
     local status = req.refused or 500
     res.headers, res.status = nil, status
-    res:send(status, plain_text, (TEXTS[status] or tostring(status)) .. '\n')
+    res:send(status, plain_text, (TEXTS[status] or status) .. '\n')
 end
 
 local function ended(link, seconds)
