@@ -4,6 +4,7 @@
 --
 -- SPDX-License-Identifier: MIT
 
+local lu = require 'luaunit'
 local can = require 'can'
 local hosts = require 'hosts'
 local t = require 'support'
@@ -36,6 +37,7 @@ end))
 -- Of a server's request and a client's, and of loading the plugin.
 T.test_every_allocation_of_http = t.slow(t.long and 900 or 150, t.main(function()
   can.need 'http'
+  lu.skipIf(not require 'ffi'.abi '64bit', "LuaJIT's own fault, see docs/decisions.md: Known limits")
   hosts.run_together { mode = 'alloc http', seconds = t.long and 900 or 150, env = 'HOST_HTTP=1' }
 end))
 

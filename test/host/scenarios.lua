@@ -304,6 +304,7 @@ scenario('shared_channel', function(asio)
   local ch = asio.shared.channel(1)
   asio.run(function()
     local sender = asio.spawn(then_close, ch, function()
+      -- i .. '', not tostring(i): see "Known limits" in docs/decisions.md.
       for i = 1, 4 do assert(ch:send { i, i .. '', ch }) end
       assert(ch:send 'scalar')
     end)

@@ -63,7 +63,7 @@ end
 -- A string, or nil, a source, and its length if that is known; or nil: it is none of these.
 local function content_of(value, length)
     if type(value) == 'string' then return value end
-    if type(value) == 'number' then return c.text(value) end
+    if type(value) == 'number' then return tostring(value) end
     if type(value) == 'function' then return nil, value, length end
     if not can_read(value) then return nil end
     local source, its_length = source_of_object(value)

@@ -108,7 +108,7 @@ end
 --- out.
 function c.response.set_cookie(self, name, value, opts)
     if type(name) ~= 'string' or not find(name, NAME) then c.bad(1, 'set_cookie', 'no name of a cookie') end
-    if type(value) == 'number' then value = c.text(value) end
+    if type(value) == 'number' then value = tostring(value) end
     if type(value) ~= 'string' then c.bad(2, 'set_cookie', 'string expected, got ' .. type(value)) end
     if not find(value, VALUE) then c.bad(2, 'set_cookie', 'a character that a cookie cannot have') end
     if #name + #value > 4096 then c.bad(2, 'set_cookie', 'a cookie has at most 4096 bytes') end

@@ -45,7 +45,7 @@ end
 local function find_header(headers, name)
     for key, value in pairs(headers or {}) do
         if type(key) == 'string' and lower(key) == name then
-            return key, type(value) == 'table' and concat(value, ', ') or c.text(value)
+            return key, type(value) == 'table' and concat(value, ', ') or tostring(value)
         end
     end
 end

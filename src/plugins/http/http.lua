@@ -4,7 +4,7 @@
 
 local core, c = ...
 local OK, finish = core.OK, core.finish
-local getmetatable, tostring, type = getmetatable, tostring, type
+local getmetatable, type = getmetatable, type
 local c_request_head = c.request_head
 local c_read_head, c_read_body, c_respond, c_chunk = c.read_head, c.read_body, c.respond, c.chunk
 
@@ -18,13 +18,6 @@ function c.check_self(self, meta, fname, what)
     if type(self) ~= 'table' or getmetatable(self) ~= meta then
         c.misuse(("calling '%s' on something that is not a %s"):format(fname, what))
     end
-end
-
--- As tostring. LuaJIT's own, called with a number, damages the stack when there is no memory for the text:
--- see "Known limits" in docs/decisions.md.
-function c.text(value)
-    if type(value) == 'number' then return value .. '' end
-    return tostring(value)
 end
 
 -- Waits for the head of the next message: head, method, target, minor, keep_alive, length (requests); head,

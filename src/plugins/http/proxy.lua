@@ -35,7 +35,7 @@ function c.without_proxy(list, host, port)
         name, its_port = name or entry, its_port or ''
         name = find(name, '^%*?%.') and match(name, '^%*?%.(.*)$') or name
         local same = host == name or sub(host, -#name - 1) == '.' .. name
-        if name ~= '' and same and (its_port == '' or its_port == c.text(port)) then return true end
+        if name ~= '' and same and (its_port == '' or its_port == tostring(port)) then return true end
     end
     return false
 end

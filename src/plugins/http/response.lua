@@ -110,7 +110,7 @@ function response.send(self, status, headers, body)
     if not (status >= 200 and status <= 599) then bad_status 'send' end
     if body ~= nil and type(body) ~= 'string' then
         if type(body) ~= 'number' then c.bad(3, 'send', 'a body that is a string expected') end
-        body = c.text(body)
+        body = tostring(body)
     end
     if self.sent then return already() end
     local link = self.link
@@ -210,7 +210,7 @@ end
 function response.write(self, data)
     if type(data) ~= 'string' then
         if type(data) ~= 'number' then c.bad(1, 'write', 'string expected, got ' .. type(data)) end
-        data = c.text(data)
+        data = tostring(data)
     end
     if self.over then return already() end
     if not self.sent then

@@ -5,20 +5,20 @@ local core, c, _http = ... -- luacheck: ignore _http
 local asio = core.asio
 local every = asio.every
 local find, gsub, concat = string.find, string.gsub, table.concat
-local setmetatable, type = setmetatable, type
+local setmetatable, tostring, type = setmetatable, tostring, type
 
 local sse = {}
 local meta = { __index = sse, __name = 'asio.http.sse' }
 
 -- A field may not have a line break; data becomes one field a line.
 local function line(list, name, value)
-    value = c.text(value)
+    value = tostring(value)
     if find(value, '[\r\n%z]') then c.misuse(("send: '%s' has a line break"):format(name)) end
     list[#list + 1] = name .. ': ' .. value .. '\n'
 end
 
 local function data_lines(list, data)
-    data = gsub(gsub(c.text(data), '\r\n', '\n'), '\r', '\n')
+    data = gsub(gsub(tostring(data), '\r\n', '\n'), '\r', '\n')
     list[#list + 1] = 'data: ' .. gsub(data, '\n', '\ndata: ') .. '\n'
 end
 

@@ -143,7 +143,7 @@ function c.encode_form(fields)
     for _, name in ipairs(names) do
         local values = type(fields[name]) == 'table' and fields[name] or { fields[name] }
         for _, value in ipairs(values) do
-            parts[#parts + 1] = c.escape(c.text(name)) .. '=' .. c.escape(c.text(value))
+            parts[#parts + 1] = c.escape(tostring(name)) .. '=' .. c.escape(tostring(value))
         end
     end
     return concat(parts, '&')
