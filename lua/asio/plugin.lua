@@ -33,5 +33,5 @@ function core.plugin(name, library)
     if found then found, said, code = c_open(core, found) end
     opened[name] = found
     if found or code then return found, said, code end
-    return nil, ('asio/%s.so is missing: it needs %s'):format(name, library), 'ENOTSUP'
+    return nil, ('asio/%s.so cannot be loaded: it needs %s'):format(name, library), 'ENOTSUP'
 end

@@ -407,7 +407,7 @@ static void fd_passing_abort_receive(struct asio_wait *w)
     p->receiver = NULL;
 }
 
-static const struct asio_socket_family *fd_passing_family_of(uv_os_sock_t fd)
+const struct asio_socket_family *asio_fd_passing_family_of(uv_os_sock_t fd)
 {
     enum asio_sys_kind kind;
     bool listening;
@@ -420,7 +420,7 @@ static int fd_passing_open_handle(lua_State *L, struct asio_fd_passing *p, struc
 {
     struct asio_rt *rt = p->pipe->stream.rt;
     struct asio_socket_options options = asio_socket_options_default();
-    const struct asio_socket_family *family = fd_passing_family_of(p->queue[0]);
+    const struct asio_socket_family *family = asio_fd_passing_family_of(p->queue[0]);
     struct asio_uvstream *u = family ? family->make(rt, &options) : NULL;
     if (family && !u)
         return asio_push_fail(L, UV_ENOMEM); /* it stays in the queue */

@@ -10,4 +10,7 @@
 
 extern const struct asio_socket_family asio_fd_passing_family;
 
+/* The kind of a connected socket; NULL: it is something else. */
+const struct asio_socket_family *asio_fd_passing_family_of(uv_os_sock_t fd);
+
 #endif

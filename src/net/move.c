@@ -2,8 +2,7 @@
  * Connections that go to another loop of this process; see move.h. */
 #include "net/move.h"
 
-#include "net/tcp.h"
-#include "net/unix.h"
+#include "net/fd_passing.h"
 #include "stream/lifecycle.h"
 #include "stream/write.h"
 
@@ -34,15 +33,6 @@ int asio_move_obstacle(const struct asio_conn *conn)
     return s->out.length > 0 || s->sending ? UV_EBUSY : 0;
 }
 
-static const struct asio_socket_family *move_family_of(uv_os_sock_t fd)
-{
-    enum asio_sys_kind kind;
-    bool listening;
-    if (asio_sys_socket_kind(fd, &kind, &listening) < 0)
-        return NULL;
-    return kind == ASIO_SYS_TCP ? &asio_tcp_family : &asio_unix_family;
-}
-
 int asio_move_out(struct asio_conn *conn, struct asio_moved **moved)
 {
     struct asio_stream *s = conn->stream;
@@ -61,7 +51,7 @@ int asio_move_out(struct asio_conn *conn, struct asio_moved **moved)
         asio_mem.free(m);
         return status;
     }
-    m->family = move_family_of(m->fd);
+    m->family = asio_fd_passing_family_of(m->fd);
     m->alias = s->alias;
     s->alias = NULL;
     m->read_timeout = s->read_timeout;
