@@ -13,31 +13,6 @@ local CONNECTIONS = 100
 local IDLE = 2000
 local FILE_BYTES = 1048576
 
--- One process; what nginx writes by default goes below its prefix.
-local NGINX = [[
-%s
-daemon off;
-master_process off;
-%s
-pid nginx.pid;
-error_log stderr error;
-events { worker_connections 4096; }
-http {
-  access_log off;
-  client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
-  uwsgi_temp_path uwsgi; scgi_temp_path scgi;
-  keepalive_timeout 600s;
-  keepalive_requests 100000000;
-  sendfile on; tcp_nopush on;
-  default_type text/plain;
-  %s
-  server {
-    listen 127.0.0.1:%d backlog=1024;
-    %s
-  }
-}
-]]
-
 local PLAIN = [[
 location /hello { return 200 "hello, world\n"; }
 location /file { alias %s; }
@@ -69,29 +44,17 @@ local function lua_root()
     end
 end
 
--- The command that starts nginx with so much text in its configuration.
-local function nginx(name, modules, options, locations, library_path)
-    local prefix = machine.scratch .. '/' .. name
-    proc.run { 'mkdir', '-p', prefix }
-    local user = machine.first_line('id', '-u') == '0' and 'user root;' or ''
-    return function()
-        local port, path = proc.free_port(), prefix .. '/nginx.conf'
-        local file = assert(io.open(path, 'w'))
-        file:write(NGINX:format(modules, user, options, port, locations))
-        file:close()
-        return { 'env', 'LD_LIBRARY_PATH=' .. library_path, 'nginx', '-p', prefix, '-c', path }, port
-    end
-end
+local OPTIONS = 'sendfile on; tcp_nopush on; default_type text/plain;'
 
 local function nginx_with_lua()
     local root = lua_root()
     if not root then return nil end
     local modules = ('load_module %s/usr/lib/nginx/modules/%%s_module.so;\n'):format(root)
-    local options = ('lua_package_path "%s/usr/share/lua/5.1/?.lua;;";'):format(root)
+    local options = ('%s lua_package_path "%s/usr/share/lua/5.1/?.lua;;";'):format(OPTIONS, root)
     local library_path = root ~= '' and root .. '/usr/lib/' .. (machine.first_line('gcc', '-print-multiarch')
         or 'x86_64-linux-gnu') or ''
-    return nginx('nginx_lua', modules:format 'ndk_http' .. modules:format 'ngx_http_lua', options, WITH_LUA,
-        library_path)
+    return servers.nginx('nginx_lua', { options = options, server = WITH_LUA, library_path = library_path,
+        modules = modules:format 'ndk_http' .. modules:format 'ngx_http_lua' })
 end
 
 -- key; modes: all, or those named; command(mode, file): argv, and the port of a server that prints none.
@@ -113,7 +76,8 @@ local function candidates(file)
         { key = 'asio_http', title = '**LuaAsio**',
             command = ours and says(machine.launcher, here .. 'asio_http.lua') },
         { key = 'nginx', title = 'nginx, `return 200`', modes = { hello = true, file = true },
-            command = has_nginx and nginx('nginx_http', '', '', PLAIN:format(file), '') },
+            command = has_nginx and servers.nginx('nginx_http',
+                { options = OPTIONS, server = PLAIN:format(file) }) },
         { key = 'nginx_lua', title = 'nginx, content_by_lua', modes = { hello = true, echo = true },
             command = has_nginx and nginx_with_lua() },
         { key = 'node', title = 'Node', command = machine.first_line('node', '--version')
@@ -187,33 +151,7 @@ local function measure(ctx, server, mode, loads)
     return figures
 end
 
--- One row a server, of columns { title, figure, format, divisor, base = server }: medians, and ratios.
-local function print_table(list, results, columns)
-    local titles, rows = { 'server' }, {}
-    for _, column in ipairs(columns) do titles[#titles + 1] = column[1] end
-    for i, server in ipairs(list) do
-        rows[i] = { server.title }
-        local mine = results[server.key]
-        for _, column in ipairs(columns) do
-            local values, value = mine[column[2]] or {}
-            if column.base then
-                value = report.ratio(values, (results[column.base] or {})[column[2]] or {})
-            else
-                value = report.median(report.present(values, results.rounds))
-            end
-            value = value and value / (column[4] or 1)
-            table.insert(rows[i], column[3] and report.number(column[3], value) or report.count(value))
-        end
-    end
-    report.table(titles, rows)
-end
-
--- Our figure against another server's, round by round.
-local function against(results, figure, base)
-    return report.ratio((results.asio_http or {})[figure] or {}, (results[base] or {})[figure] or {})
-end
-
-local SERVER_CPU = { 'server CPU', 'server_cpu', '%.0f%%', 0.01 }
+local print_table, against, SERVER_CPU = runs.print, runs.against 'asio_http', runs.SERVER_CPU
 
 -- Rows --------------------------------------------------------------------------------------------
 

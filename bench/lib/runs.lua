@@ -37,6 +37,38 @@ function M.rounds(list, title, rounds, one)
     return results
 end
 
+-- Prints the results of rounds: a row for each server, of columns { title, figure, format, divisor }; medians.
+-- With base = KEY: ratios of the figure to that server's.
+function M.print(list, results, columns)
+    local titles, rows = { 'server' }, {}
+    for _, column in ipairs(columns) do titles[#titles + 1] = column[1] end
+    for i, server in ipairs(list) do
+        rows[i] = { server.title }
+        local mine = results[server.key]
+        for _, column in ipairs(columns) do
+            local values, value = mine[column[2]] or {}
+            if column.base then
+                value = report.ratio(values, (results[column.base] or {})[column[2]] or {})
+            else
+                value = report.median(report.present(values, results.rounds))
+            end
+            value = value and value / (column[4] or 1)
+            table.insert(rows[i], column[3] and report.number(column[3], value) or report.count(value))
+        end
+    end
+    report.table(titles, rows)
+end
+
+-- A function of a figure and another server's key: the ratio of our figure to that server's.
+function M.against(ours)
+    return function(results, figure, base)
+        return report.ratio((results[ours] or {})[figure] or {}, (results[base] or {})[figure] or {})
+    end
+end
+
+-- A column of M.print.
+M.SERVER_CPU = { 'server CPU', 'server_cpu', '%.0f%%', 0.01 }
+
 -- Runs the load against a running server; returns its figures, or nil and what went wrong.
 function M.load(ctx, process, limit, cpu, ...)
     local argv = { ctx.load, '--port', process.port, '--pid', process.pid, ... }

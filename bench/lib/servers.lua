@@ -92,6 +92,49 @@ local function wait_for_listener(port)
     until proc.now() > deadline
 end
 
+-- One process; what it writes by default goes below its prefix.
+local NGINX = [[
+MODULES
+daemon off;
+master_process off;
+USER
+pid nginx.pid;
+error_log stderr error;
+events { worker_connections 4096; }
+http {
+  access_log off;
+  client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
+  uwsgi_temp_path uwsgi; scgi_temp_path scgi;
+  keepalive_timeout 600s;
+  keepalive_requests 100000000;
+  OPTIONS
+  server {
+    listen 127.0.0.1:PORT LISTEN backlog=1024;
+    SERVER
+  }
+}
+]]
+
+-- A function that returns the command that starts nginx, with a prefix of this name, and its port. `with` is
+-- text in its configuration: modules, options (of http), listen, server; and library_path: where its modules
+-- find libraries.
+function M.nginx(name, with)
+    local prefix = machine.scratch .. '/' .. name
+    proc.run { 'mkdir', '-p', prefix }
+    local user = machine.first_line('id', '-u') == '0' and 'user root;' or ''
+    return function()
+        local port, path = proc.free_port(), prefix .. '/nginx.conf'
+        local file = assert(io.open(path, 'w'))
+        file:write((NGINX:gsub('%f[%w]%u%u%u%u+%f[%W]', {
+            MODULES = with.modules or '', USER = user, OPTIONS = with.options or '', PORT = port,
+            LISTEN = with.listen or '', SERVER = with.server,
+        })))
+        file:close()
+        local library_path = 'LD_LIBRARY_PATH=' .. (with.library_path or '')
+        return { 'env', library_path, 'nginx', '-p', prefix, '-c', path }, port
+    end
+end
+
 -- Starts a server, which prints its port or, with `port`, has been told it; returns its process, with .port,
 -- or nil and the reason.
 function M.start(argv, cpu, port)

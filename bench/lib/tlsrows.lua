@@ -13,29 +13,12 @@ local LIBRARIES = { '-lssl', '-lcrypto' }
 local AT_ONCE = 16 -- connections that the load opens at a time
 local IDLE = 2000
 
--- nginx: one process; what it writes by default goes below its prefix.
 local NGINX = [[
-daemon off;
-master_process off;
-%s
-pid nginx.pid;
-error_log stderr error;
-events { worker_connections 4096; }
-http {
-  access_log off;
-  client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
-  uwsgi_temp_path uwsgi; scgi_temp_path scgi;
-  keepalive_timeout 600s;
-  keepalive_requests 1000000;
-  server {
-    listen 127.0.0.1:%d ssl backlog=1024;
-    ssl_protocols TLSv1.3;
-    ssl_certificate %s;
-    ssl_certificate_key %s;
-    location /small { return 200 "%s"; }
-    location /bulk { alias %s; }
-  }
-}
+ssl_protocols TLSv1.3;
+ssl_certificate %s;
+ssl_certificate_key %s;
+location /small { return 200 "%s"; }
+location /bulk { alias %s; }
 ]]
 
 -- The certificate of this run; nil without openssl.
@@ -49,16 +32,7 @@ local function certificate()
 end
 
 local function nginx(bulk, cert, key)
-    local prefix = machine.scratch .. '/nginx'
-    proc.run { 'mkdir', '-p', prefix }
-    local user = machine.first_line('id', '-u') == '0' and 'user root;' or ''
-    return function()
-        local port, path = proc.free_port(), prefix .. '/nginx.conf'
-        local file = assert(io.open(path, 'w'))
-        file:write(NGINX:format(user, port, cert, key, ('x'):rep(64), bulk))
-        file:close()
-        return { 'nginx', '-p', prefix, '-c', path }, port
-    end
+    return servers.nginx('nginx', { listen = 'ssl', server = NGINX:format(cert, key, ('x'):rep(64), bulk) })
 end
 
 -- key; command(mode, bytes): argv, and the port of a server that prints none; http: answers requests, and has
@@ -136,33 +110,7 @@ local function measure(ctx, all, server, mode, bytes, summary, ...)
     return figures
 end
 
--- Prints one row a server, of columns { title, figure, format, divisor }: a median; of a ratio, the `base`.
-local function print_table(list, results, columns)
-    local titles, rows = { 'server' }, {}
-    for _, column in ipairs(columns) do titles[#titles + 1] = column[1] end
-    for i, server in ipairs(list) do
-        rows[i] = { server.title }
-        local mine = results[server.key]
-        for _, column in ipairs(columns) do
-            local values, value = mine[column[2]] or {}
-            if column.base then
-                value = report.ratio(values, (results[column.base] or {})[column[2]] or {})
-            else
-                value = report.median(report.present(values, results.rounds))
-            end
-            value = value and value / (column[4] or 1)
-            table.insert(rows[i], column[3] and report.number(column[3], value) or report.count(value))
-        end
-    end
-    report.table(titles, rows)
-end
-
--- Our median of a figure against another server's, round by round.
-local function against(results, figure, base)
-    return report.ratio((results.asio_tls or {})[figure] or {}, (results[base] or {})[figure] or {})
-end
-
-local SERVER_CPU = { 'server CPU', 'server_cpu', '%.0f%%', 0.01 }
+local print_table, against, SERVER_CPU = runs.print, runs.against 'asio_tls', runs.SERVER_CPU
 local LOAD_CPU = { 'load CPU', 'load_cpu', '%.0f%%', 0.01 }
 
 -- One long stream ---------------------------------------------------------------------------------
