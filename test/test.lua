@@ -14,7 +14,8 @@
 --   -- test: alone         it measures time or memory: nothing runs beside it
 --   -- test: 40 s          it takes about so long: the longest files begin first
 --   -- test: over TLS      it runs a second time, with --tls, as NAME_over_tls
---   -- test: needs tls     without this capability (support/can.lua) it is one case, which is skipped
+--   -- test: needs tls     without this capability (support/can.lua) it is one case, which is skipped; there
+--                          may be several such lines
 --
 -- SPDX-License-Identifier: MIT
 
@@ -34,12 +35,10 @@ local function run_here(dir, name, path, options)
   _G.arg = options -- luaunit takes them from here, when it is loaded
   local lu, can = require 'luaunit', require 'can'
   local cases
-  local needed = ('\n' .. read_file(path)):match '\n%-%- test: needs ([%w_]+)'
-  if needed and not can.has(needed) then
-    cases = { test_all = function() can.need(needed) end }
-  else
-    cases = dofile(path)
+  for needed in ('\n' .. read_file(path)):gmatch '\n%-%- test: needs ([%w_]+)' do
+    if not cases and not can.has(needed) then cases = { test_all = function() can.need(needed) end } end
   end
+  cases = cases or dofile(path)
   local suite = require 'support'.suite(cases, dir)
   local runner = lu.LuaUnit.new()
   local failed = runner:runSuiteByInstances { { name, suite } }

@@ -110,7 +110,7 @@ function T.test_file_server()
       with_requests(port, function(request)
         local response = request('GET', '/')
         lu.assertEquals({ response.status, response.body }, { 200, page })
-        lu.assertEquals(response.decoded, http.gzip and 'gzip')
+        lu.assertEquals(response.decoded, can.has 'zlib' and 'gzip' or nil)
         local tag = response:header 'etag'
         lu.assertEquals(request('GET', '/', { headers = { ['If-None-Match'] = tag } }).status, 304)
         response = request('GET', '/a.bin', { headers = { Range = 'bytes=99995-' } })

@@ -1,5 +1,6 @@
 -- Compressed responses: what is negotiated, what is left alone, streams.
 -- test: needs http
+-- test: needs zlib
 -- test: over TLS
 --
 -- SPDX-License-Identifier: MIT

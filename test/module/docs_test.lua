@@ -64,16 +64,14 @@ end
 
 -- What only Unix has, or its shell.
 local function is_of_unix(program)
-  local words = {
-    'credentials', 'handles = true', 'threads = ', 'SIGUSR', 'os.execute', 'io.popen', 'C.pipe',
-  }
-  for _, word in ipairs(words) do
+  for _, word in ipairs { 'credentials', 'handles = true', 'SIGUSR', 'os.execute', 'io.popen', 'C.pipe' } do
     if program:find(word, 1, true) then return true end
   end
 end
 
 local function run(program, expected, dir)
   lu.skipIf(raw.windows and is_of_unix(program), 'this program of the manual is of Unix')
+  if program:find '[{,] threads = ' then can.need 'threaded_servers' end -- the option
   local result = t.child(function(source, where)
     if where then
       local ffi = require 'ffi'

@@ -17,7 +17,7 @@ local function run(command)
   return said
 end
 
--- nm on each object: what `ld -r` writes hides the names of objects that can be optimized when they are linked.
+-- nm on each object: what `ld -r` writes hides the names of objects that are optimized when they are linked.
 function T.test_names_of_all_objects()
   can.need 'native'
   t.need 'nm'

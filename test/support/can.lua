@@ -86,6 +86,17 @@ local known = {
     return works 'command -v openssl'
   end },
   http = { 'HTTP was not built', function() return (pcall(require, 'asio.http')) end },
+  zlib = { 'HTTP was built without zlib', function()
+    local asio, head = require 'asio', nil
+    local server = asio.server('127.0.0.1', 0, function(conn)
+      head = conn:read_until '\r\n\r\n'
+      conn:close()
+    end)
+    local _, port = server:address()
+    require('asio.http').get('http://127.0.0.1:' .. port, { pool = false, proxy = false })
+    server:close()
+    return head:find('\r\nAccept-Encoding: gzip', 1, true) ~= nil -- what the client could decode
+  end },
   chromium = { 'chromium is not installed, or does not start', function()
     return works 'timeout 20 chromium --headless --no-sandbox --disable-gpu --version'
   end },
