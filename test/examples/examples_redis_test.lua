@@ -10,6 +10,7 @@ local asio = require 'asio'
 local t = require 'support'
 local can = require 'can'
 local programs = require 'programs'
+local raw = require 'raw'
 
 local T = {}
 
@@ -159,17 +160,10 @@ local function asked()
   return list
 end
 
-local function free_port()
-  local server = assert(asio.server('127.0.0.1', 0, function() end))
-  local _, port = server:address()
-  server:close()
-  return port
-end
-
 -- Calls fn(port) with the real one.
 local function with_redis(fn)
   can.run 'redis-server'
-  local port = free_port()
+  local port = raw.free_port()
   local line = ("redis-server --port %d --bind 127.0.0.1 --save '' --appendonly no --dir /tmp"):format(port)
   programs.talk(line, function(program)
     program:expect 'Ready to accept connections'

@@ -7,11 +7,10 @@
 
 local lu = require 'luaunit'
 local asio = require 'asio'
-local http = require 'asio.http'
 local can = require 'can'
 local programs = require 'programs'
+local raw = require 'raw'
 local t = require 'support'
-local tls_ends = require 'tls_ends'
 local web = require 'web'
 
 local T = {}
@@ -39,29 +38,6 @@ end
 
 -- fn(port of our server) while it runs.
 local function with_ours(fn, options) return web.with(handler, fn, options) end
-
-local function listening(port)
-  t.wait_until(function()
-    local conn = asio.connect('127.0.0.1', port)
-    if conn then conn:close() end
-    return conn
-  end, 'a server on port ' .. port, 15)
-end
-
--- Runs a program with a file of settings and calls fn(pool, url) when it listens.
-local function with_program(program, line, text, port, fn)
-  can.run(program)
-  local path = t.temporary(text)
-  local pool = http.pool()
-  local ok, err = pcall(programs.talk, line:format(path), function()
-    listening(port)
-    fn(pool, 'http://127.0.0.1:' .. port)
-    lu.assertEquals(pool:stats().used, 0)
-  end)
-  pool:close()
-  os.remove(path)
-  if not ok then error(err, 0) end
-end
 
 -- The client's address as the server sees it is 127.0.0.9, where it can be.
 local function from_nine(opts)
@@ -110,39 +86,23 @@ end
 -- nginx -----------------------------------------------------------------------------------------
 
 local NGINX = [[
-daemon off;
-master_process off;
-pid BASE.pid;
-error_log stderr crit;
-events { worker_connections 200; }
-http {
-  access_log off;
-  client_body_temp_path BASE.body;
-  proxy_temp_path BASE.proxy;
-  fastcgi_temp_path BASE.fastcgi;
-  uwsgi_temp_path BASE.uwsgi;
-  scgi_temp_path BASE.scgi;
-  client_max_body_size 100m;
-  upstream ours { server 127.0.0.1:OURS; keepalive 4; }
-  server {
-    listen 127.0.0.1:PORT;
-    SETTINGS
-    location / {
-      proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-      proxy_pass http://ours;
-    }
+client_max_body_size 100m;
+upstream ours { server 127.0.0.1:OURS; keepalive 4; }
+server {
+  listen 127.0.0.1:PORT;
+  SETTINGS
+  location / {
+    proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+    proxy_pass http://ours;
   }
 }
 ]]
 
 local function behind_nginx(settings, fn)
   with_ours(function(ours)
-    local port, base = tls_ends.free_port(), t.temporary()
-    os.remove(base)
-    local text = NGINX:gsub('%u%u%u%u+', { BASE = base, OURS = ours, PORT = port, SETTINGS = settings })
-    local ok, err = pcall(with_program, 'nginx', 'nginx -e stderr -c %s', text, port, fn)
-    os.execute(('rm -rf %s.*'):format(base))
-    if not ok then error(err, 0) end
+    local port = raw.free_port()
+    local text = NGINX:gsub('%u%u%u%u+', { OURS = ours, PORT = port, SETTINGS = settings })
+    web.with_nginx(text, port, fn)
   end, { trust = '127.0.0.1' })
 end
 
@@ -187,11 +147,11 @@ backend ours
 
 local function behind_haproxy(options, server_options, fn, reuse)
   with_ours(function(ours)
-    local port = tls_ends.free_port()
+    local port = raw.free_port()
     local text = HAPROXY:gsub('%u[%u_]+%f[^%u_]', {
       PORT = port, OURS = ours, OPTIONS = options, HTTP_REUSE = reuse or 'http-reuse always',
     })
-    with_program('haproxy', 'haproxy -db -f %s', text, port, fn)
+    web.with_program('haproxy', 'haproxy -db -f %s', text, port, fn)
   end, server_options)
 end
 

@@ -6,6 +6,7 @@
 
 local lu = require 'luaunit'
 local asio = require 'asio'
+local programs = require 'programs'
 local raw = require 'raw'
 local rawunix = require 'rawunix'
 local t = require 'support'
@@ -530,37 +531,14 @@ backend two
   server s 127.0.0.1:%d send-proxy-v2 proxy-v2-options unique-id,crc32c check-send-proxy check inter 50
 ]]
 
--- A free port, for a program that cannot be asked which one it has.
-local function free_port()
-  local listener = raw.listen()
-  local port = listener:port()
-  listener:close()
-  return port
-end
-
-local function wait_for_port(port)
-  return t.wait_until(function()
-    local conn = asio.connect('127.0.0.1', port)
-    if conn then conn:close() end
-    return conn
-  end, 'haproxy', 10)
-end
-
 T.test_haproxy = t.slow(40, function()
-  t.need 'haproxy'
   local server = listen()
   local _, port = server:address()
-  local one, two = free_port(), free_port()
-  local path = os.tmpname()
-  local file = io.open(path, 'w')
-  file:write(CONFIG:format(one, two, port, port))
-  file:close()
-  local child = io.popen(('timeout 30 haproxy -db -f %s >%s.log 2>&1 & echo $!'):format(path, path))
-  local pid = tonumber(child:read '*l')
-  child:close()
-  local ok, err = pcall(function()
+  local one, two = raw.free_port(), raw.free_port()
+  local text = CONFIG:format(one, two, port, port)
+  local ok, err = pcall(programs.with_file, 'haproxy', 'haproxy -db -f %s', text, one, function()
+    programs.listening(two)
     for _, at in ipairs { one, two } do
-      wait_for_port(at)
       for _ = 1, 20 do
         local conn = assert(asio.connect('127.0.0.1', at))
         local _, own = conn:address()
@@ -571,10 +549,7 @@ T.test_haproxy = t.slow(40, function()
       end
     end
   end)
-  os.execute(('kill %d'):format(pid))
   server:close()
-  os.remove(path)
-  os.remove(path .. '.log')
   if not ok then error(err, 0) end
 end)
 

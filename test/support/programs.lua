@@ -4,6 +4,7 @@
 -- SPDX-License-Identifier: MIT
 
 local lu = require 'luaunit'
+local asio = require 'asio'
 local t = require 'support'
 local raw = require 'raw'
 local can = require 'can'
@@ -194,6 +195,28 @@ local function beside(line)
     line, base, base, base, base))
   t.wait_until(function() return exists(base .. '.done') end, line, LIMIT)
   return slurp(base), tonumber(slurp(base .. '.done'))
+end
+
+--- Waits until a program listens on a port.
+function M.listening(port)
+  t.wait_until(function()
+    local conn = asio.connect('127.0.0.1', port)
+    if conn then conn:close() end
+    return conn
+  end, 'a server on port ' .. port, 15)
+end
+
+--- Runs a program with a file of this text, whose name goes into the shell command `line`; calls
+--- fn(program) when it listens on the port.
+function M.with_file(name, line, text, port, fn)
+  can.run(name)
+  local path = t.temporary(text)
+  local ok, err = pcall(M.talk, line:format(path), function(running)
+    M.listening(port)
+    fn(running)
+  end)
+  os.remove(path)
+  if not ok then error(err, 0) end
 end
 
 --- Runs a shell command beside: this process' light threads go on. Returns its output and its exit code.

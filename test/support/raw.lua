@@ -219,6 +219,14 @@ function M.listen(options)
 end
 
 --- A datagram socket that takes what it gets and never answers.
+--- A free port, for a program that cannot be asked which one it has.
+function M.free_port()
+  local listener = M.listen()
+  local port = listener:port()
+  listener:close()
+  return port
+end
+
 function M.udp(ip, port)
   return bound(SOCK_DGRAM, ip, port)
 end

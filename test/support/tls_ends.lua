@@ -5,7 +5,6 @@
 local lu = require 'luaunit'
 local asio = require 'asio'
 local certs = require 'certs'
-local raw = require 'raw'
 local t = require 'support'
 
 local M = {}
@@ -104,14 +103,6 @@ function M.error_of(errors)
   t.wait_until(function() return errors[1] end, 'on_tls_error')
   local info, message, code = unpack(table.remove(errors, 1))
   return message, code, info
-end
-
---- A free port, for a program that cannot be asked which one it has.
-function M.free_port()
-  local listener = raw.listen()
-  local port = listener:port()
-  listener:close()
-  return port
 end
 
 return M

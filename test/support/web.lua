@@ -67,6 +67,45 @@ function M.field(head, name)
   end
 end
 
+--- As programs.with_file, for a program that serves HTTP: calls fn(pool, its URL).
+function M.with_program(name, line, text, port, fn)
+  local pool = require 'asio.http'.pool()
+  local ok, err = pcall(programs.with_file, name, line, text, port, function()
+    fn(pool, 'http://127.0.0.1:' .. port)
+    lu.assertEquals(pool:stats().used, 0)
+  end)
+  pool:close()
+  if not ok then error(err, 0) end
+end
+
+-- One process; all that it writes goes to files whose names begin with BASE.
+local NGINX = [[
+daemon off;
+master_process off;
+pid BASE.pid;
+error_log stderr crit;
+events { worker_connections 200; }
+http {
+  access_log off;
+  client_body_temp_path BASE.body;
+  proxy_temp_path BASE.proxy;
+  fastcgi_temp_path BASE.fastcgi;
+  uwsgi_temp_path BASE.uwsgi;
+  scgi_temp_path BASE.scgi;
+  SETTINGS
+}
+]]
+
+--- Runs nginx with these settings for http; calls fn(pool, its URL) when it listens on the port.
+function M.with_nginx(settings, port, fn)
+  local base = t.temporary()
+  os.remove(base)
+  local text = NGINX:gsub('%u%u%u%u+', { BASE = base, SETTINGS = settings })
+  local ok, err = pcall(M.with_program, 'nginx', 'nginx -e stderr -c %s', text, port, fn)
+  os.execute(('rm -rf %s.*'):format(base))
+  if not ok then error(err, 0) end
+end
+
 --- What curl prints, and its exit code.
 function M.curl(port, path, options)
   can.run 'curl'

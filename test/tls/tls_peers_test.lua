@@ -9,6 +9,7 @@ local asio = require 'asio'
 local certs = require 'certs'
 local ends = require 'tls_ends'
 local programs = require 'programs'
+local raw = require 'raw'
 local t = require 'support'
 
 local T = {}
@@ -34,7 +35,7 @@ end
 -- OpenSSL's server, to connect to: fn(port, program).
 local function with_server(options, fn)
   certs.dir()
-  local port = ends.free_port()
+  local port = raw.free_port()
   local line = ('openssl s_server -accept 127.0.0.1:%d -cert %s -key %s %s'):format(
     port, file 'server.pem', file 'server.key', options)
   programs.talk(line, function(program)

@@ -10,6 +10,7 @@ local can = require 'can'
 local certs = require 'certs'
 local ends = require 'tls_ends'
 local programs = require 'programs'
+local raw = require 'raw'
 local t = require 'support'
 
 local T = {}
@@ -37,14 +38,6 @@ end
 local function plain_server(handler, options)
   local server = assert(asio.server('127.0.0.1', 0, handler, options))
   return server, select(2, server:address())
-end
-
-local function wait_for_port(port)
-  t.wait_until(function()
-    local conn = asio.connect('127.0.0.1', port)
-    if conn then conn:close() end
-    return conn
-  end, 'a program that listens', 10)
 end
 
 -- curl ------------------------------------------------------------------------------------------
@@ -219,7 +212,7 @@ end
 function T.test_gnutls_serv()
   can.run 'gnutls-serv'
   for version, priority in pairs(PRIORITIES) do
-    local port = ends.free_port()
+    local port = raw.free_port()
     local line = ('gnutls-serv --echo --port %d --x509certfile %s --x509keyfile %s --x509cafile %s '
       .. '--require-client-cert --priority %s'):format(
       port, file 'server.pem', file 'server.key', file 'ca.pem', priority)
@@ -243,7 +236,7 @@ end
 
 local function with_stunnel(service, fn)
   can.run 'stunnel'
-  local port = ends.free_port()
+  local port = raw.free_port()
   local head = 'foreground = yes\npid =\nsyslog = no\n[service]\naccept = 127.0.0.1:%d\n'
   local path = t.temporary(head:format(port) .. service)
   local ok, err = pcall(programs.talk, 'stunnel ' .. path, function(program)
@@ -314,15 +307,9 @@ listen one
 ]]
 
 local function with_haproxy(before, behind, after, fn)
-  can.run 'haproxy'
-  local port = ends.free_port()
-  local path = t.temporary(HAPROXY:format(port, before, behind, after))
-  local ok, err = pcall(programs.talk, 'haproxy -db -f ' .. path, function(program)
-    wait_for_port(port)
-    fn(port, program)
-  end)
-  os.remove(path)
-  if not ok then error(err, 0) end
+  local port = raw.free_port()
+  local text = HAPROXY:format(port, before, behind, after)
+  programs.with_file('haproxy', 'haproxy -db -f %s', text, port, function(program) fn(port, program) end)
 end
 
 function T.test_behind_haproxy()
@@ -367,7 +354,8 @@ function T.test_before_haproxy()
       end)
       os.remove(client)
     end, function(conn)
-      if conn:peek(1) then told, peer = conn:tls(), { conn:peer() } end -- else it is wait_for_port's
+      -- Else it is that of programs.listening.
+      if conn:peek(1) then told, peer = conn:tls(), { conn:peer() } end
       echo(conn)
     end, options)
   end
