@@ -84,7 +84,7 @@ end
 function T.test_a_body_up_to_the_end_of_the_connection()
   ends.raw(function(conn)
     ends.read_request(conn)
-    conn:write(conn and 'HTTP/1.1 200 OK\r\n\r\n' .. ('x'):rep(100000))
+    conn:write('HTTP/1.1 200 OK\r\n\r\n' .. ('x'):rep(100000))
   end, function(url, pool)
     lu.assertEquals(#assert(pool:get(url)).body, 100000)
     lu.assertEquals(pool:stats().idle, 0)
@@ -366,15 +366,18 @@ end
 
 function T.test_a_kept_connection_that_was_closed()
   for _, method in ipairs { 'get', 'post' } do
-    local requests = 0
+    local requests, closing = 0, asio.channel(1)
     ends.raw(function(conn)
       ends.read_request(conn)
       requests = requests + 1
       conn:write(answer 'hello')
+      conn:flush()
+      closing:send(true)
     end, function(url, pool)
       for _ = 1, 3 do
         lu.assertEquals(assert(pool[method](pool, url)).body, 'hello')
-        asio.sleep(0.01)
+        closing:recv()
+        t.next_turn()
       end
       lu.assertEquals(requests, 3)
     end)
@@ -463,13 +466,16 @@ local PHASES = {
   'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel', 'HTTP/1.1 103 Early\r\n\r\n',
 }
 
--- Sends so much, and then nothing until the client has gone.
+-- Sends so much, and then nothing until the client has gone. fn gets a channel that tells of each request.
 local function stuck(text, fn)
+  local sent = asio.channel(100)
   ends.raw(function(conn)
     ends.read_request(conn)
     conn:write(text)
+    conn:flush()
+    sent:send(true)
     conn:read(1)
-  end, fn)
+  end, function(url, pool) fn(url, pool, sent) end)
 end
 
 function T.test_time_outs_in_every_phase()
@@ -486,13 +492,14 @@ end
 
 function T.test_cancelled_in_every_phase()
   for _, text in ipairs(PHASES) do
-    stuck(text, function(url, pool)
+    stuck(text, function(url, pool, sent)
       for _, stream in ipairs { true, false } do
         local thread = asio.spawn(function()
           local response = pool:get(url, { stream = stream })
           if response then response:read_all() end
         end)
-        asio.sleep(0.01)
+        sent:recv()
+        t.next_turn()
         thread:cancel()
         lu.assertEquals({ thread:join(5) }, { false, asio.cancelled })
         lu.assertEquals(pool:stats(), { used = 0, idle = 0, hosts = 0 })
@@ -555,11 +562,12 @@ function T.test_cancelled_at_random()
 end
 
 function T.test_cancelled_while_waiting_for_a_place()
-  stuck('', function(url)
+  stuck('', function(url, _, sent)
     local pool = http.pool { per_host = 1 }
     local first = asio.spawn(pool.get, pool, url, ends.options {})
     local second = asio.spawn(pool.get, pool, url, ends.options {})
-    asio.sleep(0.01)
+    sent:recv()
+    lu.assertEquals(pool:stats().used, 1)
     second:cancel()
     lu.assertFalse((second:join(5)))
     lu.assertEquals(pool:stats().used, 1)

@@ -425,7 +425,7 @@ function T.test_a_client_that_goes()
     for _ = 1, 10 do
       local conn = assert(web.connect(port))
       conn:write 'GET /big HTTP/1.1\r\nHost: x\r\n\r\n'
-      conn:read(100000)
+      lu.assertEquals(#assert(conn:read(100000)), 100000)
       conn:abort()
     end
   end)

@@ -9,7 +9,7 @@ local t = require 'support'
 
 local T = {}
 
--- What a script says in a folder that has asio.so, and asio/http.so or not. The script gets the folder.
+-- What a script says in a folder that has asio.so, and asio/http.so or not.
 local function said(script, with_http)
   can.need('shell', 'module_file', 'native')
   local dir = t.temporary()
@@ -19,9 +19,9 @@ local function said(script, with_http)
   if with_http then os.execute(('cp %s/asio/http.so %s/asio'):format(build, dir)) end
   local file = io.popen(('timeout 60 %s -e %s 2>&1'):format(
     t.quote(t.launcher), t.quote(([[
-      package.cpath = ''
+      package.cpath = '%s/?.so'
       package.loaded.asio = assert(package.loadlib('%s/asio.so', 'luaopen_asio'))()
-      %s]]):format(dir, script))))
+      %s]]):format(dir, dir, script))))
   local text = file:read '*a'
   file:close()
   os.execute('rm -r ' .. dir)
@@ -31,8 +31,12 @@ end
 function T.test_without_the_plugin()
   local text = said "require 'asio.http'"
   lu.assertStrContains(text, "module 'asio.http' not found")
-
   lu.assertStrContains(said "print(pcall(require, 'asio.https'))", "module 'asio.https' not found")
+end
+
+function T.test_with_the_plugin()
+  can.need 'http'
+  lu.assertEquals(said("print(type(require('asio.http').server))", true), 'function\n')
 end
 
 return T
