@@ -10,7 +10,6 @@ local asio = require 'asio'
 local t = require 'support'
 local can = require 'can'
 local programs = require 'programs'
-local raw = require 'raw'
 
 local T = {}
 
@@ -163,7 +162,7 @@ end
 -- Calls fn(port) with the real one.
 local function with_redis(fn)
   can.run 'redis-server'
-  local port = raw.free_port()
+  local port = programs.free_port()
   local line = ("redis-server --port %d --bind 127.0.0.1 --save '' --appendonly no --dir /tmp"):format(port)
   programs.talk(line, function(program)
     program:expect 'Ready to accept connections'

@@ -10,7 +10,6 @@ local http = require 'asio.http'
 local can = require 'can'
 local certs = require 'certs'
 local programs = require 'programs'
-local raw = require 'raw'
 local t = require 'support'
 local web = require 'web'
 
@@ -37,7 +36,7 @@ server {
 ]]
 
 function T.test_nginx()
-  local port = raw.free_port()
+  local port = programs.free_port()
   local big = ('abcdefghij'):rep(300)
   web.with_nginx(ROUTES:format(port, port, big), port, function(pool, url)
     for _ = 1, 20 do lu.assertEquals(assert(pool:get(url .. '/hello')).body, 'hello') end
@@ -67,7 +66,7 @@ end
 
 function T.test_nginx_over_tls()
   can.need('tls', 'openssl')
-  local port = raw.free_port()
+  local port = programs.free_port()
   local server = [[server { listen 127.0.0.1:%d ssl;
     ssl_certificate %sserver.pem; ssl_certificate_key %sserver.key;
     location / { return 200 "$scheme $ssl_server_name $ssl_alpn_protocol $connection_requests"; } }]]
@@ -121,7 +120,7 @@ server.listen(PORT, '127.0.0.1');
 ]]
 
 local function with_node(fn)
-  local port = raw.free_port()
+  local port = programs.free_port()
   web.with_program('node', 'node %s', NODE:gsub('PORT', port), port, function(pool, url) fn(url, pool) end)
 end
 
@@ -196,7 +195,7 @@ backend gone
 
 function T.test_haproxy()
   with_node(function(direct)
-    local port = raw.free_port()
+    local port = programs.free_port()
     local text = HAPROXY:gsub('PORT', port):gsub('NODE', direct:match '%d+$')
     web.with_program('haproxy', 'haproxy -f %s', text, port, function(pool, url)
       for i = 1, 30 do
@@ -261,7 +260,7 @@ end
 
 -- HTTP/1.0, and a listing as long as the connection.
 function T.test_python()
-  local port = raw.free_port()
+  local port = programs.free_port()
   local line = ('python3 -m http.server --bind 127.0.0.1 --directory %stest/http %d'):format(
     t.quote(t.root), port)
   web.with_program('python3', line .. ' # %s', '', port, function(pool, url)
@@ -287,7 +286,7 @@ ViaProxyName "between"
 ]]
 
 local function with_proxy(fn)
-  local port = raw.free_port()
+  local port = programs.free_port()
   web.with_program('tinyproxy', 'tinyproxy -d -c %s', PROXY:format(port), port, function(pool)
     fn(('http://user:secret@127.0.0.1:%d'):format(port), pool, port)
   end)
@@ -308,7 +307,7 @@ end
 
 function T.test_a_proxy_for_https()
   can.need('tls', 'openssl')
-  local port = raw.free_port()
+  local port = programs.free_port()
   local server = [[server { listen 127.0.0.1:%d ssl;
     ssl_certificate %sserver.pem; ssl_certificate_key %sserver.key;
     location / { return 200 "$ssl_server_name $connection_requests"; } }]]

@@ -9,7 +9,6 @@ local lu = require 'luaunit'
 local asio = require 'asio'
 local can = require 'can'
 local programs = require 'programs'
-local raw = require 'raw'
 local t = require 'support'
 local web = require 'web'
 
@@ -100,7 +99,7 @@ server {
 
 local function behind_nginx(settings, fn)
   with_ours(function(ours)
-    local port = raw.free_port()
+    local port = programs.free_port()
     local text = NGINX:gsub('%u%u%u%u+', { OURS = ours, PORT = port, SETTINGS = settings })
     web.with_nginx(text, port, fn)
   end, { trust = '127.0.0.1' })
@@ -147,7 +146,7 @@ backend ours
 
 local function behind_haproxy(options, server_options, fn, reuse)
   with_ours(function(ours)
-    local port = raw.free_port()
+    local port = programs.free_port()
     local text = HAPROXY:gsub('%u[%u_]+%f[^%u_]', {
       PORT = port, OURS = ours, OPTIONS = options, HTTP_REUSE = reuse or 'http-reuse always',
     })

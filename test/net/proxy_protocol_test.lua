@@ -534,7 +534,7 @@ backend two
 T.test_haproxy = t.slow(40, function()
   local server = listen()
   local _, port = server:address()
-  local one, two = raw.free_port(), raw.free_port()
+  local one, two = programs.free_port(), programs.free_port()
   local text = CONFIG:format(one, two, port, port)
   local ok, err = pcall(programs.with_file, 'haproxy', 'haproxy -db -f %s', text, one, function()
     programs.listening(two)

@@ -197,6 +197,14 @@ local function beside(line)
   return slurp(base), tonumber(slurp(base .. '.done'))
 end
 
+--- A free port, for a program that cannot be asked which one it has.
+function M.free_port()
+  local listener = raw.listen()
+  local port = listener:port()
+  listener:close()
+  return port
+end
+
 --- Waits until a program listens on a port.
 function M.listening(port)
   t.wait_until(function()

@@ -9,8 +9,6 @@ local t = require 'support'
 
 local T = {}
 
-local function count(...) return select('#', ...), ... end
-
 -- Once broken -----------------------------------------------------------------------------------
 
 -- select looked at its objects, then made its branches, which may run a finalizer that sends; what
@@ -39,6 +37,23 @@ end)
 
 -- Channels: sending and receiving -----------------------------------------------------------------
 
+require 'channel_cases' (T, asio.channel, 'channel', 'channel')
+
+function T.test_senders_that_wait_are_served_without_waiting()
+  local ch, senders = asio.channel(), {}
+  for i = 1, 3 do senders[i] = asio.spawn(ch.send, ch, i) end
+  for i = 1, 3 do lu.assertEquals(ch:recv(0), i) end
+  t.failure('ETIMEDOUT', ch:recv(0))
+  for i = 1, 3 do lu.assertEquals({ senders[i]:join() }, { true, true }) end
+end
+
+function T.test_how_much_is_buffered()
+  local ch = asio.channel(5)
+  lu.assertStrContains(tostring(ch), '0 buffered')
+  ch:send 'x'
+  lu.assertStrContains(tostring(ch), '1 buffered')
+end
+
 function T.test_a_rendezvous()
   local ch, steps = asio.channel(), {}
   local sender = asio.spawn(function()
@@ -52,25 +67,6 @@ function T.test_a_rendezvous()
   for i = 1, 3 do lu.assertEquals(ch:recv(), i) end
   sender:join()
   lu.assertEquals(#steps, 3)
-end
-
-function T.test_a_receiver_that_waits_is_served_without_waiting()
-  local ch = asio.channel()
-  local receiver = asio.spawn(function() return ch:recv() end)
-  lu.assertEquals({ count(ch:send('item', 0)) }, { 1, true })
-  lu.assertEquals({ receiver:join() }, { true, 'item' })
-end
-
-function T.test_a_buffer_takes_so_many()
-  local ch = asio.channel(3)
-  for i = 1, 3 do lu.assertTrue(ch:send(i, 0)) end
-  t.failure('ETIMEDOUT', ch:send(4, 0))
-  t.failure('ETIMEDOUT', ch:send(4, 0.002))
-  local sender = asio.spawn(ch.send, ch, 4)
-  lu.assertEquals(ch:recv(0), 1)
-  lu.assertEquals({ sender:join() }, { true, true })
-  for i = 2, 4 do lu.assertEquals(ch:recv(0), i) end
-  t.failure('ETIMEDOUT', ch:recv(0))
 end
 
 function T.test_what_may_be_sent()
@@ -90,39 +86,6 @@ function T.test_what_may_be_sent()
   t.bad_argument(1, 'send', function() ch:send() end)
   ch:close()
   t.bad_argument(1, 'send', function() ch:send(nil) end)
-end
-
-function T.test_bad_arguments()
-  for _, wrong in ipairs { -1, 1.5, 0 / 0, 2 ^ 31, -math.huge, 'many', true, {} } do
-    t.bad_argument(1, 'channel', function() asio.channel(wrong) end)
-  end
-  for _, right in ipairs { 0, 1, 1000, 2 ^ 30, math.huge } do asio.channel(right) end
-  local ch = asio.channel()
-  for _, wrong in ipairs { -1, 0 / 0, 'soon', true, {} } do
-    t.bad_argument(2, 'send', function() ch:send(1, wrong) end)
-    t.bad_argument(1, 'recv', function() ch:recv(wrong) end)
-  end
-  t.raises('not a channel', ch.recv, asio.event())
-  t.raises('not a channel', ch.send, {}, 1)
-  t.raises('not a channel', ch.close)
-  lu.assertStrContains(tostring(asio.channel(5)), '0 buffered')
-end
-
-function T.test_first_come_first_served()
-  local ch, order = asio.channel(2), {}
-  local senders, receivers = {}, {}
-  for i = 1, 10 do senders[i] = asio.spawn(ch.send, ch, i) end
-  for i = 1, 10 do lu.assertEquals(ch:recv(), i) end
-  for i = 1, 10 do senders[i]:join() end
-  for i = 1, 10 do
-    receivers[i] = asio.spawn(function()
-      local value = ch:recv()
-      order[#order + 1] = i .. '=' .. value
-    end)
-  end
-  for i = 1, 10 do ch:send(i) end
-  for i = 1, 10 do receivers[i]:join() end
-  for i = 1, 10 do lu.assertEquals(order[i], i .. '=' .. i) end
 end
 
 function T.test_the_ring_through_all_its_sizes()
@@ -147,23 +110,6 @@ function T.test_the_ring_through_all_its_sizes()
   end
 end
 
-function T.test_one_who_gave_up_is_passed_over()
-  local ch = asio.channel()
-  local senders = {}
-  for i = 1, 6 do
-    senders[i] = asio.spawn(function() return ch:send(i, i % 2 == 0 and 0.002 or nil) end)
-  end
-  asio.sleep(0.02)
-  for i = 1, 5, 2 do lu.assertEquals(ch:recv(0), i) end
-  t.failure('ETIMEDOUT', ch:recv(0))
-  for i = 2, 6, 2 do t.failure('ETIMEDOUT', select(2, senders[i]:join())) end
-  local impatient = asio.spawn(ch.recv, ch, 0.002)
-  local patient = asio.spawn(ch.recv, ch)
-  impatient:join()
-  lu.assertTrue(ch:send('for the patient', 0))
-  lu.assertEquals({ patient:join() }, { true, 'for the patient' })
-end
-
 function T.test_many_to_many()
   local ch, n, sum, threads = asio.channel(3), t.count(20000), 0, {}
   for i = 1, 4 do
@@ -184,46 +130,6 @@ function T.test_many_to_many()
   ch:close()
   for i = 1, 3 do receivers[i]:join() end
   lu.assertEquals(sum, n * (n + 1) / 2)
-end
-
--- Channels: closing -----------------------------------------------------------------------------
-
-function T.test_close_after_what_is_buffered()
-  local ch = asio.channel(5)
-  ch:send(1)
-  ch:send(false)
-  lu.assertEquals({ count(ch:close()) }, { 0 })
-  ch:close()
-  t.failure('EBADF', ch:send(3))
-  lu.assertEquals(ch:recv(), 1)
-  lu.assertIs(ch:recv(0), false)
-  t.failure('EBADF', ch:recv())
-  t.failure('EBADF', ch:recv(0))
-  lu.assertStrContains(tostring(ch), 'closed')
-end
-
-function T.test_close_wakes_both_ends()
-  local ch, receivers = asio.channel(), {}
-  for i = 1, 3 do receivers[i] = asio.spawn(ch.recv, ch) end
-  ch:close()
-  for i = 1, 3 do t.failure('EBADF', select(2, receivers[i]:join())) end
-  ch = asio.channel(1)
-  ch:send 'kept'
-  local senders = {}
-  for i = 1, 3 do senders[i] = asio.spawn(ch.send, ch, 'withdrawn') end
-  ch:close()
-  for i = 1, 3 do t.failure('EBADF', select(2, senders[i]:join())) end
-  lu.assertEquals(ch:recv(), 'kept')
-  t.failure('EBADF', ch:recv())
-end
-
-function T.test_iter_ends_with_false_in_between()
-  local ch, got = asio.channel(5), {}
-  for _, value in ipairs { 1, false, 'x' } do ch:send(value) end
-  ch:close()
-  for value in ch:iter() do got[#got + 1] = value end
-  lu.assertEquals(got, { 1, false, 'x' })
-  for _ in ch:iter() do lu.fail 'there is nothing left' end
 end
 
 -- Channels: memory ------------------------------------------------------------------------------
@@ -317,13 +223,11 @@ T.test_channels_in_the_main_chunk = t.main(function()
   t.failure('ECANCELED', asio.channel():recv())
 end)
 
-function T.test_where_nothing_can_wait()
+function T.test_coroutines_of_the_script_cannot_wait()
   local ch = asio.channel(1)
-  lu.assertTrue(pcall(table.sort, { 2, 1 }, function() return ch:send(1, 0) and ch:recv(0) and false end))
   local ok, err = coroutine.resume(coroutine.create(function() return ch:recv() end))
   lu.assertFalse(ok)
   lu.assertStrContains(err, 'asio.coroutine.install()')
-  t.raises('cannot wait here', string.gsub, 'x', '.', function() return ch:recv() end)
   lu.assertTrue(ch:send('still empty', 0))
 end
 

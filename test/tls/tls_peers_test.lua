@@ -9,7 +9,6 @@ local asio = require 'asio'
 local certs = require 'certs'
 local ends = require 'tls_ends'
 local programs = require 'programs'
-local raw = require 'raw'
 local t = require 'support'
 
 local T = {}
@@ -35,7 +34,7 @@ end
 -- OpenSSL's server, to connect to: fn(port, program).
 local function with_server(options, fn)
   certs.dir()
-  local port = raw.free_port()
+  local port = programs.free_port()
   local line = ('openssl s_server -accept 127.0.0.1:%d -cert %s -key %s %s'):format(
     port, file 'server.pem', file 'server.key', options)
   programs.talk(line, function(program)

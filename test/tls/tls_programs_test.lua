@@ -10,7 +10,6 @@ local can = require 'can'
 local certs = require 'certs'
 local ends = require 'tls_ends'
 local programs = require 'programs'
-local raw = require 'raw'
 local t = require 'support'
 
 local T = {}
@@ -212,7 +211,7 @@ end
 function T.test_gnutls_serv()
   can.run 'gnutls-serv'
   for version, priority in pairs(PRIORITIES) do
-    local port = raw.free_port()
+    local port = programs.free_port()
     local line = ('gnutls-serv --echo --port %d --x509certfile %s --x509keyfile %s --x509cafile %s '
       .. '--require-client-cert --priority %s'):format(
       port, file 'server.pem', file 'server.key', file 'ca.pem', priority)
@@ -236,7 +235,7 @@ end
 
 local function with_stunnel(service, fn)
   can.run 'stunnel'
-  local port = raw.free_port()
+  local port = programs.free_port()
   local head = 'foreground = yes\npid =\nsyslog = no\n[service]\naccept = 127.0.0.1:%d\n'
   local path = t.temporary(head:format(port) .. service)
   local ok, err = pcall(programs.talk, 'stunnel ' .. path, function(program)
@@ -307,7 +306,7 @@ listen one
 ]]
 
 local function with_haproxy(before, behind, after, fn)
-  local port = raw.free_port()
+  local port = programs.free_port()
   local text = HAPROXY:format(port, before, behind, after)
   programs.with_file('haproxy', 'haproxy -db -f %s', text, port, function(program) fn(port, program) end)
 end

@@ -11,16 +11,6 @@ local T = {}
 assert(asio.shared.dict()) -- the state's mailbox stays, with its descriptor
 
 local function count(...) return select('#', ...), ... end
-local function fails(code, ...)
-  lu.assertNil((...))
-  lu.assertIsString((select(2, ...)))
-  lu.assertEquals((select(3, ...)), code)
-end
-local function raises(text, fn, ...)
-  local ok, err = pcall(fn, ...)
-  lu.assertFalse(ok)
-  lu.assertStrContains(tostring(err), text)
-end
 
 -- Waits for a clock, not for an event: an expiry is nothing else.
 local function wait_until_gone(d, key)
@@ -69,9 +59,9 @@ function T.test_absent()
   lu.assertEquals({ count(d:get 'no') }, { 1, nil })
   lu.assertFalse(d:delete 'no')
   lu.assertNil(d:ttl 'no')
-  fails('ENOENT', d:expire('no', 1))
-  fails('ENOENT', d:incr 'no')
-  fails('ENOENT', d:replace('no', 1))
+  t.failure('ENOENT', d:expire('no', 1))
+  t.failure('ENOENT', d:incr 'no')
+  t.failure('ENOENT', d:replace('no', 1))
   lu.assertNil(d:lpop 'no')
   lu.assertNil(d:rpop 'no')
   lu.assertEquals(d:llen 'no', 0)
@@ -83,13 +73,13 @@ end
 function T.test_add_replace_and_delete()
   local d = asio.shared.dict()
   lu.assertTrue(d:add('key', 1))
-  fails('EEXIST', d:add('key', 2))
+  t.failure('EEXIST', d:add('key', 2))
   lu.assertEquals(d:get 'key', 1)
   lu.assertTrue(d:replace('key', 3))
   lu.assertEquals(d:get 'key', 3)
   lu.assertTrue(d:delete 'key')
   lu.assertTrue(d:add('key', false))
-  fails('EEXIST', d:add('key', 2))
+  t.failure('EEXIST', d:add('key', 2))
   lu.assertTrue(d:set('key', nil))
   lu.assertNil(d:get 'key')
   lu.assertEquals(d:bytes(), 0)
@@ -103,7 +93,7 @@ function T.test_numbers_are_counted()
   lu.assertEquals(d:incr('n', -0.5), 14.5)
   lu.assertEquals(d:get 'n', 14.5)
   d:set('n', 'text')
-  fails('EINVAL', d:incr('n', 1, 0))
+  t.failure('EINVAL', d:incr('n', 1, 0))
 end
 
 function T.test_update()
@@ -117,7 +107,7 @@ function T.test_update()
     return old
   end), { 1, 2 })
   lu.assertEquals(d:get 'n', { 1, 2 })
-  raises('on purpose', d.update, d, 'n', function() error 'on purpose' end)
+  t.raises('on purpose', d.update, d, 'n', function() error 'on purpose' end)
   lu.assertEquals(d:get 'n', { 1, 2 })
   lu.assertEquals(d:update('n', function() return false end), false)
   lu.assertEquals({ count(d:update('n', function() end)) }, { 1, nil })
@@ -228,17 +218,17 @@ end
 function T.test_a_list_is_no_value()
   local d = asio.shared.dict()
   d:rpush('q', 1)
-  fails('EINVAL', d:get 'q')
-  fails('EINVAL', d:incr('q', 1, 0))
-  fails('EINVAL', d:update('q', function() return 1 end))
-  fails('EEXIST', d:add('q', 1))
+  t.failure('EINVAL', d:get 'q')
+  t.failure('EINVAL', d:incr('q', 1, 0))
+  t.failure('EINVAL', d:update('q', function() return 1 end))
+  t.failure('EEXIST', d:add('q', 1))
   local list = {}
   for key in d:iter() do list[#list + 1] = key end
   lu.assertEquals(list, {})
   lu.assertEquals(d:keys(), { 'q' })
   d:set('q', 'value')
   for _, name in ipairs { 'lpush', 'rpush', 'lpop', 'rpop', 'llen' } do
-    fails('EINVAL', d[name](d, 'q', 1))
+    t.failure('EINVAL', d[name](d, 'q', 1))
   end
   d:rpush('other', {})
   d:rpush('other', ('x'):rep(1000))
@@ -320,10 +310,10 @@ function T.test_without_eviction_it_is_full()
   local n = 0
   while d:set(n + 1, ('x'):rep(1000)) do n = n + 1 end
   lu.assertTrue(n >= 10 and n < 20)
-  fails('ENOMEM', d:set(n + 1, ('x'):rep(1000)))
-  fails('ENOMEM', d:add(n + 1, ('x'):rep(1000)))
-  fails('ENOMEM', d:rpush('list', ('x'):rep(1000)))
-  fails('ENOMEM', d:set(1, ('y'):rep(3000)))
+  t.failure('ENOMEM', d:set(n + 1, ('x'):rep(1000)))
+  t.failure('ENOMEM', d:add(n + 1, ('x'):rep(1000)))
+  t.failure('ENOMEM', d:rpush('list', ('x'):rep(1000)))
+  t.failure('ENOMEM', d:set(1, ('y'):rep(3000)))
   lu.assertEquals(d:count(), n)
   for i = 1, n do lu.assertEquals(d:get(i), ('x'):rep(1000)) end
   lu.assertTrue(d:set(1, ('y'):rep(1000)), 'in the place of the old one')
@@ -335,13 +325,13 @@ function T.test_what_can_never_fit_evicts_nothing()
   local d = asio.shared.dict { max_bytes = 10000 }
   d:set('small', 1)
   d:rpush('list', ('x'):rep(3000))
-  fails('ENOMEM', d:set('big', ('x'):rep(10000)))
-  fails('ENOMEM', d:set('small', ('x'):rep(10000)))
-  fails('ENOMEM', d:rpush('list', ('x'):rep(8000)))
-  fails('ENOMEM', d:update('small', function() return ('x'):rep(10000) end))
+  t.failure('ENOMEM', d:set('big', ('x'):rep(10000)))
+  t.failure('ENOMEM', d:set('small', ('x'):rep(10000)))
+  t.failure('ENOMEM', d:rpush('list', ('x'):rep(8000)))
+  t.failure('ENOMEM', d:update('small', function() return ('x'):rep(10000) end))
   lu.assertEquals(d:get 'small', 1)
   lu.assertEquals(d:llen 'list', 1)
-  fails('ENOMEM', asio.shared.dict({ max_bytes = 10 }):set(1, 1))
+  t.failure('ENOMEM', asio.shared.dict({ max_bytes = 10 }):set(1, 1))
 end
 
 -- Against a table ---------------------------------------------------------------------------------
@@ -450,11 +440,11 @@ function T.test_a_name_is_one_dict()
   d = asio.shared.dict 'dict_test 1'
   lu.assertEquals(d:get 'key', 1)
   d:clear()
-  fails('EEXIST', asio.shared.dict('dict_test 1', { max_bytes = 1000 }))
+  t.failure('EEXIST', asio.shared.dict('dict_test 1', { max_bytes = 1000 }))
   lu.assertTrue(asio.shared.dict('dict_test 3', { max_bytes = 1000 }):set(1, 1))
   lu.assertEquals(asio.shared.dict('dict_test 3', { max_bytes = 1000, evict = 'lru' }):get(1), 1)
-  fails('EEXIST', asio.shared.dict('dict_test 3', { max_bytes = 1000, evict = 'none' }))
-  fails('EEXIST', asio.shared.dict 'dict_test 3')
+  t.failure('EEXIST', asio.shared.dict('dict_test 3', { max_bytes = 1000, evict = 'none' }))
+  t.failure('EEXIST', asio.shared.dict 'dict_test 3')
   lu.assertEquals(asio.shared.dict():count(), 0)
 end
 
@@ -463,17 +453,17 @@ end
 function T.test_mistakes_raise()
   local d = asio.shared.dict()
   local function bad(text, name, ...)
-    raises('dict_test.lua', function(...) return (d[name](d, ...)) end, ...)
-    raises(text, d[name], d, ...)
+    t.raises('dict_test.lua', function(...) return (d[name](d, ...)) end, ...)
+    t.raises(text, d[name], d, ...)
   end
   for _, name in ipairs { 'get', 'set', 'add', 'replace', 'incr', 'delete', 'expire', 'ttl', 'lpush', 'rpop',
     'llen' } do
     bad(("bad argument #1 to '%s' (string or number expected, got table)"):format(name), name, {}, 1)
     bad('got no value', name)
     bad('NaN', name, 0 / 0, 1)
-    raises('not a shared dict', d[name], {}, 1)
-    raises('not a shared dict', d[name], asio.shared.channel(), 1)
-    raises('not a shared dict', d[name])
+    t.raises('not a shared dict', d[name], {}, 1)
+    t.raises('not a shared dict', d[name], asio.shared.channel(), 1)
+    t.raises('not a shared dict', d[name])
   end
   bad("bad argument #2 to 'add' (a value expected, got nil)", 'add', 'k')
   bad("bad argument #2 to 'rpush'", 'rpush', 'k', nil)
@@ -491,13 +481,13 @@ function T.test_mistakes_raise()
 end
 
 function T.test_options_are_checked()
-  raises("bad argument #1 to 'dict' (string expected, got number)", asio.shared.dict, 1)
-  raises("bad argument #2 to 'dict' (table expected, got number)", asio.shared.dict, 'name', 1)
-  raises("bad argument #1 to 'dict' (unknown option 'max')", asio.shared.dict, { max = 1 })
-  raises("bad argument #2 to 'dict' (unknown option 'max')", asio.shared.dict, 'name', { max = 1 })
-  raises("option 'max_bytes'", asio.shared.dict, { max_bytes = 0 })
-  raises("option 'max_bytes'", asio.shared.dict, { max_bytes = '1m' })
-  raises("option 'evict'", asio.shared.dict, { evict = 'ttl' })
+  t.raises("bad argument #1 to 'dict' (string expected, got number)", asio.shared.dict, 1)
+  t.raises("bad argument #2 to 'dict' (table expected, got number)", asio.shared.dict, 'name', 1)
+  t.raises("bad argument #1 to 'dict' (unknown option 'max')", asio.shared.dict, { max = 1 })
+  t.raises("bad argument #2 to 'dict' (unknown option 'max')", asio.shared.dict, 'name', { max = 1 })
+  t.raises("option 'max_bytes'", asio.shared.dict, { max_bytes = 0 })
+  t.raises("option 'max_bytes'", asio.shared.dict, { max_bytes = '1m' })
+  t.raises("option 'evict'", asio.shared.dict, { evict = 'ttl' })
 end
 
 -- Several states ------------------------------------------------------------------------------------

@@ -439,15 +439,11 @@ end
 -- Shortages -------------------------------------------------------------------------------------
 
 function T.test_out_of_threads()
-  can.need('descriptors', 'real_kernel')
+  can.need('numbers', 'real_kernel')
   t.quiet_child(function()
-    local asio, ffi = require 'asio', require 'ffi'
-    ffi.cdef [[ int setuid(unsigned); struct lim { unsigned long a, b; }; int setrlimit(int, struct lim *);
-      int getuid(void); ]]
+    local asio = require 'asio'
     asio.shared.channel()
-    local lim = ffi.new('struct lim', 1, 1)
-    assert(ffi.C.setrlimit(6, lim) == 0) -- RLIMIT_NPROC, which does not hold for root
-    if ffi.C.getuid() == 0 and ffi.C.setuid(61234) ~= 0 then return end
+    if not require 'raw'.forbid_threads() then return end
     asio.run(function()
       local w, message, code = asio.worker(function() end)
       assert(w == nil and code == 'EAGAIN', tostring(code) .. tostring(message))
@@ -504,15 +500,17 @@ end
 function T.test_the_end_of_the_main_chunk_ends_workers()
   local result = ends(0, nil, function()
     local asio = require 'asio'
+    local ready = asio.shared.channel()
     for _ = 1, 5 do
       asio.worker(function()
+        ready:send(true)
         local ok = pcall(asio.sleep, 1000)
         assert(not ok)
         io.stdout:write 'ended.'
         io.stdout:flush()
       end)
     end
-    asio.run_once(0.2)
+    for _ = 1, 5 do ready:recv() end
   end)
   lu.assertEquals(result.out, ('ended.'):rep(5))
 end
@@ -537,9 +535,14 @@ function T.test_exit()
     ends(code, nil, function(status, closes)
       local asio = require 'asio'
       asio.run(function()
-        asio.worker(function() asio.sleep(1000) end)
-        asio.worker(function() asio.sleep(1000) end)
-        asio.sleep(0.05)
+        local ready = asio.shared.channel()
+        for _ = 1, 2 do
+          asio.worker(function()
+            ready:send(true)
+            asio.sleep(1000)
+          end)
+        end
+        for _ = 1, 2 do ready:recv() end
         os.exit(tonumber(status), closes == 'true')
       end)
     end, { args = { tostring(code), tostring(close) }, env = t.ignore_leaks })
@@ -566,11 +569,13 @@ end)
 T.test_a_worker_that_swallows_the_cancel_at_the_end = t.slow(60, function()
   ends(0, nil, function()
     local asio = require 'asio'
+    local ready = asio.shared.channel()
     asio.worker(function()
+      ready:send(true)
       pcall(asio.sleep, 1000)
       pcall(asio.sleep, 1000)
     end)
-    asio.run_once(0.1)
+    ready:recv()
   end, { seconds = 30 })
 end)
 
