@@ -318,6 +318,11 @@ end
 -- These two are asio's, unless there is to be TLS.
 M.server, M.connect = over_tls.server, over_tls.connect
 
+--- Where a server can listen on a Unix socket; without a file, where this system has abstract names.
+function M.unix_path()
+  return can.has 'abstract_names' and 'unix:@' or 'unix:' .. os.tmpname() .. '.s'
+end
+
 function M.pair()
   local a, b, code = asio.socketpair()
   return assert(a, b, code), b
