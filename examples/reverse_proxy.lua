@@ -1,6 +1,5 @@
 -- A reverse proxy: passes requests to another server, and its responses back, piece by piece as they come.
 -- The connections to that server are kept and used again. Upgraded connections (WebSocket) pass too.
--- A server that answers before it has the whole body of a request gets no more of it.
 --     luajit reverse_proxy.lua UPSTREAM [ADDRESS [PORT]]      127.0.0.1 8080; port 0: any that is free
 -- UPSTREAM is the beginning of a URL: http://127.0.0.1:3000, http://unix:/run/app.sock:
 -- Try it: `luajit reverse_proxy.lua http://127.0.0.1:3000`, then `curl http://127.0.0.1:8080/`. It prints a

@@ -149,9 +149,7 @@ end
 local function behind(req, res)
   if req.path == '/echo' then
     res.headers['X-Length'] = tostring(req.length)
-    local pieces = {} -- the client sends nothing more once it is answered
-    for piece in req:chunks() do pieces[#pieces + 1] = piece end
-    for _, piece in ipairs(pieces) do res:write(piece) end
+    for piece in req:chunks() do res:write(piece) end
   elseif req.path == '/fields' then
     local list = {}
     for i = 1, req.headers:count() do list[i] = table.concat({ req.headers:field(i) }, ': ') end
@@ -208,7 +206,7 @@ end
 
 function T.test_reverse_proxy_streams_both_ways()
   with_proxy(function(request)
-    local body = ('0123456789abcdef'):rep(200000)
+    local body = ('0123456789abcdef'):rep(655360)
     local response = request('POST', '/echo', { body = body })
     lu.assertEquals(response:header 'x-length', tostring(#body))
     t.same_bytes(response.body, body)
@@ -218,6 +216,15 @@ function T.test_reverse_proxy_streams_both_ways()
       return sent <= 100 and body:sub(1, 10000) or nil
     end })
     lu.assertEquals({ response:header 'x-length', #response.body }, { '-1', 1000000 })
+    -- Each piece is echoed before the next one is sent.
+    local back, number = asio.channel(1), 0
+    response = request('POST', '/echo', { stream = true, body = function()
+      if number > 0 then lu.assertEquals(back:recv(), 'piece ' .. number) end
+      number = number + 1
+      return number <= 20 and 'piece ' .. number or nil
+    end })
+    for piece in response:chunks() do back:send(piece) end
+    lu.assertEquals(number, 21)
     -- The first piece does not wait for the second one.
     response = request('GET', '/steps', { stream = true })
     lu.assertEquals({ response:read(), response:read(), response:read() }, { 'one', 'two' })

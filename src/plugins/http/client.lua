@@ -139,9 +139,9 @@ local function body_lines(job, names)
     if job.kind and not names['content-type'] then lines = 'Content-Type: ' .. job.kind .. '\r\n' end
     if job.source and not job.length then
         job.flags = c.CHUNKED
-    elseif job.source or (job.expect and job.body) then
+    elseif c.is_upload(job) or (job.expect and job.body) then
         job.flags = c.NO_LENGTH
-        lines = lines .. format('Content-Length: %.0f\r\n', job.source and job.length or #job.body)
+        lines = lines .. format('Content-Length: %.0f\r\n', job.length or #job.body)
     else
         job.flags = (job.body or WITH_BODY[job.method]) and 0 or c.NO_LENGTH
     end
@@ -221,7 +221,9 @@ local function change_method(job, status)
         job.repeatable = true
         drop_body(job)
     elseif job.source then
-        if not c.rewind(job.opts, job.position) then return false end
+        if not job.position then return false end
+        c.end_upload(job.lease) -- which reads the file
+        return c.rewind(job.opts, job.position)
     end
     return true
 end
@@ -298,7 +300,10 @@ end
 local function clean(job, ok, ...)
     if ok and ... then return ... end
     if job.dialled then job.dialled:abort() end
-    if job.lease then c.discard(job.lease) end
+    if job.lease then
+        c.discard(job.lease)
+        c.end_upload(job.lease)
+    end
     if ok then return ... end
     error((...), 0)
 end

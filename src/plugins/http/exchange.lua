@@ -148,10 +148,20 @@ end
 
 -- Sending ----------------------------------------------------------------------------------------
 
+-- The time-out begins when the request has been sent.
+local function next_head(job, entry)
+    while true do
+        local head, status, reason, minor, keep, length = c.next_head(entry.conn, entry.input, job.no_body)
+        if head or reason ~= 'ETIMEDOUT' then return head, status, reason, minor, keep, length end
+        local left = c.time_left(job.lease, job.first_byte)
+        if not left then return nil, status, reason end
+        set_timeout(entry, left)
+    end
+end
+
 local function read_final_head(job, entry)
-    local conn, input = entry.conn, entry.input
     for _ = 1, INFORMATIONAL do
-        local head, status, reason, minor, keep, length = c.next_head(conn, input, job.no_body)
+        local head, status, reason, minor, keep, length = next_head(job, entry)
         if not head then return nil, status, reason end
         if status >= 200 or status == 101 or (status == 100 and job.expecting) then
             return head, status, reason, minor, keep, length
@@ -175,66 +185,24 @@ local function await_continue(job, entry)
     return false
 end
 
-local function send_piece(job, conn, piece)
-    if not job.length then return c.send_chunk(conn, piece) end
-    job.sent = job.sent + #piece
-    if job.sent > job.length then return nil, 'the body is longer than its length', 'EINVAL' end
-    return conn:write(piece)
-end
-
--- Something has come while the body goes out. True: it is the answer, and the rest of the body is for
--- nothing.
-local function answered(job, entry)
-    set_timeout(entry, 0)
-    local head, status, reason, minor, keep, length = read_final_head(job, entry)
-    set_timeout(entry, job.first_byte)
-    if not head then return reason ~= 'ETIMEDOUT' end
-    job.early = { head, status, reason, minor, keep, length }
-    return true
-end
-
-local function send_source(job, entry)
-    local source, conn = job.source, entry.conn
-    job.sent, job.complete = 0, false
-    local first = true
-    while true do
-        local piece, message, code = source()
-        if piece == nil and code then return nil, message, code, true end
-        if piece == nil then break end
-        if type(piece) ~= 'string' then c.misuse 'body: the function returned something that is no string' end
-        if piece ~= '' then
-            local ok
-            ok, message, code = send_piece(job, conn, piece)
-            if not ok then return nil, message, code, code == 'EINVAL' end
-        end
-        -- The first look also begins to read: what comes is seen from then on.
-        if (first or conn:pending() > 0) and answered(job, entry) then return true end
-        first = false
-    end
-    if job.length and job.sent < job.length then
-        return nil, 'the body is shorter than its length', 'EINVAL', true
-    end
-    job.complete = true
-    if job.length then return true end
-    return c.send_chunk(conn, '')
-end
-
--- True, or nil, message, code, and whether the fault is on this side: then no answer is waited for.
-local function send_body(job, entry)
+-- A body that does not go out with the head. True: it goes out, or there is an answer already.
+local function send_body(job, lease)
+    local entry = lease.entry
     if job.expect then
         local ready, message, code = await_continue(job, entry)
         if not ready then return ready == false or nil, message, code end
     end
-    if job.source then return send_source(job, entry) end
-    return entry.conn:write(job.body)
+    if not c.is_upload(job) then return entry.conn:write(job.body) end
+    c.start_upload(job, lease)
+    return true
 end
 
-local function send(job, entry)
-    local body = not job.expect and job.body or nil
+local function send(job, lease)
+    local later = job.expect or c.is_upload(job)
     job.early, job.expecting, job.complete = nil, false, true
-    local ok, message, code =
-        c.send_request(entry.conn, job.method, job.target, job.lines, job.headers, body, job.flags)
-    if ok and (job.source or (job.expect and job.body)) then return send_body(job, entry) end
+    local ok, message, code = c.send_request(lease.entry.conn, job.method, job.target, job.lines, job.headers,
+        not later and job.body or nil, job.flags)
+    if ok and later then return send_body(job, lease) end
     return ok, message, code
 end
 
@@ -264,23 +232,38 @@ local function is_stale(job, entry, code)
     return entry.uses > 0 and LOST[code] and job.repeatable and not begun
 end
 
+-- An error ends the upload (RFC 9112, 9.5); any other answer may be that of a server that reads on.
+local function answer_upload(job, lease, status, keep)
+    local upload = lease.upload
+    upload.answered, upload.closes = true, not keep and not job.no_keep
+    if status >= 400 then c.end_upload(lease) end
+    if status ~= 101 then return true end
+    local ok, message, code = c.await_upload(lease)
+    if ok and not upload.complete then return nil, upload.message, upload.code end
+    return ok, message, code
+end
+
 -- The head of the response: head, status, reason, minor, whether the connection may be kept, length; or
 -- nil, message, code, and whether it is worth another try.
 local function attempt(job, lease)
     local entry, message, code = entry_for(job, lease)
     if not entry then return nil, message, code end
     set_timeout(entry, job.first_byte)
-    local sent, why, its_code, mine = send(job, entry)
-    if mine then return nil, why, its_code end
+    local sent, why, its_code = send(job, lease)
     if not sent then set_timeout(entry, EARLY) end
     local head, status, reason, minor, keep, length = receive(job, entry)
     if not head then
         if not sent then status, reason = why, its_code end
+        status, reason = c.upload_failure(lease, status, reason)
         return nil, status, reason, is_stale(job, entry, reason)
     end
     -- RFC 9110, 15.5.9: a server that closes an idle connection may say so.
     if status == 408 and entry.uses > 0 and job.repeatable and not keep then
         return nil, reason, 'ETIMEDOUT', true
+    end
+    if lease.upload then
+        sent, why, its_code = answer_upload(job, lease, status, keep)
+        if not sent then return nil, why, its_code end
     end
     return head, status, reason, minor, keep and sent and job.complete, length
 end
@@ -291,9 +274,10 @@ function c.exchange(job, lease)
     local head, status, reason, minor, keep, length = attempt(job, lease)
     if head or not minor then return head, status, reason, minor, keep, length end
     lease.entry.conn:abort()
-    lease.entry, job.fresh = nil, true
+    c.end_upload(lease)
+    lease.entry, lease.upload, job.fresh = nil, nil, true
     return attempt(job, lease)
 end
 
 -- While the body is read.
-function c.set_idle_timeout(entry, seconds) set_timeout(entry, seconds) end
+c.set_idle_timeout = set_timeout

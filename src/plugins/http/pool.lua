@@ -75,6 +75,7 @@ end
 function c.discard(lease)
     if lease.ended then return end
     lease.ended = true
+    c.stop_upload(lease)
     if lease.entry then lease.entry.conn:abort() end
     end_lease(lease)
 end

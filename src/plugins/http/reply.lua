@@ -14,45 +14,68 @@ Reply.__name = 'asio.http.response'
 c.Reply = Reply
 
 -- The state of a body that is being read: the response's field `_from`; nil: it has been read.
-local function finish(reply, clean)
+local function leave(reply)
     local from = reply._from
     reply._from = nil
     if from.guard then c.unwatch(from.lease) end
-    c.give_back(from.lease, clean and from.keep)
+    return from.lease, from.keep
+end
+
+-- Ends both ways. May be called twice.
+local function give_up(reply)
+    if not reply._from then return end
+    local lease = leave(reply)
+    c.discard(lease)
+    c.end_upload(lease)
 end
 
 local function fail(reply, message, code)
-    local from = reply._from
-    if from then
-        reply._from = nil
-        if from.guard then c.unwatch(from.lease) end
-        c.discard(from.lease)
-    end
+    give_up(reply)
     reply._failed = { message, code }
     return nil, message, code
+end
+
+-- The response is there to its end, the request may still be on its way. nil; or nil, message, code.
+local function finish(reply, clean)
+    local ok, message, code = c.await_upload(reply._from.lease)
+    if not ok then return fail(reply, message, code) end
+    if not reply._from then return nil end -- closed meanwhile
+    local lease, keep = leave(reply)
+    c.give_back(lease, clean and keep and c.is_uploaded(lease))
+    return nil
+end
+
+-- As c.next_part. Its time begins when the request has been sent.
+local function next_part(from)
+    local entry, seconds = from.entry, from.idle
+    c.set_idle_timeout(entry, seconds)
+    while true do
+        local piece, over, code = c.next_part(entry.conn, entry.input)
+        local left = code == 'ETIMEDOUT' and c.time_left(from.lease, seconds)
+        if not left then return piece, over, code end
+        c.set_idle_timeout(entry, left)
+    end
 end
 
 -- The next bytes as they came; nil at the end; nil, message, code.
 local function next_raw(reply)
     local from = reply._from
     if not from then return nil end
-    local piece, over, code = c.next_part(from.conn, from.input)
+    local piece, over, code = next_part(from)
     if piece then
-        if over then finish(reply, true) end
+        if over and not c.is_uploading(from.lease) then finish(reply, true) end
         return piece
     end
     if over == true then
         reply.trailers = code
-        finish(reply, true)
-        return nil
+        return finish(reply, true)
     end
-    if code == 'EOF' and c.state(from.input) == 'over' then -- it lasts as long as the connection
-        finish(reply, false)
-        return nil
+    if code == 'EOF' and c.state(from.entry.input) == 'over' then -- it lasts as long as the connection
+        return finish(reply, false)
     end
-    if code == 'EOF' then return fail(reply, 'the connection ended before the body did', code) end
-    if code == 'EPROTO' then return fail(reply, 'the body is malformed', code) end
-    return fail(reply, over, code)
+    if code == 'EOF' then over = 'the connection ended before the body did' end
+    if code == 'EPROTO' then over = 'the body is malformed' end
+    return fail(reply, c.upload_failure(from.lease, over, code))
 end
 
 -- The same, decoded: at most 32 KB at a time, so that a small piece cannot fill the memory.
@@ -85,7 +108,8 @@ end
 
 -- Up to `most` bytes. What is over them is an error, also where the length tells before a byte is read.
 local function whole(reply, most)
-    if reply.length and reply.length > most then return fail(reply, 'the body is too large', 'EMSGSIZE') end
+    local from = reply._from
+    if from and (from.length or 0) > most then return fail(reply, 'the body is too large', 'EMSGSIZE') end
     local first, message, code = next_piece(reply)
     if code then return nil, message, code end
     if not first then return '' end
@@ -174,14 +198,10 @@ function Reply:chunks()
     end
 end
 
---- Ends the response. A connection whose body has not been read is closed.
+--- Ends the response, and a request that is still being sent: waits until its source has ended. A connection
+--- whose body has not been read is closed.
 function Reply:close()
-    if self._from then
-        local from = self._from
-        self._from = nil
-        if from.guard then c.unwatch(from.lease) end
-        c.discard(from.lease)
-    end
+    give_up(self)
     self._failed = self._failed or { 'closed', 'EBADF' }
 end
 
@@ -212,7 +232,7 @@ local function decode(reply, job)
     reply._decoder, reply.decoded, reply.length = c.inflater(gzip), coding, nil
 end
 
--- A body of no length has been read.
+-- A body of no length has been read, unless the request is still being sent.
 function c.new_reply(job, lease, head, status, reason, minor, keep, length)
     local reply = setmetatable({
         status = status, reason = reason, headers = head, version = '1.' .. minor, url = c.url_text(job.url),
@@ -223,14 +243,13 @@ function c.new_reply(job, lease, head, status, reason, minor, keep, length)
         reply.conn:set_timeout(nil, nil)
         return reply
     end
-    local entry = lease.entry
-    reply._from = { lease = lease, conn = entry.conn, input = entry.input, keep = keep }
+    reply._from = { lease = lease, entry = lease.entry, keep = keep, idle = job.idle_timeout }
     if length == nil then
         if job.no_body then reply.length = tonumber(head:get 'content-length') end
-        finish(reply, true)
+        if not c.is_uploading(lease) then finish(reply, true) end
     else
         decode(reply, job)
-        c.set_idle_timeout(entry, job.idle_timeout)
+        reply._from.length = reply.length
     end
     return reply
 end
@@ -245,6 +264,7 @@ end
 function c.skip(reply)
     local size = 0
     reply._decoder = nil
+    if reply._from then c.end_upload(reply._from.lease) end
     while reply._from and size < 65536 do
         local piece = next_raw(reply)
         size = size + (piece and #piece or huge)
