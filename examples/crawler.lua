@@ -9,7 +9,10 @@ local asio = require 'asio'
 local http = require 'asio.http'
 
 local start, at_once, most = arg[1], tonumber(arg[2] or 8), tonumber(arg[3] or 1000)
-local site = start and start:match '^(https?://[^/?#]+)'
+
+local function site_of(url) return url:match '^https?://[^/?#]+' end
+
+local site = start and site_of(start)
 if not site or not at_once or at_once < 1 or not most then
     io.stderr:write 'usage: crawler.lua URL [AT_ONCE [PAGES]]\n'
     os.exit(2, true)
@@ -22,7 +25,7 @@ local seen, pages, missing = {}, 0, 0
 local function resolve(base, link)
     link = link:gsub('#.*', ''):gsub('&amp;', '&'):match '^%s*(.-)%s*$'
     if link:find '^//' then link = base:match '^https?:' .. link end
-    if link:find '^%a[%w+.-]*:' then return link:match('^https?://[^/?#]+') == site and link or nil end
+    if link:find '^%a[%w+.-]*:' then return site_of(link) == site and link or nil end
     local path = base:sub(#site + 1):match '^[^?]*'
     if path == '' then path = '/' end
     if link == '' then return nil end
@@ -58,7 +61,7 @@ local function visit(url, from)
     end
     response:close()
     if response.status >= 400 then report(response.status, url, from) end
-    if response.url:sub(1, #site) ~= site then return end -- a redirect has led elsewhere
+    if site_of(response.url) ~= site then return end -- a redirect has led elsewhere
     for link in (text or ''):gmatch '[hH][rR][eE][fF]%s*=%s*["\']([^"\']*)' do
         found(resolve(response.url, link), url)
     end
