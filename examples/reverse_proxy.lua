@@ -102,8 +102,7 @@ local function serve(req, res)
     end
 end
 
-local server, message
-server, message = http.server(address, port, serve)
+local server, message = http.server(address, port, serve)
 if not server then
     io.stderr:write(('cannot listen on %s: %s\n'):format(address, message))
     os.exit(1, true)

@@ -38,7 +38,7 @@ local PAGE = [[
 
 local streams, count = {}, 0
 
--- A client that does not read its events is dropped from the list: a send to it would wait.
+-- A client that does not read misses events: a send to it waits, and the next one is not begun.
 local function tell(stream, event)
     if stream.busy then return end
     stream.busy = true
