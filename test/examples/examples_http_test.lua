@@ -29,21 +29,6 @@ local function with_requests(port, fn)
   if not ok then error(err, 0) end
 end
 
--- A directory with files: { name = text }.
-local function with_files(files, fn)
-  local dir = os.tmpname()
-  os.remove(dir)
-  assert(os.execute('mkdir ' .. t.quote(dir)) == 0)
-  for name, text in pairs(files) do
-    local file = assert(io.open(dir .. '/' .. name, 'wb'))
-    file:write(text)
-    file:close()
-  end
-  local ok, err = pcall(fn, dir)
-  os.execute('rm -r ' .. t.quote(dir))
-  if not ok then error(err, 0) end
-end
-
 -- Runs a browser that loads a page of 127.0.0.1:port, and fn(browser) beside it.
 local function with_browser(port, fn)
   can.need 'chromium'
@@ -105,7 +90,7 @@ end
 function T.test_file_server()
   local page = '<p>hello</p>' .. ('x'):rep(5000)
   local files = { ['index.html'] = page, ['a.bin'] = ('0123456789'):rep(10000), ['.secret'] = 'no' }
-  with_files(files, function(dir)
+  t.with_files(files, function(dir)
     local log = programs.with(function(port)
       with_requests(port, function(request)
         local response = request('GET', '/')
@@ -127,7 +112,7 @@ end
 
 function T.test_file_server_in_a_browser()
   can.need 'chromium'
-  with_files({
+  t.with_files({
     ['index.html'] = '<!DOCTYPE html><link rel="stylesheet" href="style.css"><p id="p">-</p>' ..
       '<script type="module" src="script.mjs"></script>',
     ['style.css'] = 'p { color: rgb(1, 2, 3) }',

@@ -249,11 +249,6 @@ local function warm_up()
   end_a:tls()
   end_a:close()
   end_b:close()
-  asio.run(function() -- asio/worker.so, which has a descriptor, and a state for each processor
-    local group = asio.group()
-    for _ = 1, 16 do group:spawn(asio.offload, function() require 'asio'.sleep(0.05) end) end
-    group:wait()
-  end)
   local server = assert(asio.server('127.0.0.1', 0, function(conn) conn:close() end))
   local _, port = server:address()
   asio.run(function()

@@ -23,26 +23,9 @@ end
 
 local TEXT = '0123456789abcdefghijklmnopqrstuvwxyz'
 
--- A directory with files, by name; fn(dir) runs with it.
-local function with_dir(files, fn)
-  can.need 'shell'
-  local dir = t.temporary()
-  os.remove(dir)
-  for name, text in pairs(files) do
-    local path = dir .. '/' .. name
-    os.execute('mkdir -p ' .. t.quote(path:match '^(.*)/'))
-    local file = assert(io.open(path, 'wb'))
-    file:write(text)
-    file:close()
-  end
-  local ok, err = xpcall(fn, debug.traceback, dir)
-  os.execute('rm -rf ' .. t.quote(dir))
-  if not ok then error(err, 0) end
-end
-
 -- A server of the files; fn(get, port, dir): get(target, headers, method) -> status, field(name), body.
 local function serve(files, fn, opts, server_opts)
-  with_dir(files, function(dir)
+  t.with_files(files, function(dir)
     web.with(http.files(dir, opts), function(port)
       fn(function(target, headers, method)
         local status, head, body = web.request(port, method or 'GET', target, headers)
@@ -256,7 +239,7 @@ end
 -- The root --------------------------------------------------------------------------------------
 
 function T.test_no_way_out_of_the_root()
-  with_dir({ ['secret.txt'] = 'secret', ['root/a.txt'] = TEXT, ['root/sub/b.txt'] = 'b' }, function(dir)
+  t.with_files({ ['secret.txt'] = 'secret', ['root/a.txt'] = TEXT, ['root/sub/b.txt'] = 'b' }, function(dir)
     os.execute(('cd %s && ln -s ../secret.txt link && ln -s .. up && ln -s sub/b.txt inner && ln -s sub subs')
       :format(t.quote(dir .. '/root')))
     web.with(http.files(dir .. '/root'), function(port)
@@ -313,7 +296,7 @@ function T.test_no_regular_files_and_no_rights()
 end
 
 function T.test_behind_a_router()
-  with_dir({ ['sub/a b.txt'] = TEXT }, function(dir)
+  t.with_files({ ['sub/a b.txt'] = TEXT }, function(dir)
     local r = http.router()
     r:get('/static/*path', http.files(dir)):get('/own/*name', http.files(dir, { param = 'name' }))
     web.with(r, function(port)
@@ -329,7 +312,7 @@ end
 -- res:file --------------------------------------------------------------------------------------
 
 function T.test_res_file()
-  with_dir({ ['a.txt'] = TEXT, ['d/e.txt'] = 'e' }, function(dir)
+  t.with_files({ ['a.txt'] = TEXT, ['d/e.txt'] = 'e' }, function(dir)
     local fn
     local results
     web.with(function(_, res) results = { fn(res) } end, function(port)

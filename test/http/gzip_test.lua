@@ -159,33 +159,27 @@ function T.test_a_stream_is_not_kept()
 end
 
 function T.test_files()
-  local dir = t.temporary()
-  os.remove(dir)
-  os.execute('mkdir ' .. t.quote(dir))
-  local path = dir .. '/a.txt'
-  local file = assert(io.open(path, 'wb'))
-  file:write(TEXT:rep(20))
-  file:close()
-  os.execute('touch -d 2020-01-01 ' .. path)
-  web.with(http.files(dir), function(port)
-    local function get(headers) return web.request(port, 'GET', '/a.txt', headers) end
-    local _, head, body = get { ['Accept-Encoding'] = 'gzip' }
-    lu.assertEquals(web.field(head, 'Content-Encoding'), 'gzip')
-    lu.assertNil(web.field(head, 'Accept-Ranges'))
-    t.same_bytes(gunzip(dechunk(body)), TEXT:rep(20))
-    local tag = web.field(head, 'ETag')
-    lu.assertStrMatches(tag, 'W/".*"')
-    lu.assertEquals((get { ['Accept-Encoding'] = 'gzip', ['If-None-Match'] = tag }), 304)
-    _, head, body = web.request(port, 'HEAD', '/a.txt', { ['Accept-Encoding'] = 'gzip' })
-    lu.assertEquals({ web.field(head, 'Content-Encoding'), body }, { 'gzip', '' })
-    _, head, body = get {}
-    lu.assertEquals({ web.field(head, 'Vary'), web.field(head, 'ETag') }, { 'Accept-Encoding', tag:sub(3) })
-    t.same_bytes(body, TEXT:rep(20))
-    local status
-    status, head, body = get { Range = 'bytes=0-4' }
-    lu.assertEquals({ status, body, web.field(head, 'Content-Encoding') }, { 206, TEXT:sub(1, 5), nil })
-  end, { gzip = true })
-  os.execute('rm -rf ' .. t.quote(dir))
+  t.with_files({ ['a.txt'] = TEXT:rep(20) }, function(dir)
+    os.execute('touch -d 2020-01-01 ' .. t.quote(dir .. '/a.txt'))
+    web.with(http.files(dir), function(port)
+      local function get(headers) return web.request(port, 'GET', '/a.txt', headers) end
+      local _, head, body = get { ['Accept-Encoding'] = 'gzip' }
+      lu.assertEquals(web.field(head, 'Content-Encoding'), 'gzip')
+      lu.assertNil(web.field(head, 'Accept-Ranges'))
+      t.same_bytes(gunzip(dechunk(body)), TEXT:rep(20))
+      local tag = web.field(head, 'ETag')
+      lu.assertStrMatches(tag, 'W/".*"')
+      lu.assertEquals((get { ['Accept-Encoding'] = 'gzip', ['If-None-Match'] = tag }), 304)
+      _, head, body = web.request(port, 'HEAD', '/a.txt', { ['Accept-Encoding'] = 'gzip' })
+      lu.assertEquals({ web.field(head, 'Content-Encoding'), body }, { 'gzip', '' })
+      _, head, body = get {}
+      lu.assertEquals({ web.field(head, 'Vary'), web.field(head, 'ETag') }, { 'Accept-Encoding', tag:sub(3) })
+      t.same_bytes(body, TEXT:rep(20))
+      local status
+      status, head, body = get { Range = 'bytes=0-4' }
+      lu.assertEquals({ status, body, web.field(head, 'Content-Encoding') }, { 206, TEXT:sub(1, 5), nil })
+    end, { gzip = true })
+  end)
 end
 
 function T.test_as_middleware()

@@ -42,7 +42,8 @@ T.test_forms_and_urls = t.main(t.slow(t.long and 200 or 60, function()
 end))
 
 -- libFuzzer begins with these.
-local CORPUS = {
+local CORPUS = {}
+for i, text in ipairs {
   'GET / HTTP/1.1\r\nHost: x\r\n\r\n',
   'POST /a?b HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n' ..
     '5;a="b"\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n',
@@ -50,27 +51,15 @@ local CORPUS = {
   'HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhelloHTTP/1.1 204 No Content\r\n\r\n',
   'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n',
   'HTTP/1.0 200 OK\r\n\r\nto the end',
-}
-
-local function with_corpus(fn)
-  local dir = t.temporary()
-  os.remove(dir)
-  os.execute('mkdir -p ' .. dir .. '/corpus')
-  for i, text in ipairs(CORPUS) do
-    local file = assert(io.open(('%s/corpus/%d'):format(dir, i), 'wb'))
-    file:write(text)
-    file:close()
-  end
-  local ok, err = pcall(fn, dir)
-  os.execute('rm -r ' .. dir)
-  if not ok then error(err, 0) end
+} do
+  CORPUS['corpus/' .. i] = text
 end
 
 T.test_libfuzzer = t.main(t.slow(400, function()
   lu.skipIf(not t.long, 'libFuzzer runs with ASIO_LONG=1')
   can.need('shell', 'native')
   can.run('clang', 'pkg-config')
-  with_corpus(function(dir)
+  t.with_files(CORPUS, function(dir)
     local compiled = output_of(([[cd %s && clang -g -O1 -w -DLIBFUZZER -DLLHTTP_STRICT_MODE=1 \
       -D_FILE_OFFSET_BITS=64 -fsanitize=fuzzer,address,undefined -iquote src \
       -I/usr/share/include -I/usr/share/include/llhttp test/fuzz/http_fuzz.c \

@@ -8,7 +8,6 @@ local lu = require 'luaunit'
 local asio = require 'asio'
 local http = require 'asio.http'
 local can = require 'can'
-local over_tls = require 'over_tls'
 local web = require 'web'
 local t = require 'support'
 
@@ -20,15 +19,9 @@ local function start(handler, opts)
   return assert(web.server(handler, opts))
 end
 
-local function connect(server)
-  local conn = assert(over_tls.connect(server:address()))
-  conn:set_timeout(5)
-  return conn
-end
-
 -- All that comes in answer to these bytes, to the end of the connection.
 local function talk(server, ...)
-  local conn = connect(server)
+  local conn = web.client(server)
   for _, piece in ipairs { ... } do
     conn:write(piece)
     conn:flush()
@@ -274,7 +267,7 @@ function T.test_expect()
     if req.path == '/no' then return res:send(403) end
     res:send(req:read_all())
   end)
-  local conn = connect(server)
+  local conn = web.client(server)
   conn:write 'POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-Continue\r\nContent-Length: 3\r\n\r\n'
   lu.assertEquals(conn:read_until '\r\n\r\n', 'HTTP/1.1 100 Continue')
   conn:write 'abc'
@@ -366,7 +359,7 @@ function T.test_shutdown()
     end
     res:send 'x'
   end)
-  local idle, fresh, busy = connect(server), connect(server), connect(server)
+  local idle, fresh, busy = web.client(server), web.client(server), web.client(server)
   idle:write 'GET / HTTP/1.1\r\nHost: x\r\n\r\n'
   idle:read_until '\r\n\r\n'
   idle:read(1)

@@ -6,7 +6,6 @@
 
 local lu = require 'luaunit'
 local asio = require 'asio'
-local over_tls = require 'over_tls'
 local t = require 'support'
 local web = require 'web'
 
@@ -23,12 +22,6 @@ local function start(handler, opts)
   return assert(web.server(handler, opts))
 end
 
-local function connect(server)
-  local conn = assert(over_tls.connect(server:address()))
-  conn:set_timeout(5)
-  return conn
-end
-
 local function status_of(answer)
   return tonumber((answer or ''):match '^HTTP/1.1 (%d+)')
 end
@@ -36,7 +29,7 @@ end
 -- The status of the answer to these bytes, and how long the connection lasted.
 local function talk(handler, opts, ...)
   local server = start(handler, opts)
-  local conn, began = connect(server), asio.now()
+  local conn, began = web.client(server), asio.now()
   for _, piece in ipairs { ... } do
     conn:write(piece)
     conn:flush()
@@ -66,7 +59,7 @@ end
 -- A byte now and then: the deadline is for the whole head.
 local function drip(handler, opts, first, byte)
   local server = start(handler, opts)
-  local conn, began = connect(server), asio.now()
+  local conn, began = web.client(server), asio.now()
   conn:write(first)
   local dripping = asio.spawn(function()
     for _ = 1, 500 do
@@ -153,7 +146,7 @@ function T.test_a_client_that_never_reads()
       end
     end
   end, { write_timeout = 0.2, linger = 0.2 })
-  local conn = connect(server)
+  local conn = web.client(server)
   conn:write(GET .. '\r\n')
   conn:flush()
   t.wait_until(function() return code end, 'the end of the response')
@@ -169,7 +162,7 @@ function T.test_pipelining_waits_for_its_reader()
     served = served + 1
     res:send(('x'):rep(30000))
   end, { write_timeout = 0.3, linger = 0.2 })
-  local conn = connect(server)
+  local conn = web.client(server)
   conn:set_timeout(0.5)
   for _ = 1, 3000 do
     if not conn:write(GET .. '\r\n') then break end
@@ -185,7 +178,7 @@ end
 -- The connection ends after these bytes; the server has nothing left of it, and reports nothing.
 local function gone(handler, text, orderly)
   local server = start(handler or hello)
-  local conn, read = connect(server), asio.stats().bytes_in
+  local conn, read = web.client(server), asio.stats().bytes_in
   if text ~= '' then
     conn:write(text)
     conn:flush()

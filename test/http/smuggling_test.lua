@@ -6,7 +6,6 @@
 
 local lu = require 'luaunit'
 local asio = require 'asio'
-local over_tls = require 'over_tls'
 local web = require 'web'
 
 local T = {}
@@ -19,8 +18,7 @@ local function ask(...)
     local body = req:read_all()
     if body then res:send(200, nil, body) end
   end, { idle_timeout = 0.3 }))
-  local conn = assert(over_tls.connect(server:address()))
-  conn:set_timeout(5)
+  local conn = web.client(server)
   for _, piece in ipairs { ... } do
     conn:write(piece)
     conn:flush()

@@ -398,6 +398,24 @@ function M.temporary(text)
   return path
 end
 
+--- Runs fn(dir) with a directory of files, { name = text }, which goes afterwards.
+function M.with_files(files, fn)
+  can.need 'shell'
+  local dir = M.temporary()
+  os.remove(dir)
+  assert(os.execute('mkdir ' .. quote(dir)) == 0)
+  for name, text in pairs(files) do
+    local path = dir .. '/' .. name
+    assert(os.execute('mkdir -p ' .. quote(path:match '^(.*)/')) == 0)
+    local file = assert(io.open(path, 'wb'))
+    file:write(text)
+    file:close()
+  end
+  local ok, err = xpcall(fn, trace, dir)
+  os.execute('rm -rf ' .. quote(dir))
+  if not ok then error(err, 0) end
+end
+
 --- What is in a file.
 function M.contents(path)
   local file = assert(io.open(path, 'rb'))

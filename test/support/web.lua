@@ -35,6 +35,13 @@ function M.connect(port)
   return t.connect('127.0.0.1', port)
 end
 
+--- A connection to a server of http.server, whose waits end after a while.
+function M.client(server)
+  local conn = assert(over_tls.connect(server:address()))
+  conn:set_timeout(5 * t.patience)
+  return conn
+end
+
 --- What the server sends until it closes the connection, which the request has to ask for.
 function M.send(port, ...)
   local conn = assert(M.connect(port))

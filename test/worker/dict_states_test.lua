@@ -117,6 +117,8 @@ end
 T.test_short_of_memory_at_every_point = t.slow(120, function()
   local text, code = require 'oom' 'dict'
   lu.assertEquals(code, 0, text)
+  local failed = tonumber(text:match '(%d+) states ended with an error')
+  lu.assertTrue((failed or 0) > 200, text)
 end)
 
 return T
