@@ -40,6 +40,11 @@ int luaopen_asio_ares(struct lua_State *L);
  * package.preload has in the state that starts it: C functions without upvalues. */
 int luaopen_asio_worker(struct lua_State *L);
 
+/* The module `asio.http`: HTTP, for scripts. It needs `asio` in package.preload, and zlib as well (`pkg-config --libs
+ * lua-asio zlib`, LuaAsio::http) unless LuaAsio was built without, and is there if LuaAsio was built with the sources of
+ * llhttp, which is inside. */
+int luaopen_asio_http(struct lua_State *L);
+
 #ifdef __cplusplus
 }
 #endif

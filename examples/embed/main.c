@@ -44,6 +44,9 @@ static int open_libraries(lua_State *L)
 #ifdef WITH_ARES
         { "asio.ares", luaopen_asio_ares },
 #endif
+#ifdef WITH_HTTP
+        { "asio.http", luaopen_asio_http },
+#endif
         { NULL, NULL } };
     luaL_openlibs(L);
     lua_getglobal(L, "package");

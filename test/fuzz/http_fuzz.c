@@ -176,7 +176,7 @@ static void read_all(const char *bytes, size_t n, unsigned pieces, struct accoun
     struct arrival from = { .bytes = bytes, .n = n, .pieces = pieces };
     a->length = 0;
     lua_settop(L, 0);
-    lua_pushcfunction(L, http_l_input);
+    lua_pushcfunction(L, asio_http_l_input);
     lua_pushboolean(L, responses);
     lua_pushinteger(L, MAX_HEAD);
     lua_pushinteger(L, MAX_FIELDS);
@@ -206,8 +206,8 @@ static void try_message(const char *bytes, size_t n)
 static void open_state(void)
 {
     L = luaL_newstate();
-    http_head_open(L, NULL);
-    http_input_open(L, NULL);
+    asio_http_head_open(L, NULL);
+    asio_http_input_open(L, NULL);
     lua_settop(L, 0);
 }
 

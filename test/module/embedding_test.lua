@@ -141,6 +141,43 @@ function T.test_a_program_by_cmake()
   end)
 end
 
+-- HTTP from the library alone, in two states: a server whose answer is compressed, and a client.
+local HTTP_SERVER = [[
+package.path, package.cpath = '', ''
+local http, server = require 'asio.http', nil
+server = assert(http.server('127.0.0.1', 0, function(req, res)
+  res:send(200, { ['Content-Type'] = 'text/plain' }, req.path:rep(300))
+  server:close()
+end, { gzip = true }))
+return select(2, server:address())
+]]
+local HTTP_CLIENT = [[
+package.path, package.cpath = '', ''
+local asio, port = require 'asio', ...
+asio.spawn(function()
+  local url = ('http://127.0.0.1:%d/abc'):format(port)
+  local response = assert(require('asio.http').get(url, { pool = false, proxy = false }))
+  print(response.status, #response.body, response.decoded)
+end)
+]]
+
+function T.test_http_of_a_program_that_links_all()
+  can.need('http', 'zlib')
+  installed(function(dir)
+    local said = sh([[
+      cd "$1/embed"
+      printf %s "$2" >http_server.lua
+      printf %s "$3" >http_client.lua
+      export PKG_CONFIG_PATH="$1/PREFIX/lib/pkgconfig:$PKG_CONFIG_PATH"
+      make -s HTTP=1 CFLAGS='-Wall -Wextra -Werror'
+      ./embed http_server.lua http_client.lua
+      cmake -S . -B build -DCMAKE_PREFIX_PATH="$1/PREFIX" -DHTTP=ON >log || cat log
+      cmake --build build >log || cat log
+      ./build/embed http_server.lua http_client.lua]], dir, HTTP_SERVER, HTTP_CLIENT)
+    lu.assertEquals(said, ('200\t1200\tgzip\ndone\n'):rep(2))
+  end)
+end
+
 -- Nothing of the build directory, and no path of the prefix: what is installed can be moved.
 function T.test_no_path_of_this_machine_is_installed()
   installed(function(dir)

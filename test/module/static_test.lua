@@ -22,8 +22,8 @@ function T.test_names_of_all_objects()
   can.need 'native'
   t.need 'nm'
   local dir = os.getenv 'ASIO_BUILD' .. '/CMakeFiles'
-  local said = run(('find %s -path "*/asio*_core.dir/*" -name "*.o" -exec nm -g --defined-only {} +'):format(
-    t.quote(dir)))
+  local said = run(([[find %s '(' -path '*/asio*_core.dir/*' -o -path '*/asio_llhttp.dir/*' ')' -name '*.o' \
+    -exec nm -g --defined-only {} +]]):format(t.quote(dir)))
   lu.skipIf(not said:find 'asio_core', 'no objects in the build directory')
   local opens, defined = {}, {}
   for name in said:gmatch ' [TDRBC] (%S+)' do

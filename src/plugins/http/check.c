@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-bool http_is(const char *bytes, size_t n, const char *lower)
+bool asio_http_is(const char *bytes, size_t n, const char *lower)
 {
     for (size_t i = 0; i < n; i++) {
         char c = bytes[i] >= 'A' && bytes[i] <= 'Z' ? (char)(bytes[i] + 32) : bytes[i];
@@ -65,7 +65,7 @@ static bool check_host(const char *host, size_t n)
     return true;
 }
 
-bool http_check_framing(const char *bytes, size_t from, size_t to)
+bool asio_http_check_framing(const char *bytes, size_t from, size_t to)
 {
     const char *p = bytes + from, *end = bytes + to;
     while (p < end && (p = memchr(p, '\n', (size_t)(end - p)))) {
@@ -87,27 +87,27 @@ static int check_field(const struct http_request_head *h, const struct http_fiel
     size_t length = f->value.length;
     switch (f->name.length) {
     case 4:
-        if (!http_is(name, 4, "host"))
+        if (!asio_http_is(name, 4, "host"))
             return 0;
         return ++n->hosts == 1 && check_host(value, length) ? 0 : 400;
     case 6:
-        if (!http_is(name, 6, "expect") || h->minor == 0)
+        if (!asio_http_is(name, 6, "expect") || h->minor == 0)
             return 0;
-        return http_is(value, length, "100-continue") ? 0 : 417;
+        return asio_http_is(value, length, "100-continue") ? 0 : 417;
     case 14:
-        n->lengths += http_is(name, 14, "content-length");
+        n->lengths += asio_http_is(name, 14, "content-length");
         return 0;
     case 17:
-        if (!http_is(name, 17, "transfer-encoding"))
+        if (!asio_http_is(name, 17, "transfer-encoding"))
             return 0;
         n->codings++;
-        return http_is(value, length, "chunked") ? 0 : length == 0 ? 400 : 501;
+        return asio_http_is(value, length, "chunked") ? 0 : length == 0 ? 400 : 501;
     default:
         return 0;
     }
 }
 
-int http_check_request(const struct http_request_head *h)
+int asio_http_check_request(const struct http_request_head *h)
 {
     struct check_counts n = { 0 };
     if (h->major != 1)

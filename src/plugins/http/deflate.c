@@ -49,7 +49,7 @@ static int l_deflate_gc(lua_State *L)
 }
 
 /* deflate(level) -> compressor; nil, message, code */
-int http_l_deflate(lua_State *L)
+int asio_http_l_deflate(lua_State *L)
 {
     enum { GZIP = 16, MEMORY = 8 };
     struct http_deflate *d = lua_newuserdata(L, sizeof *d);
@@ -68,7 +68,7 @@ int http_l_deflate(lua_State *L)
 
 /* deflate_add(compressor, data, how) -> what has come out. how: 0, it may be kept; 1, all that was added can be read
  * from what has come out; 2, this was the end. */
-int http_l_deflate_add(lua_State *L)
+int asio_http_l_deflate_add(lua_State *L)
 {
     static const int modes[] = { Z_NO_FLUSH, Z_SYNC_FLUSH, Z_FINISH };
     struct http_deflate *d = deflate_check(L);
@@ -93,7 +93,7 @@ int http_l_deflate_add(lua_State *L)
     return 1;
 }
 
-void http_deflate_open(lua_State *L)
+void asio_http_deflate_open(lua_State *L)
 {
     lua_pushlightuserdata(L, (void *)&deflate_magic);
     lua_createtable(L, 0, 1);
@@ -104,17 +104,17 @@ void http_deflate_open(lua_State *L)
 
 #else
 
-int http_l_deflate(lua_State *L)
+int asio_http_l_deflate(lua_State *L)
 {
     return asio_http_core->error->push_text(L, UV_ENOTSUP, "asio/http was built without zlib");
 }
 
-int http_l_deflate_add(lua_State *L)
+int asio_http_l_deflate_add(lua_State *L)
 {
-    return http_l_deflate(L);
+    return asio_http_l_deflate(L);
 }
 
-void http_deflate_open(lua_State *L)
+void asio_http_deflate_open(lua_State *L)
 {
     (void)L;
 }

@@ -96,7 +96,7 @@ static struct http_disk *disk_check(lua_State *L, int index)
 }
 
 /* disk_open(root or nil, path) -> file, kind, size, seconds, nanoseconds; nil, message, code */
-int http_l_disk_open(lua_State *L)
+int asio_http_l_disk_open(lua_State *L)
 {
     size_t n;
     const char *root = lua_tostring(L, 1), *path = luaL_checklstring(L, 2, &n);
@@ -115,7 +115,7 @@ int http_l_disk_open(lua_State *L)
 }
 
 /* disk_stat(file) -> kind, size, seconds, nanoseconds; nil, message, code */
-int http_l_disk_stat(lua_State *L)
+int asio_http_l_disk_stat(lua_State *L)
 {
     struct stat s;
     if (fstat(disk_check(L, 1)->fd, &s) != 0)
@@ -124,7 +124,7 @@ int http_l_disk_stat(lua_State *L)
 }
 
 /* disk_read(file, offset, n) -> at most n bytes, '': there are none; nil, message, code */
-int http_l_disk_read(lua_State *L)
+int asio_http_l_disk_read(lua_State *L)
 {
     enum { MOST = 65536 };
     char bytes[MOST];
@@ -142,7 +142,7 @@ int http_l_disk_read(lua_State *L)
 
 /* disk_send(conn, file, offset, n) -> how many bytes the system has taken; 0: none now; -1: it does not take them from
  * this file to this connection, or there are none; nil, message, code: the connection has failed. */
-int http_l_disk_send(lua_State *L)
+int asio_http_l_disk_send(lua_State *L)
 {
     struct asio_stream *s = asio_http_core->stream->stream_at(L, 1);
     const struct http_disk *d = disk_check(L, 2);
@@ -158,7 +158,7 @@ int http_l_disk_send(lua_State *L)
 }
 
 /* disk_close(file) */
-int http_l_disk_close(lua_State *L)
+int asio_http_l_disk_close(lua_State *L)
 {
     struct http_disk *d = disk_check(L, 1);
     if (d->fd >= 0)
@@ -167,44 +167,44 @@ int http_l_disk_close(lua_State *L)
     return 0;
 }
 
-void http_disk_open(lua_State *L)
+void asio_http_disk_open(lua_State *L)
 {
     lua_pushlightuserdata(L, (void *)&disk_magic);
     lua_createtable(L, 0, 1);
-    lua_pushcfunction(L, http_l_disk_close);
+    lua_pushcfunction(L, asio_http_l_disk_close);
     lua_setfield(L, -2, "__gc");
     lua_rawset(L, LUA_REGISTRYINDEX);
 }
 
 #else
 
-int http_l_disk_open(lua_State *L)
+int asio_http_l_disk_open(lua_State *L)
 {
     return asio_http_core->error->push(L, UV_ENOTSUP);
 }
 
-int http_l_disk_stat(lua_State *L)
+int asio_http_l_disk_stat(lua_State *L)
 {
     return asio_http_core->error->push(L, UV_ENOTSUP);
 }
 
-int http_l_disk_read(lua_State *L)
+int asio_http_l_disk_read(lua_State *L)
 {
     return asio_http_core->error->push(L, UV_ENOTSUP);
 }
 
-int http_l_disk_send(lua_State *L)
+int asio_http_l_disk_send(lua_State *L)
 {
     return asio_http_core->error->push(L, UV_ENOTSUP);
 }
 
-int http_l_disk_close(lua_State *L)
+int asio_http_l_disk_close(lua_State *L)
 {
     (void)L;
     return 0;
 }
 
-void http_disk_open(lua_State *L)
+void asio_http_disk_open(lua_State *L)
 {
     (void)L;
 }

@@ -11,7 +11,7 @@ static const char *head_bytes(const struct http_head *h)
     return (const char *)(h->fields + h->count);
 }
 
-struct http_head *http_head_push(
+struct http_head *asio_http_head_push(
     lua_State *L, const struct http_field *fields, uint32_t count, const char *bytes, uint32_t size)
 {
     struct http_head *h = lua_newuserdata(L, sizeof *h + count * sizeof *fields + size);
@@ -110,7 +110,7 @@ static int l_head_count(lua_State *L)
     return 1;
 }
 
-void http_head_open(lua_State *L, struct asio_rt *rt)
+void asio_http_head_open(lua_State *L, struct asio_rt *rt)
 {
     static const luaL_Reg methods[] = { { "get", l_head_get }, { "all", l_head_all },
         { "field", l_head_field }, { "count", l_head_count }, { NULL, NULL } };

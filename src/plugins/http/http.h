@@ -33,9 +33,9 @@ struct http_head {
 };
 
 /* Pushes a head with a copy of the bytes. Raises out of memory. */
-struct http_head *http_head_push(
+struct http_head *asio_http_head_push(
     lua_State *L, const struct http_field *fields, uint32_t count, const char *bytes, uint32_t size);
-void http_head_open(lua_State *L, struct asio_rt *rt); /* the metatable */
+void asio_http_head_open(lua_State *L, struct asio_rt *rt); /* the metatable */
 
 /* ---- what requests have to be (check.c) ------------------------------------------------------ */
 
@@ -48,64 +48,62 @@ struct http_request_head {
 };
 
 /* What llhttp leaves to its user: 0, or the status with which the request is refused. */
-int http_check_request(const struct http_request_head *head);
+int asio_http_check_request(const struct http_request_head *head);
 
 /* The lines between the pieces of a body in chunks: no line feed without its carriage return. Both of a pair lie between
  * the same two pieces. */
-bool http_check_framing(const char *bytes, size_t from, size_t to);
+bool asio_http_check_framing(const char *bytes, size_t from, size_t to);
 
 /* Whether the n bytes are `lower`, in any case. */
-bool http_is(const char *bytes, size_t n, const char *lower);
+bool asio_http_is(const char *bytes, size_t n, const char *lower);
 
 /* ---- what comes in (input.c) ---------------------------------------------------------------- */
 
 /* http.input(response, max_head, max_fields[, max_target]) -> input */
-int http_l_input(lua_State *L);
+int asio_http_l_input(lua_State *L);
 /* http.read_head(conn, input, no_body): waits. `no_body`: the response answers HEAD or CONNECT. Request: head, method, target, minor, keep_alive, length; response: head, status,
  * reason, minor, keep_alive, length. length: nil, no body; -1, not known. */
-int http_l_read_head(lua_State *L);
+int asio_http_l_read_head(lua_State *L);
 /* http.read_body(conn, input): waits. The next bytes of the body, and whether they are the last; nil: it is
  * over; then, third, the trailers if there are any. */
-int http_l_read_body(lua_State *L);
-/* http.trailers(input) -> a head, once the body is over */
-int http_l_trailers(lua_State *L);
+int asio_http_l_read_body(lua_State *L);
 /* http.refusal(input) -> the status with which a request that could not be read is answered, and why */
-int http_l_refusal(lua_State *L);
+int asio_http_l_refusal(lua_State *L);
 /* http.state(input) -> "head", "body", "over"; whether bytes of a head have come */
-int http_l_state(lua_State *L);
+int asio_http_l_state(lua_State *L);
 /* The input at a stack index gives no further head: the end of its connection has been announced. */
-void http_input_closing(lua_State *L, int index);
-void http_input_open(lua_State *L, struct asio_rt *rt);
+void asio_http_input_closing(lua_State *L, int index);
+void asio_http_input_open(lua_State *L, struct asio_rt *rt);
 
 /* ---- what goes out (output.c) --------------------------------------------------------------- */
 
 /* http.respond(conn, status, headers or nil, body or nil, flags[, input]): waits while too much is queued */
-int http_l_respond(lua_State *L);
+int asio_http_l_respond(lua_State *L);
 /* http.chunk(conn, data): a chunk; an empty one ends the body */
-int http_l_chunk(lua_State *L);
+int asio_http_l_chunk(lua_State *L);
 /* http.request_head(conn, method, target, lines, headers, body, flags...) */
-int http_l_request_head(lua_State *L);
+int asio_http_l_request_head(lua_State *L);
 /* http.last_chunk(conn, trailers): ends the body */
-int http_l_last_chunk(lua_State *L);
-void http_output_open(lua_State *L, struct asio_rt *rt); /* pushes http.respond */
+int asio_http_l_last_chunk(lua_State *L);
+void asio_http_output_open(lua_State *L, struct asio_rt *rt); /* pushes http.respond */
 
 /* ---- files (disk.c), compression (deflate.c) -------------------------------------------------- */
 
-int http_l_disk_open(lua_State *L);
-int http_l_disk_stat(lua_State *L);
-int http_l_disk_read(lua_State *L);
-int http_l_disk_send(lua_State *L);
-int http_l_disk_close(lua_State *L);
-void http_disk_open(lua_State *L); /* the metatable */
-int http_l_deflate(lua_State *L);
-int http_l_deflate_add(lua_State *L);
-void http_deflate_open(lua_State *L); /* the metatable */
+int asio_http_l_disk_open(lua_State *L);
+int asio_http_l_disk_stat(lua_State *L);
+int asio_http_l_disk_read(lua_State *L);
+int asio_http_l_disk_send(lua_State *L);
+int asio_http_l_disk_close(lua_State *L);
+void asio_http_disk_open(lua_State *L); /* the metatable */
+int asio_http_l_deflate(lua_State *L);
+int asio_http_l_deflate_add(lua_State *L);
+void asio_http_deflate_open(lua_State *L); /* the metatable */
 
 /* ---- decoding (inflate.c) ------------------------------------------------------------------- */
 
-int http_l_inflater(lua_State *L); /* nothing without zlib */
-int http_l_inflate(lua_State *L);
-int http_l_inflated(lua_State *L);
-void http_inflate_open(lua_State *L, struct asio_rt *rt);
+int asio_http_l_inflater(lua_State *L); /* nothing without zlib */
+int asio_http_l_inflate(lua_State *L);
+int asio_http_l_inflated(lua_State *L);
+void asio_http_inflate_open(lua_State *L, struct asio_rt *rt);
 
 #endif

@@ -52,7 +52,7 @@ static int l_inflate_gc(lua_State *L)
 }
 
 /* http.inflater(gzip) -> a decoder: of gzip, or of what "deflate" means */
-int http_l_inflater(lua_State *L)
+int asio_http_l_inflater(lua_State *L)
 {
     bool gzip = lua_toboolean(L, 1);
     struct http_inflate *f = lua_newuserdata(L, sizeof *f);
@@ -95,7 +95,7 @@ static int inflate_step(struct http_inflate *f)
 }
 
 /* http.inflate(decoder, data, at) -> bytes, where to go on in data, or nil if all of it is used up */
-int http_l_inflate(lua_State *L)
+int asio_http_l_inflate(lua_State *L)
 {
     struct http_inflate *f = inflate_check(L);
     size_t n, at = (size_t)lua_tonumber(L, 3) - 1;
@@ -121,14 +121,14 @@ int http_l_inflate(lua_State *L)
 }
 
 /* http.inflated(decoder) -> whether all that began has ended */
-int http_l_inflated(lua_State *L)
+int asio_http_l_inflated(lua_State *L)
 {
     struct http_inflate *f = inflate_check(L);
     lua_pushboolean(L, f->over || !f->begun);
     return 1;
 }
 
-void http_inflate_open(lua_State *L, struct asio_rt *rt)
+void asio_http_inflate_open(lua_State *L, struct asio_rt *rt)
 {
     lua_pushlightuserdata(L, (void *)&inflate_magic);
     lua_createtable(L, 0, 1);
@@ -140,24 +140,24 @@ void http_inflate_open(lua_State *L, struct asio_rt *rt)
 
 #else
 
-int http_l_inflater(lua_State *L)
+int asio_http_l_inflater(lua_State *L)
 {
     (void)L;
     return 0;
 }
 
-int http_l_inflate(lua_State *L)
+int asio_http_l_inflate(lua_State *L)
 {
     return asio_http_core->error->push(L, UV_ENOTSUP);
 }
 
-int http_l_inflated(lua_State *L)
+int asio_http_l_inflated(lua_State *L)
 {
     (void)L;
     return 0;
 }
 
-void http_inflate_open(lua_State *L, struct asio_rt *rt)
+void asio_http_inflate_open(lua_State *L, struct asio_rt *rt)
 {
     (void)L;
     (void)rt;

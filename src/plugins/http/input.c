@@ -144,7 +144,7 @@ static int input_on_head(llhttp_t *parser)
         return HPE_PAUSED;
     const struct http_request_head head = { in->base, in->start, in->fields, in->count, parser->http_major,
         parser->http_minor };
-    int refusal = http_check_request(&head);
+    int refusal = asio_http_check_request(&head);
     parser->upgrade = 0;
     return refusal == 0 ? HPE_PAUSED : input_refuse(in, refusal);
 }
@@ -180,7 +180,7 @@ static bool input_framed(const struct http_input *in, const char *bytes, size_t 
 {
     if (in->state == INPUT_HEAD || in->parser.type == HTTP_RESPONSE || !(in->parser.flags & F_CHUNKED))
         return true;
-    return http_check_framing(bytes, in->fed, in->body.length > 0 ? in->body.at : to);
+    return asio_http_check_framing(bytes, in->fed, in->body.length > 0 ? in->body.at : to);
 }
 
 /* Feeds what is new. How many bytes make up what was looked for; 0: it is not complete; or an error. */
@@ -263,7 +263,7 @@ static struct http_input *input_check(lua_State *L, int index)
     return in;
 }
 
-void http_input_closing(lua_State *L, int index)
+void asio_http_input_closing(lua_State *L, int index)
 {
     input_check(L, index)->closing = true;
 }
@@ -277,7 +277,7 @@ static int l_input_gc(lua_State *L)
     return 0;
 }
 
-int http_l_input(lua_State *L)
+int asio_http_l_input(lua_State *L)
 {
     lua_settop(L, 4);
     struct http_input *in = lua_newuserdata(L, sizeof *in);
@@ -313,7 +313,7 @@ static int input_push_head(lua_State *L, struct asio_scan *scan, const char *byt
     struct http_input *in = (struct http_input *)(void *)scan;
     bool response = in->parser.type == HTTP_RESPONSE;
     luaL_checkstack(L, 10, "no room for a head");
-    http_head_push(L, in->fields, in->count, bytes, (uint32_t)n);
+    asio_http_head_push(L, in->fields, in->count, bytes, (uint32_t)n);
     if (response)
         lua_pushinteger(L, in->parser.status_code);
     else
@@ -343,7 +343,7 @@ static void input_begin(struct http_input *in)
     in->scan.push = input_push_head;
 }
 
-int http_l_read_head(lua_State *L)
+int asio_http_l_read_head(lua_State *L)
 {
     struct asio_stream *s = asio_http_core->stream->stream_at(L, 1);
     struct http_input *in = input_check(L, 2);
@@ -376,11 +376,11 @@ static int input_push_body(lua_State *L, struct asio_scan *scan, const char *byt
     lua_pushboolean(L, in->state == INPUT_OVER);
     if (in->state != INPUT_OVER || in->count == in->head_count)
         return 2;
-    http_head_push(L, in->fields + in->head_count, in->count - in->head_count, bytes, (uint32_t)n);
+    asio_http_head_push(L, in->fields + in->head_count, in->count - in->head_count, bytes, (uint32_t)n);
     return 3;
 }
 
-int http_l_read_body(lua_State *L)
+int asio_http_l_read_body(lua_State *L)
 {
     struct asio_stream *s = asio_http_core->stream->stream_at(L, 1);
     struct http_input *in = input_check(L, 2);
@@ -399,7 +399,7 @@ int http_l_read_body(lua_State *L)
     return asio_http_core->stream->scan(L, s, &in->scan);
 }
 
-int http_l_refusal(lua_State *L)
+int asio_http_l_refusal(lua_State *L)
 {
     struct http_input *in = input_check(L, 1);
     const char *reason = llhttp_get_error_reason(&in->parser);
@@ -408,7 +408,7 @@ int http_l_refusal(lua_State *L)
     return 2;
 }
 
-int http_l_state(lua_State *L)
+int asio_http_l_state(lua_State *L)
 {
     static const char *const names[] = { "head", "body", "over" };
     struct http_input *in = input_check(L, 1);
@@ -435,7 +435,7 @@ static void input_push_spare(lua_State *L)
     lua_setmetatable(L, -2);
 }
 
-void http_input_open(lua_State *L, struct asio_rt *rt)
+void asio_http_input_open(lua_State *L, struct asio_rt *rt)
 {
     lua_pushlightuserdata(L, (void *)&input_magic);
     lua_createtable(L, 0, 2);

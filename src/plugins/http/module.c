@@ -46,20 +46,21 @@ static int l_http_misuse(lua_State *L)
 
 static void http_module_open(lua_State *L, struct asio_rt *rt)
 {
-    static const luaL_Reg functions[] = { { "input", http_l_input }, { "read_head", http_l_read_head },
-        { "read_body", http_l_read_body }, { "refusal", http_l_refusal }, { "state", http_l_state },
-        { "chunk", http_l_chunk }, { "last_chunk", http_l_last_chunk },
-        { "request_head", http_l_request_head }, { "disk_open", http_l_disk_open },
-        { "disk_stat", http_l_disk_stat }, { "disk_read", http_l_disk_read },
-        { "disk_send", http_l_disk_send }, { "disk_close", http_l_disk_close }, { "deflate", http_l_deflate },
-        { "deflate_add", http_l_deflate_add }, { "bad", l_http_bad }, { "misuse", l_http_misuse },
-        { "inflater", http_l_inflater }, { "inflate", http_l_inflate }, { "inflated", http_l_inflated },
-        { NULL, NULL } };
-    http_head_open(L, rt);
-    http_disk_open(L);
-    http_deflate_open(L);
-    http_input_open(L, rt);
-    http_inflate_open(L, rt);
+    static const luaL_Reg functions[] = { { "input", asio_http_l_input },
+        { "read_head", asio_http_l_read_head }, { "read_body", asio_http_l_read_body },
+        { "refusal", asio_http_l_refusal }, { "state", asio_http_l_state }, { "chunk", asio_http_l_chunk },
+        { "last_chunk", asio_http_l_last_chunk }, { "request_head", asio_http_l_request_head },
+        { "disk_open", asio_http_l_disk_open }, { "disk_stat", asio_http_l_disk_stat },
+        { "disk_read", asio_http_l_disk_read }, { "disk_send", asio_http_l_disk_send },
+        { "disk_close", asio_http_l_disk_close }, { "deflate", asio_http_l_deflate },
+        { "deflate_add", asio_http_l_deflate_add }, { "bad", l_http_bad }, { "misuse", l_http_misuse },
+        { "inflater", asio_http_l_inflater }, { "inflate", asio_http_l_inflate },
+        { "inflated", asio_http_l_inflated }, { NULL, NULL } };
+    asio_http_head_open(L, rt);
+    asio_http_disk_open(L);
+    asio_http_deflate_open(L);
+    asio_http_input_open(L, rt);
+    asio_http_inflate_open(L, rt);
     lua_newtable(L); /* what `require 'asio.http'` returns */
     lua_createtable(L, 0, 16);
     for (const luaL_Reg *f = functions; f->name; f++) {
@@ -67,7 +68,7 @@ static void http_module_open(lua_State *L, struct asio_rt *rt)
         lua_pushcclosure(L, f->func, 1);
         lua_setfield(L, -2, f->name);
     }
-    http_output_open(L, rt);
+    asio_http_output_open(L, rt);
     lua_setfield(L, -2, "respond");
     for (size_t i = 0; i < sizeof http_texts / sizeof *http_texts; i++) {
         if (luaL_loadbuffer(L, http_texts[i], strlen(http_texts[i]), ASIO_CHUNK_NAME) != 0)

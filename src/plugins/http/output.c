@@ -85,7 +85,7 @@ static bool output_has_word(const char *list, size_t n, const char *lower)
             at++;
         while (last > at && (list[last - 1] == ' ' || list[last - 1] == '\t'))
             last--;
-        if (http_is(list + at, last - at, lower))
+        if (asio_http_is(list + at, last - at, lower))
             return true;
         at = end + 1;
     }
@@ -96,16 +96,16 @@ static bool output_has_word(const char *list, size_t n, const char *lower)
  * the body is known, or cannot be (RFC 9110, 8.6). False: leave this header out. */
 static bool output_consider(struct output *o, const char *name, size_t n, const char *value, size_t length)
 {
-    if (n == 4 && http_is(name, n, "date"))
+    if (n == 4 && asio_http_is(name, n, "date"))
         o->given |= GIVEN_DATE;
-    if (n == 17 && http_is(name, n, "transfer-encoding"))
+    if (n == 17 && asio_http_is(name, n, "transfer-encoding"))
         return false;
-    if (n == 14 && http_is(name, n, "content-length")) {
+    if (n == 14 && asio_http_is(name, n, "content-length")) {
         if (o->status < 200 || o->status == 204 || !(o->flags & (OUTPUT_NO_BODY | OUTPUT_NO_LENGTH)))
             return false;
         o->given |= GIVEN_LENGTH;
     }
-    if (n == 10 && http_is(name, n, "connection")) {
+    if (n == 10 && asio_http_is(name, n, "connection")) {
         if (o->flags & OUTPUT_CLOSE)
             return false;
         o->given |= GIVEN_CONNECTION | (output_has_word(value, length, "close") ? GIVEN_CLOSE : 0);
@@ -301,7 +301,7 @@ static void output_send(lua_State *L, struct asio_stream *s, struct output *o, c
 }
 
 /* http.respond(conn, status, headers or nil, body or nil, flags[, input]) */
-int http_l_respond(lua_State *L)
+int asio_http_l_respond(lua_State *L)
 {
     struct asio_stream *s = asio_http_core->stream->stream_at(L, RESPOND_CONN);
     size_t length = 0;
@@ -313,7 +313,7 @@ int http_l_respond(lua_State *L)
         return asio_http_core->wait->push_fail(L, UV_EBADF);
     output_send(L, s, &o, body, length, lua_touserdata(L, lua_upvalueindex(2)));
     if (o.given & GIVEN_CLOSE && !lua_isnoneornil(L, RESPOND_INPUT))
-        http_input_closing(L, RESPOND_INPUT);
+        asio_http_input_closing(L, RESPOND_INPUT);
     return asio_http_core->stream->written(L, s);
 }
 
@@ -373,7 +373,7 @@ static void output_send_request(
 
 /* http.request_head(conn, method, target, lines, headers or nil, body or nil, flags). `lines`: fields that the caller
  * has formatted and checked, each with its CR LF. */
-int http_l_request_head(lua_State *L)
+int asio_http_l_request_head(lua_State *L)
 {
     size_t n, m, length = 0;
     const char *method = luaL_checklstring(L, REQUEST_METHOD, &n);
@@ -392,7 +392,7 @@ int http_l_request_head(lua_State *L)
 }
 
 /* http.chunk(conn, data): a chunk of a body; an empty one ends it */
-int http_l_chunk(lua_State *L)
+int asio_http_l_chunk(lua_State *L)
 {
     struct asio_stream *s = asio_http_core->stream->stream_at(L, 1);
     char head[24];
@@ -418,7 +418,7 @@ static void output_trailers(struct output *o)
 }
 
 /* http.last_chunk(conn, trailers). RFC 9112, 7.1.2. Content-Length and Transfer-Encoding are left out: they are too late. */
-int http_l_last_chunk(lua_State *L)
+int asio_http_l_last_chunk(lua_State *L)
 {
     char own[OUTPUT_OWN];
     struct asio_stream *s = asio_http_core->stream->stream_at(L, 1);
@@ -434,9 +434,9 @@ int http_l_last_chunk(lua_State *L)
 }
 
 /* Pushes http.respond. */
-void http_output_open(lua_State *L, struct asio_rt *rt)
+void asio_http_output_open(lua_State *L, struct asio_rt *rt)
 {
     lua_pushlightuserdata(L, rt);
     memset(lua_newuserdata(L, sizeof(struct output_clock)), 0, sizeof(struct output_clock));
-    lua_pushcclosure(L, http_l_respond, 2);
+    lua_pushcclosure(L, asio_http_l_respond, 2);
 }
