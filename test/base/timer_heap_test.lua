@@ -204,7 +204,8 @@ T.test_in_the_main_chunk = t.main(function()
   end)
   asio.sleep(0.03)
   lu.assertTrue(asio.now() - started >= 0.03 - 1e-6)
-  lu.assertEquals(ticks, 3)
+  lu.assertTrue(ticks >= 1) -- all, unless the process had to wait for a processor
+  t.wait_until(function() return ticks == 3 end, 'the ticks')
 end)
 
 function T.test_idle_means_idle()
