@@ -266,9 +266,25 @@ function T.test_bodies_of_requests()
     t.failure('EINVAL', pool:post(url, { body = source(), length = 2 }))
     t.failure('EIO', pool:post(url, { body = function() return nil, 'broken', 'EIO' end }))
     t.raises('my own', pool.post, pool, url, { body = function() error 'my own' end })
+    local line = debug.getinfo(1, 'l').currentline
+    t.raises(('client_test.lua:%d: body: '):format(line + 2), function()
+      local response = pool:post(url, { body = function() return 5 end })
+      return response
+    end)
     lu.assertEquals(pool:stats().used, 0)
   end)
   os.remove(path)
+end
+
+function T.test_an_error_of_a_source_keeps_its_traceback()
+  ends.scripted(echo, function(url, pool)
+    local function inner() error 'my own' end
+    local posting = asio.spawn(function()
+      pool:post(url, { body = function() inner() end })
+    end)
+    t.wait_until(function() return posting:status() == 'failed' end, 'the error')
+    lu.assertStrMatches(t.stderr(), ".*failed: .*my own.*in function 'inner'.*")
+  end)
 end
 
 function T.test_multipart()

@@ -27,7 +27,8 @@ end
 
 local function send_piece(upload, piece)
     if type(piece) ~= 'string' then
-        c.misuse 'body: the function returned something that is no string'
+        upload.misuse = 'body: the function returned something that is no string'
+        return nil, upload.misuse, 'EINVAL'
     end
     if piece == '' then return true end
     if not upload.length then return c.send_chunk(upload.conn, piece) end
@@ -68,20 +69,18 @@ local function send_in_time(upload)
 end
 
 -- A failure of this side, or a peer that takes nothing and says nothing, ends the other way too: that wakes
--- the reader.
+-- the reader. An error of the source is the group's, which keeps its traceback.
 local function run(upload)
     local ok, sent, message, code, mine = xpcall(send_in_time, trace, upload)
     upload.ended = now()
-    if upload.stopped then return end
-    if not ok then
-        upload.raised = { sent }
-    elseif sent then
+    if ok and sent then
         upload.complete = true
-        return
-    else
-        upload.message, upload.code, upload.mine = message, code, mine == true
+    elseif not upload.stopped then
+        if not ok then message, code, mine = 'canceled', 'ECANCELED', true end
+        upload.raised, upload.message, upload.code, upload.mine = not ok, message, code, mine
+        if upload.mine or (code == 'ETIMEDOUT' and not upload.answered) then upload.conn:abort() end
     end
-    if not ok or upload.mine or (code == 'ETIMEDOUT' and not upload.answered) then upload.conn:abort() end
+    if not ok then error(sent, 0) end
 end
 
 -- For the reader -----------------------------------------------------------------------------------
@@ -108,7 +107,8 @@ local CUT = {
 function c.upload_failure(lease, message, code)
     local upload = lease.upload
     if not upload then return message, code end
-    if upload.raised then error(upload.raised[1], 0) end
+    if upload.raised then upload.group:wait() end
+    if upload.misuse then c.misuse(upload.misuse) end
     if upload.code and (upload.mine or CUT[code]) then return upload.message, upload.code end
     return message, code
 end
