@@ -66,7 +66,7 @@ function http.server(ip, port, handler, opts) end
 ---@field shutdown fun(self: asio.http.server, timeout?: number): true?, string?, string? waits
 ---@field address fun(self: asio.http.server): string?, integer?
 ---@field set_tls fun(self: asio.http.server, opts: asio.tls_opts): true?, string?, string?
----@field metrics fun(self: asio.http.server): asio.http.metrics?, string?, string?
+---@field metrics fun(self: asio.http.server, timeout?: number): asio.http.metrics waits with `threads`
 ---@field stats fun(self: asio.http.server, timeout?: number): table waits; with the option `threads`
 
 ---@class asio.http.metrics
@@ -76,6 +76,12 @@ function http.server(ip, port, handler, opts) end
 ---@field failed integer handlers that have raised
 ---@field refused integer requests that could not be read
 ---@field responses table<integer, integer> by status
+---@field silent string[]? names of threads that have not answered
+---@field [integer] asio.http.thread_metrics with the option `threads`: of each thread
+
+---@class asio.http.thread_metrics: asio.http.metrics without counters if it is silent
+---@field name string
+---@field status "running"|"ended"|"silent"
 
 ---@class asio.http.head the fields of a message, in their order
 ---@field get fun(self: asio.http.head, name: string): string?

@@ -462,7 +462,7 @@ local server = {}
 
 ---@class asio.server_stats.thread
 ---@field name string
----@field status "running"|"ended"|"silent" silent: it has not answered; then, and at its end, no counters
+---@field status "running"|"ended"|"silent" silent: it has not answered, and has no counters
 ---@field accepts? integer connections that it has got
 ---@field connections? integer open in its Lua state now
 ---@field bytes_in? integer

@@ -13,7 +13,7 @@
 local core, c, http = ...
 local asio = core.asio
 local cancelled, now, trace_text = asio.cancelled, asio.now, debug and debug.traceback
-local error, floor, getmetatable, pairs, require = error, math.floor, getmetatable, pairs, require
+local error, floor, getmetatable, min, pairs = error, math.floor, getmetatable, math.min, pairs
 local rawget, setmetatable, tostring, type, xpcall = rawget, setmetatable, tostring, type, xpcall
 local OK, finish = c.OK, c.finish
 local c_input, c_read_head, c_state, c_refusal, send = c.input, c.read_head, c.state, c.refusal, c.send
@@ -179,6 +179,12 @@ local function end_of(link)
     if not link.upgraded then link.conn:close() end
 end
 
+-- A connection whose light thread begins while the server shuts down (its handshake went on) may be idle.
+local function first_timeout(settings)
+    local seconds = settings.header_timeout
+    return settings.closing and min(seconds, settings.idle_timeout) or seconds
+end
+
 -- The light thread of a connection.
 local function serve(conn, settings)
     local input = c_input(false, settings.max_header, settings.max_headers, settings.max_target)
@@ -189,7 +195,7 @@ local function serve(conn, settings)
     local first = true -- it has the time of a head, not that of an idle connection
     settings.links[link] = true
     settings.connections = settings.connections + 1
-    conn:set_timeout(settings.header_timeout, settings.write_timeout)
+    conn:set_timeout(first_timeout(settings), settings.write_timeout)
     while true do
         local token, head, method, target, minor, keep, length = c_read_head(conn, input)
         if token ~= OK then
@@ -267,6 +273,13 @@ local function settings_of(handler, opts, arg)
     return settings
 end
 
+c.settings_of = settings_of
+
+local function connections_of(settings)
+    return function(conn) return serve(conn, settings) end
+end
+c.connections_of = connections_of
+
 -- Ours, and those of asio.server.
 local function split_options(opts)
     local own, others = {}, {}
@@ -323,6 +336,16 @@ local function is_idle(link)
     return not link.req and not begun
 end
 
+-- From now on answers say that the connection ends behind them.
+function c.close_idle(settings)
+    settings.closing = true
+    local idle = {}
+    for link in pairs(settings.links) do
+        if is_idle(link) then idle[#idle + 1] = link end
+    end
+    for i = 1, #idle do idle[i].conn:close() end
+end
+
 --- Stops listening, closes connections that wait for a request, and waits for those that are served: their
 --- answers say `Connection: close`. As asio.server's otherwise.
 ---@param timeout? number seconds; then the handlers are cancelled
@@ -331,27 +354,11 @@ end
 ---@return string? code
 function server.shutdown(self, timeout)
     check_server(self, 'shutdown')
-    local settings = self.settings
-    if settings then
-        settings.closing = true
-        local idle = {}
-        for link in pairs(settings.links) do
-            if is_idle(link) then idle[#idle + 1] = link end
-        end
-        for i = 1, #idle do idle[i].conn:close() end
-    end
+    if self.settings then c.close_idle(self.settings) end
     return self.listener:shutdown(timeout)
 end
 
---- Counters since the start: requests, connections, active (connections now), failed (handlers that have
---- raised), refused (requests that could not be read), responses by status.
----@return table? metrics
----@return string? message
----@return string? code `ENOTSUP`: with the option `threads`; see `stats`
-function server.metrics(self)
-    check_server(self, 'metrics')
-    local settings = self.settings
-    if not settings then return nil, 'counters of threads', 'ENOTSUP' end
+function c.metrics_of(settings)
     local active, responses = 0, {}
     for _ in pairs(settings.links) do active = active + 1 end
     for status, n in pairs(settings.by_status) do responses[status] = n end
@@ -359,6 +366,17 @@ function server.metrics(self)
         requests = settings.requests, connections = settings.connections, active = active,
         failed = settings.failed, refused = settings.refused, responses = responses,
     }
+end
+
+--- Counters since the start: requests, connections, active (connections now), failed (handlers that have
+--- raised), refused (requests that could not be read), responses by status. With the option `threads` these
+--- are sums, beside a list of the same by thread; it asks the threads, and waits.
+---@param timeout? number seconds that a thread may take to answer (1)
+---@return table metrics
+function server.metrics(self, timeout)
+    check_server(self, 'metrics')
+    if not self.settings then return c.metrics_of_threads(self.listener, timeout) end
+    return c.metrics_of(self.settings)
 end
 
 local function check_handler(handler, arg, fname)
@@ -380,18 +398,7 @@ function http.handler(handler, opts)
     check_opts(opts, 2, 'handler')
     local own, others = split_options(opts or {})
     for name in pairs(others) do bad_option(2, tostring(name), 'another name') end
-    local settings = settings_of(handler, own, 2)
-    return function(conn) return serve(conn, settings) end
-end
-
--- In each thread of a server: only what can be carried there.
-local function in_threads(handler, own)
-    local speak
-    handler = c.portable(handler)
-    return function(conn)
-        speak = speak or require 'asio.http'.handler(handler, own)
-        return speak(conn)
-    end
+    return connections_of(settings_of(handler, own, 2))
 end
 
 --- As asio.server, with HTTP/1.1 on its connections.
@@ -410,22 +417,19 @@ function http.server(ip, port, handler, opts)
     check_opts(opts, arg + 1, 'server')
     local own, others = split_options(opts or {})
     local settings = settings_of(handler, own, arg + 1)
-    local accept
+    local listen, accept = asio.server, c.portable(handler)
     if others.threads then
-        if type(c.portable(handler)) ~= 'function' then
-            c.bad(arg, 'server', "a function or a router expected: other tables cannot go to threads")
-        end
-        accept, settings = in_threads(handler, own), nil
+        listen, settings = c.threaded_server(accept, own, arg), nil
     else
-        accept = function(conn) return serve(conn, settings) end
+        accept = connections_of(settings)
     end
     -- Made first: a listener without it would go on listening if there was no memory.
     local self = setmetatable({ listener = false, settings = settings }, server_meta)
     local listener, message, code
     if with_port then
-        listener, message, code = asio.server(ip, port, accept, others)
+        listener, message, code = listen(ip, port, accept, others)
     else
-        listener, message, code = asio.server(ip, accept, others)
+        listener, message, code = listen(ip, accept, others)
     end
     if not listener then return nil, message, code end
     self.listener = listener

@@ -22,6 +22,12 @@ local function pack(...)
     return { n = select('#', ...), ... }
 end
 
+local function copy(from)
+    local all = {}
+    for name, value in pairs(from) do all[name] = value end
+    return all
+end
+
 -- What the threads report ------------------------------------------------------------------------
 
 -- A group: the threads of a server, as this state sees them. Their workers refer to it; it does not refer to
@@ -226,7 +232,9 @@ function server.shutdown(self, timeout)
     timeout = check_timeout(timeout, 'shutdown')
     stop_accepting(self)
     local worst
-    for _, a in pairs(ask(self, nil, 'server_shutdown', timeout)) do
+    for i, a in pairs(ask(self, nil, 'server_shutdown', timeout)) do
+        local w = self.group.workers[i]
+        w.last = a[4] or w.last
         if a.n > 0 and not a[1] and (not worst or a[3] == 'ECANCELED') then worst = a end
     end
     if worst then return nil, worst[2], worst[3] end
@@ -247,11 +255,13 @@ function server.stats(self, timeout)
     local totals = { accepts = 0, connections = 0, bytes_in = 0, bytes_out = 0, longest_turn = 0 }
     for i, w in ipairs(self.group.workers) do
         local a = answers[i]
-        local entry = a and a[1] or {}
+        local counters = a and (a[1] or w.last)
+        local entry = copy(counters or {})
         entry.name = w.label
         entry.status = a and (a[1] and 'running' or 'ended') or 'silent'
         totals[i] = entry
-        if a and a[1] then
+        if counters then
+            if not a[1] then entry.connections = 0 end
             add_to(totals, entry)
         elseif not a then
             totals.silent = totals.silent or {}
@@ -319,9 +329,8 @@ local function check_arguments(opts, arg, handler)
     if opts.handles then c.bad(arg, 'server', "option 'handles' does not go with 'threads'") end
 end
 
-local function copy(opts, changes)
-    local all = {}
-    for name, value in pairs(opts) do all[name] = value end
+local function options(opts, changes)
+    local all = copy(opts)
     all.threads, all.init = nil, nil
     for name, value in pairs(changes or {}) do all[name] = value end
     return all
@@ -329,14 +338,14 @@ end
 
 -- Those of the socket alone.
 local function plain(opts, changes)
-    local all = copy(opts, changes)
+    local all = options(opts, changes)
     all.tls, all.on_tls_error = nil, nil
     return all
 end
 
 -- For the threads; raises for what cannot be carried, before anything is started.
 local function carried(opts, shares, n)
-    local all = copy(opts)
+    local all = options(opts)
     if shares then
         all.reuseport = true
         if type(all.max_connections) == 'number' then all.max_connections = ceil(all.max_connections / n) end
@@ -364,7 +373,7 @@ local function new_thread(self, i, opts)
     local w, message, code = c.spawn_worker('server', {
         name = ('%s, thread %d'):format(self.name, i), what = 'handler', quiet = true, news = thread_news,
         init = self.opts.init, body = 'server_thread',
-    }, self.handler, opts, not self.shares)
+    }, self.handler, opts, not self.shares, self.layer)
     if not w then return nil, message, code end
     w.group, w.index, w.sent, w.gone, w.on_ended = group, i, 0, 0, on_ended
     self.handles[i] = w.handle
@@ -497,7 +506,8 @@ local function started(self)
         w.label = ('%s, thread %d'):format(name, i)
         w.quiet = false
     end
-    self.where, self.c_server, self.handler, self.opts, self.carried = nil, nil, nil, nil, nil
+    self.where, self.c_server, self.handler, self.layer = nil, nil, nil, nil
+    self.opts, self.carried = nil, nil
     return setmetatable(self, server_mt)
 end
 
@@ -511,8 +521,11 @@ local function check_tls(self, opts, arg)
     return self.tls, message, code
 end
 
--- asio.server of a table with `threads`; c_server is the same without them.
-function c.server(c_server, first, second, third, fourth)
+-- asio.server of a table with `threads`; c_server is the same without them. `layer` is for a protocol over
+-- the connections (HTTP): a function that is carried to each thread and called there behind `init`, with the
+-- handler. It returns the handler of connections, and a table of functions which that thread calls:
+-- `shutdown()` before it waits for its handlers, and `stats(counters)`, which may add a field of its own.
+function c.server(c_server, first, second, third, fourth, layer)
     local opts, arg = core.server_options(first, second, third, fourth)
     local has_port = arg == 4
     local n, handler = count_of(opts, arg), second
@@ -523,7 +536,8 @@ function c.server(c_server, first, second, third, fourth)
     end
     local where = { first, has_port and second or nil }
     local self = {
-        n = n, where = where, handler = handler, opts = opts, c_server = c_server, handles = {},
+        n = n, where = where, handler = handler, opts = opts, c_server = c_server, layer = layer,
+        handles = {},
         shares = has_port and system == 'Linux', name = name_of(where[1], where[2]),
         group = {
             workers = {}, alive = 0, open = 0, last = 0, questions = setmetatable({}, { __mode = 'v' }),

@@ -12,6 +12,7 @@ local traceback = debug and debug.traceback
 local orders = c.orders
 
 local handler, options -- of the server; nil: this state is no thread of a server
+local layer = {}        -- what a protocol over the connections hears: see c.server
 local server           -- listens beside the others; nil: connections come in messages
 local counter          -- of connections; nil: their number has no limit
 local held             -- this state goes on although nothing in it does
@@ -128,8 +129,9 @@ function orders.server_ask_ready()
 end
 
 -- After `init`. The state goes on when this returns.
-function c.bodies.server_thread(fn, opts, in_messages)
+function c.bodies.server_thread(fn, opts, in_messages, over)
     handler, options = fn, opts
+    if over then handler, layer = over(fn) end
     c.hold()
     held = true
     local ok, message, code = true, nil, nil
@@ -166,20 +168,32 @@ local function answer(serial, ...)
     c.report(c.id, 'server_answer', serial, ...)
 end
 
+local function counters()
+    local stats = asio_stats()
+    local all = {
+        accepts = accepts, connections = stats.connections, bytes_in = stats.bytes_in,
+        bytes_out = stats.bytes_out, longest_turn = stats.longest_turn,
+    }
+    if layer.stats then layer.stats(all) end
+    return all
+end
+
+-- This state may end behind the answer, which has its last counters therefore.
+local function answer_shutdown(serial, ok, message, code)
+    answer(serial, ok, message, code, counters())
+end
+
 function orders.server_shutdown(serial, timeout)
     asio_spawn(function()
-        if server then return answer(serial, server:shutdown(timeout)) end
+        if layer.shutdown then layer.shutdown() end
+        if server then return answer_shutdown(serial, server:shutdown(timeout)) end
         let_go()
-        answer(serial, drain_handlers(timeout))
+        answer_shutdown(serial, drain_handlers(timeout))
     end)
 end
 
 function orders.server_stats(serial)
-    local stats = asio_stats()
-    answer(serial, {
-        accepts = accepts, connections = stats.connections, bytes_in = stats.bytes_in,
-        bytes_out = stats.bytes_out, longest_turn = stats.longest_turn,
-    })
+    answer(serial, counters())
 end
 
 function orders.server_set_tls(serial, opts)
