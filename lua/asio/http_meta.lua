@@ -20,7 +20,7 @@
 ---@field router fun(opts?: asio.http.router_opts): asio.http.router
 ---@field files fun(root: string, opts?: asio.http.file_opts): asio.http.handler
 ---@field gzip fun(opts?: asio.http.gzip_opts): asio.http.middleware
----@field access_log fun(to: function|table, how?: string|function): function
+---@field access_log fun(to: string|function|table, how?: string|function): function?, string?, string?
 ---@field request fun(method: string, url: string, opts?: asio.http.request_opts): ... waits
 ---@field get fun(url: string, opts?: asio.http.request_opts): asio.http.reply?, string?, string? waits
 ---@field head fun(url: string, opts?: asio.http.request_opts): asio.http.reply?, string?, string? waits

@@ -5,9 +5,13 @@
 -- SPDX-License-Identifier: MIT
 
 local lu = require 'luaunit'
+local asio = require 'asio'
+local can = require 'can'
 local http = require 'asio.http'
 local t = require 'support'
 local web = require 'web'
+
+asio.shared.channel() -- the first one opens what this state keeps: a descriptor
 
 local T = {}
 
@@ -69,6 +73,75 @@ function T.test_a_format_and_a_file_of_the_script()
   os.remove(path)
   t.raises('something with a method write', http.access_log, 7)
   t.raises("'common', 'combined', 'json'", http.access_log, print, 'apache')
+end
+
+local function ask(port)
+  web.send(port, 'GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n')
+end
+
+function T.test_a_file_by_its_path()
+  local path = t.temporary 'before\n'
+  local log = assert(http.access_log(path))
+  web.with(function(_, res) return res:send 'x' end, function(port)
+    ask(port)
+    lu.assertStrMatches(t.contents(path), 'before\n127[^\n]* 200 1\n') -- at once
+    local file = assert(io.open(path, 'w')) -- emptied meanwhile: lines go to its end
+    file:close()
+    ask(port)
+    lu.assertStrMatches(t.contents(path), '127[^\n]* 200 1\n')
+  end, { on_request_end = log })
+  os.remove(path)
+  local none, message, code = http.access_log(path .. '/none.log')
+  lu.assertEquals({ none, code }, { nil, 'ENOENT' })
+  lu.assertStrContains(message, path .. '/none.log')
+end
+
+-- Lines longer than any buffer of the library, of threads and light threads at once.
+T.test_lines_of_threads_do_not_mix = t.slow(20, function()
+  can.need 'threaded_servers'
+  local path = t.temporary()
+  local filler = ('x'):rep(12000)
+  web.with(function(_, res) return res:send 'x' end, function(port)
+    local group = {}
+    for i = 1, 16 do
+      group[i] = asio.spawn(function()
+        local request = ('GET /%d HTTP/1.1\r\nHost: x\r\nUser-Agent: %s\r\n'):format(i, filler)
+        web.send(port, (request .. '\r\n'):rep(19), request, 'Connection: close\r\n\r\n')
+      end)
+    end
+    for i = 1, 16 do assert(group[i]:join()) end
+  end, { threads = 4, on_request_end = assert(http.access_log(path, 'combined')) })
+  local lines_of = {}
+  for line in (t.contents(path)):gmatch '([^\n]*)\n' do
+    local target, agent = line:match '^127%.0%.0%.1 [^\n]* "GET /(%d+) HTTP/1%.1" 200 1 "%-" "(x*)"$'
+    lu.assertEquals(agent and #agent, #filler, line:sub(1, 200))
+    lines_of[tonumber(target)] = (lines_of[tonumber(target)] or 0) + 1
+  end
+  os.remove(path)
+  for i = 1, 16 do lu.assertEquals(lines_of[i], 20) end
+end)
+
+function T.test_standard_streams_in_threads()
+  can.need('threaded_servers', 'plain')
+  local result = t.child(function()
+    local a, h = require 'asio', require 'asio.http'
+    local function handler(_, res) return res:send 'x' end
+    a.run(function()
+      for _, to in ipairs { 'stdout', 'stderr', io.stdout } do
+        local server = assert(h.server('127.0.0.1', 0, handler,
+          { threads = 2, on_request_end = h.access_log(to) }))
+        local _, port = server:address()
+        local url = ('http://127.0.0.1:%d/%s'):format(port, type(to))
+        for _ = 1, 3 do assert(h.get(url, { pool = false })) end
+        server:shutdown()
+      end
+    end)
+  end)
+  local out, err = result.out, result.err
+  local _, by_name = out:gsub('"GET /string HTTP/1%.1" 200 1\n', '')
+  local _, by_file = out:gsub('"GET /userdata HTTP/1%.1" 200 1\n', '')
+  local _, errors = err:gsub('"GET /string HTTP/1%.1" 200 1\n', '')
+  lu.assertEquals({ by_name, by_file, errors }, { 3, 3, 3 })
 end
 
 return T

@@ -5,7 +5,8 @@
 
 local _, c, http = ...
 local byte, date, format, gsub = string.byte, os.date, string.format, string.gsub
-local pcall, time, tostring, type = pcall, os.time, tostring, type
+local error, io, pcall, setmetatable, time, tostring, type =
+    error, io, pcall, setmetatable, os.time, tostring, type
 
 local MONTHS = { 'Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec' }
 
@@ -55,26 +56,74 @@ function formats.json(req, res, seconds)
         json_string(req:header 'referer'), json_string(req:header 'user-agent'))
 end
 
+-- Destinations by name -----------------------------------------------------------------------------
+
+-- Such a log can go to other Lua states: each opens the file when it has a line for it, so it is not in the
+-- function but here, by a table that is. A line is one call to the system, at the end of the file: there is
+-- no buffer. So lines of threads, and of processes, do not mix. The standard streams are the C library's,
+-- which all states share, each call under a lock; they have a buffer, which is emptied behind each line.
+local open_files = setmetatable({}, { __mode = 'k' })
+
+local standard = { stdout = io and io.stdout, stderr = io and io.stderr }
+
+local function open(log)
+    if standard[log.to] then
+        open_files[log] = standard[log.to]
+        return true
+    end
+    local file, message, number = io.open(log.to, 'a')
+    if not file then return nil, message, number end
+    file:setvbuf 'no'
+    open_files[log] = file
+    return true
+end
+
+local function append(log, line)
+    if not open_files[log] then
+        local ok, message = open(log)
+        if not ok then error(message, 0) end
+    end
+    local file = open_files[log]
+    file:write(line)
+    file:flush()
+end
+http.internal.append_to_log = append -- other states find it by this name
+
+local function named(to)
+    local log = { to = to }
+    local ok, message, number = open(log)
+    if not ok then
+        local _, _, code = c.failure(number)
+        return nil, message, code
+    end
+    return function(line) return append(log, line) end
+end
+
 local function writer_of(to)
     if type(to) == 'function' then return to end
+    if type(to) == 'string' then return named(to) end
     local ok, write = pcall(function() return to.write end)
     if not ok or type(write) ~= 'function' then
-        c.bad(1, 'access_log', 'a function or something with a method write expected')
+        c.bad(1, 'access_log', 'a function, a name or something with a method write expected')
     end
-    return function(line) return write(to, line) end
+    return function(line) return to:write(line) end
 end
 
 --- A function for the server's option on_request_end that writes a line for each request when it has been
 --- answered.
----@param to function|table it is called with a line; or a file: something with the method `write`
+---@param to function|table|string it is called with a line; or a file: something with the method `write`;
+--- or `'stdout'`, `'stderr'`, or the path of a file to which lines are added
 ---@param how? string|function 'common' (the default), 'combined', 'json'; or fn(req, res, seconds) -> line
 --- without its end, nil: none
----@return fun(req, res, seconds)
+---@return fun(req, res, seconds)?
+---@return string? message
+---@return string? code `ENOENT`, `EACCES`, ...: the file cannot be opened
 function http.access_log(to, how)
-    local write = writer_of(to)
     local make = how
     if type(how) ~= 'function' then make = formats[how == nil and 'common' or how] end
     if not make then c.bad(2, 'access_log', "'common', 'combined', 'json' or a function expected") end
+    local write, message, code = writer_of(to)
+    if not write then return nil, message, code end
     return function(req, res, seconds)
         tick()
         local line = make(req, res, seconds)

@@ -44,6 +44,12 @@ static int l_http_misuse(lua_State *L)
     return asio_http_core->error->misuse(L, "%s", lua_tostring(L, 1));
 }
 
+/* failure(errno) -> nil, message, code */
+static int l_http_failure(lua_State *L)
+{
+    return asio_http_core->error->push(L, -(int)lua_tointeger(L, 1));
+}
+
 static void http_module_open(lua_State *L, struct asio_rt *rt)
 {
     static const luaL_Reg functions[] = { { "input", asio_http_l_input },
@@ -53,7 +59,7 @@ static void http_module_open(lua_State *L, struct asio_rt *rt)
         { "disk_open", asio_http_l_disk_open }, { "disk_stat", asio_http_l_disk_stat },
         { "disk_read", asio_http_l_disk_read }, { "disk_send", asio_http_l_disk_send },
         { "disk_close", asio_http_l_disk_close }, { "deflate", asio_http_l_deflate },
-        { "deflate_add", asio_http_l_deflate_add }, { "bad", l_http_bad }, { "misuse", l_http_misuse },
+        { "deflate_add", asio_http_l_deflate_add }, { "bad", l_http_bad }, { "misuse", l_http_misuse }, { "failure", l_http_failure },
         { "inflater", asio_http_l_inflater }, { "inflate", asio_http_l_inflate },
         { "inflated", asio_http_l_inflated }, { NULL, NULL } };
     asio_http_head_open(L, rt);
