@@ -7,6 +7,7 @@ fail() { say "$@"; exit 1; }
 has() { command -v "$1" >/dev/null 2>&1; }
 has_lib() { has pkg-config && pkg-config --exists "$1"; }
 has_module() { has luajit && luajit -e "require '$1'" >/dev/null 2>&1; }
+has_shared() { has luajit && luajit -e "require('ffi').load '$1'" >/dev/null 2>&1; }
 can_compile() { has "${CC:-cc}" && echo '#include <stdio.h>' | "${CC:-cc}" -fsyntax-only -x c - 2>/dev/null; }
 
 # What is missing, as the packages of Debian and Ubuntu --------------------------------------------
@@ -34,6 +35,7 @@ wanted_for_test() {
     has node || echo nodejs
     has tinyproxy || echo tinyproxy-bin
     has_module cjson || echo lua-cjson
+    has_shared 'libpsl.so.5' || echo libpsl5 # public suffixes, for cookies
 }
 
 missing_for_test() {

@@ -97,6 +97,7 @@ local known = {
     server:close()
     return head:find('\r\nAccept-Encoding: gzip', 1, true) ~= nil -- what the client could decode
   end },
+  libpsl = { 'libpsl is not installed', function() return (pcall(ffi.load, 'libpsl.so.5')) end },
   chromium = { 'chromium is not installed, or does not start', function()
     return works 'timeout 20 chromium --headless --no-sandbox --disable-gpu --version'
   end },

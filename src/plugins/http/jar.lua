@@ -1,7 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- Cookies that the client keeps (RFC 6265, 5). A jar belongs to the script,
--- which passes it to the requests that share it. There is no list of public suffixes: a cookie for a whole
--- domain needs a dot in it, so that `com` cannot have one.
+-- which passes it to the requests that share it.
 
 local _, c, http = ...
 local concat, sort = table.concat, table.sort
@@ -79,6 +78,12 @@ local function expiry(given, at)
     return given.expires and cookie_date(given.expires) or nil
 end
 
+-- Whether there may be cookies for all that is below a domain (5.3, 5). Without a list of public suffixes it
+-- needs a dot, so that `com` has none.
+local function may_be_wide(domain)
+    return find(domain, '.', 2, true) and not is_address(domain) and not c.is_public_suffix(domain)
+end
+
 local function is_secure(url) return url.scheme == 'https' end
 
 -- The prefixes of names, as browsers hold them.
@@ -95,13 +100,9 @@ local function parse(url, header, at)
     if not name or name == '' or #name + #value > SIZE or find(pair, '[%c]') then return nil end
     local given = attributes(rest)
     local domain = gsub(lower(given.domain or ''), '^%.', '')
-    local host_only = domain == '' or domain == url.host
-    if not host_only and not (find(domain, '.', 2, true) and domain_matches(url.host, domain)) then
-        return nil
-    end
-    if domain == url.host and not is_address(domain) and find(domain, '.', 1, true) then
-        host_only = false
-    end
+    local wide = domain_matches(url.host, domain) and may_be_wide(domain)
+    local host_only = domain == '' or domain == url.host and not wide
+    if not host_only and not wide then return nil end
     local cookie = {
         name = name, value = value, domain = host_only and url.host or domain, host_only = host_only,
         path = sub(given.path or '', 1, 1) == '/' and given.path or default_path(url),
