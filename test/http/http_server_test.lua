@@ -360,7 +360,7 @@ function T.test_shutdown()
     res:send 'x'
   end)
   local idle, fresh, busy = web.client(server), web.client(server), web.client(server)
-  idle:write 'GET / HTTP/1.1\r\nHost: x\r\n\r\n'
+  idle:write 'GET / HTTP/1.1\r\nHost: x\r\n\r\n\r\n' -- an empty line behind it
   idle:read_until '\r\n\r\n'
   idle:read(1)
   busy:write 'GET /slow HTTP/1.1\r\nHost: x\r\n\r\n'

@@ -51,6 +51,10 @@ function T.test_idle_connections()
   lu.assertEquals(status, 200)
   lu.assertTrue(took >= 0.09 and took < 3)
   lu.assertEquals(select(2, answer:gsub('HTTP/1.1', '')), 1) -- closed without a word
+  -- An empty line behind it is no request that has begun.
+  status, took, answer = talk(hello, { idle_timeout = 0.1 }, GET .. '\r\n\r\n')
+  lu.assertEquals({ status, select(2, answer:gsub('HTTP/1.1', '')) }, { 200, 1 })
+  lu.assertTrue(took < 3)
   local none, waited = talk(hello, { header_timeout = 0.1 })
   lu.assertNil(none)
   lu.assertTrue(waited >= 0.09 and waited < 3)

@@ -108,6 +108,18 @@ function T.test_bare_line_feeds()
   refused_head 'GET / HTTP/1.1\r\nHost: x\r\n\n'
 end
 
+-- RFC 9112, 2.2: empty lines before a request are skipped, if they are lines.
+function T.test_before_the_request_line()
+  for _, bytes in ipairs { '\n', '\r', '\n\n', '\r\r\n', '\n\r', '\r\n\n', '\r\n\r', '\n\r\n' } do
+    refused_head(bytes .. head('X: a', 'GET / HTTP/1.1'))
+  end
+  local get = head('X: a', 'GET / HTTP/1.1')
+  lu.assertEquals(ask('\r\n' .. get .. '\r\n\r\n\r\n' .. get), { 200, 200 })
+  lu.assertEquals(ask('\r', '\n\r', '\n' .. get .. '\r', '\n', get), { 200, 200 })
+  lu.assertEquals(ask(get .. '\n' .. get), { 200, 400 })
+  lu.assertEquals(ask(head 'Content-Length: 3' .. 'abc\r\n' .. get), { 200, 200 }, 'of old programs')
+end
+
 function T.test_bare_carriage_returns()
   refused_head('GET / HTTP/1.1\rHost: x\r\n\r\n', 505)
   refused_head 'GET / HTTP/1.1\r\nHost: x\rX: y\r\n\r\n'

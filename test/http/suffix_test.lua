@@ -66,6 +66,7 @@ end
 -- Without the FFI, as without the library: a domain needs a dot.
 function T.test_without_a_list()
   local out = t.quiet_child(function()
+    debug.getregistry().kept = package.loaded.ffi -- LuaJIT crashes at its end if it is collected
     package.loaded.ffi = nil
     package.preload.ffi = function() error 'this Lua has none' end
     local jar = require 'asio.http'.jar()

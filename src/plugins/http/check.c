@@ -42,13 +42,21 @@ static const char *check_field_line(const char *bytes, const char *line, const s
     return check_line_end(check_skip_blanks(p + f->value.length));
 }
 
+/* RFC 9112, 2.2: empty lines before a request are skipped. llhttp also skips bare carriage returns and line feeds. */
+static bool check_start(const char *p)
+{
+    while (p[0] == '\r' && p[1] == '\n')
+        p += 2;
+    return *p != '\r' && *p != '\n';
+}
+
 static bool check_lines(const struct http_request_head *h)
 {
     static const char version[] = " HTTP/1.";
     const char *p = h->bytes + h->target.at + h->target.length;
     const char *target = h->bytes + h->target.at;
     if (h->target.length == 0 || h->target.at < 2 || target[-1] != ' ' || target[-2] == ' ' ||
-        memcmp(p, version, sizeof version - 1) != 0)
+        memcmp(p, version, sizeof version - 1) != 0 || !check_start(h->bytes))
         return false;
     p = check_line_end(p + sizeof version);
     for (uint32_t i = 0; p && i < h->count; i++)

@@ -27,6 +27,7 @@ struct http_input {
     uint32_t max_head, max_fields, max_target;
     uint8_t state;
     bool closing;                   /* of a server: the answer said Connection: close */
+    bool begun;                     /* a byte of the message has come, not only of empty lines before it */
     bool in_value, paused, stopped; /* the last span was of a value; */
     bool no_body;                   /* of the response: it answers HEAD */
     int refusal;                    /* status with which to answer; 0: none */
@@ -95,6 +96,13 @@ static int input_refuse(struct http_input *in, int status)
     return -1;
 }
 
+/* llhttp skips carriage returns and line feeds before this. */
+static int input_on_begin(llhttp_t *parser)
+{
+    input_of(parser)->begun = true;
+    return 0;
+}
+
 static int input_on_start(llhttp_t *parser, const char *at, size_t n)
 {
     struct http_input *in = input_of(parser);
@@ -159,10 +167,12 @@ static int input_on_body(llhttp_t *parser, const char *at, size_t n)
 static int input_on_end(llhttp_t *parser)
 {
     input_of(parser)->state = INPUT_OVER;
+    input_of(parser)->begun = false;
     return HPE_PAUSED;
 }
 
 static const llhttp_settings_t input_settings = {
+    .on_message_begin = input_on_begin,
     .on_url = input_on_start,
     .on_status = input_on_start,
     .on_header_field = input_on_name,
@@ -413,7 +423,7 @@ int asio_http_l_state(lua_State *L)
     static const char *const names[] = { "head", "body", "over" };
     struct http_input *in = input_check(L, 1);
     lua_pushstring(L, names[in->state]);
-    lua_pushboolean(L, in->fed > 0);
+    lua_pushboolean(L, in->begun);
     return 2;
 }
 
