@@ -12,6 +12,11 @@ local error, max, pcall, sub, type, xpcall = error, math.max, pcall, string.sub,
 
 local PIECE = 65536 -- bytes of a string that are sent under one time-out; strings over it are uploads
 
+-- What a connection fails with that has ended, here or at the peer. Of other failures the peer knows nothing.
+local CUT = {
+    EOF = true, ECONNRESET = true, EPIPE = true, ECONNABORTED = true, ECANCELED = true, EBADF = true,
+}
+
 function c.is_upload(job) return job.source or (job.body and #job.body > PIECE) end
 
 local function pieces_of(text)
@@ -39,7 +44,8 @@ end
 
 local function send_end(upload)
     if not upload.length then
-        c.send_chunk(upload.conn, '')
+        local ok, message, code = c.send_chunk(upload.conn, '')
+        if not ok then return nil, message, code end
     elseif upload.sent < upload.length then
         return nil, 'the body is shorter than its length', 'EINVAL', true
     end
@@ -55,7 +61,7 @@ local function send_all(upload)
         if piece == nil then return send_end(upload) end
         local ok
         ok, message, code = send_piece(upload, piece)
-        if not ok then return nil, message, code, code == 'EINVAL' end
+        if not ok then return nil, message, code end
         if lease.lost and lease.lost[1] then return nil, 'the response was dropped', 'ECANCELED', true end
     end
 end
@@ -65,7 +71,7 @@ local function send_in_time(upload)
     local deadline = upload.deadline
     if not deadline then return send_all(upload) end
     local ok, message, code, mine = timeout(max(deadline - now(), 0), send_all, upload)
-    return ok, message, code, mine == true or now() >= deadline
+    return ok, message, code, mine or now() >= deadline
 end
 
 -- A failure of this side, or a peer that takes nothing and says nothing, ends the other way too: that wakes
@@ -76,7 +82,8 @@ local function run(upload)
     if ok and sent then
         upload.complete = true
     elseif not upload.stopped then
-        if not ok then message, code, mine = 'canceled', 'ECANCELED', true end
+        if not ok then message, code = 'canceled', 'ECANCELED' end
+        mine = mine or not ok or not (CUT[code] or code == 'ETIMEDOUT')
         upload.raised, upload.message, upload.code, upload.mine = not ok, message, code, mine
         if upload.mine or (code == 'ETIMEDOUT' and not upload.answered) then upload.conn:abort() end
     end
@@ -101,9 +108,6 @@ function c.is_uploading(lease) return lease.upload and not lease.upload.ended en
 function c.is_uploaded(lease) return not lease.upload or lease.upload.complete end
 
 -- What ended the upload, if the read failed for its sake: message, code. Raises what its source has raised.
-local CUT = {
-    EOF = true, ECONNRESET = true, EPIPE = true, ECONNABORTED = true, ECANCELED = true, EBADF = true,
-}
 function c.upload_failure(lease, message, code)
     local upload = lease.upload
     if not upload then return message, code end
