@@ -120,10 +120,11 @@ static void check_accepted(const char *bytes, size_t n)
 static void say_head(struct account *a)
 {
     const struct http_head *h = lua_touserdata(L, 2);
+    size_t size = lua_objlen(L, 2) - (size_t)(head_bytes(h) - (const char *)h);
     say_number(a, "fields", h->count);
     for (uint32_t i = 0; i < h->count; i++) {
-        const struct http_field *f = &h->fields[i];
-        check(f->name.at + f->name.length <= h->size && f->value.at + f->value.length <= h->size,
+        const struct head_field *f = &h->fields[i];
+        check(f->name.at + f->name.length <= size && f->value.at + f->value.length <= size,
             "a field that is elsewhere");
         const char *bytes = (const char *)&h->fields[h->count];
         say(a, bytes + f->name.at, f->name.length);

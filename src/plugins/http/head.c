@@ -4,6 +4,23 @@
 
 #include <string.h>
 
+/* Of the head's own bytes. A head that is read has fewer than 64 KB: see asio_http_l_input. */
+struct head_span {
+    uint16_t at, length;
+};
+
+struct head_field {
+    struct head_span name, value;
+};
+
+/* The head of a request or a response, as it came: a userdata. Fields are looked up when they are asked for. */
+struct http_head {
+    const void *magic;
+    uint16_t count;
+    struct head_field fields[];
+    /* and the bytes of all from the first name to the last value behind them */
+};
+
 static const char head_magic = 0; /* its address: also the registry's key of the metatable */
 
 static const char *head_bytes(const struct http_head *h)
@@ -11,20 +28,34 @@ static const char *head_bytes(const struct http_head *h)
     return (const char *)(h->fields + h->count);
 }
 
-struct http_head *asio_http_head_push(
-    lua_State *L, const struct http_field *fields, uint32_t count, const char *bytes, uint32_t size)
+static struct head_span head_span(struct http_span span, uint32_t first)
 {
-    struct http_head *h = lua_newuserdata(L, sizeof *h + count * sizeof *fields + size);
+    return (struct head_span){ (uint16_t)(span.length > 0 ? span.at - first : 0), (uint16_t)span.length };
+}
+
+/* How many bytes from `first` on the values and names take. */
+static uint32_t head_size(const struct http_field *fields, uint32_t count, uint32_t first)
+{
+    if (count == 0)
+        return 0;
+    const struct http_field *last = &fields[count - 1];
+    const struct http_span *end = last->value.length > 0 ? &last->value : &last->name;
+    return end->at + end->length - first;
+}
+
+void asio_http_head_push(lua_State *L, const struct http_field *fields, uint32_t count, const char *bytes)
+{
+    uint32_t first = count > 0 ? fields[0].name.at : 0, size = head_size(fields, count, first);
+    struct http_head *h = lua_newuserdata(L, sizeof *h + count * sizeof *h->fields + size);
     h->magic = &head_magic;
-    h->count = count;
-    h->size = size;
-    if (count > 0)
-        memcpy(h->fields, fields, count * sizeof *fields);
-    memcpy((char *)(h->fields + count), bytes, size);
+    h->count = (uint16_t)count;
+    for (uint32_t i = 0; i < count; i++)
+        h->fields[i] =
+            (struct head_field){ head_span(fields[i].name, first), head_span(fields[i].value, first) };
+    memcpy((char *)(h->fields + count), bytes + first, size);
     lua_pushlightuserdata(L, (void *)&head_magic);
     lua_rawget(L, LUA_REGISTRYINDEX);
     lua_setmetatable(L, -2);
-    return h;
 }
 
 static const struct http_head *head_check(lua_State *L)
@@ -51,14 +82,14 @@ static uint32_t head_find(const struct http_head *h, uint32_t i, const char *nam
 {
     const char *bytes = head_bytes(h);
     for (; i < h->count; i++) {
-        const struct http_span *span = &h->fields[i].name;
+        const struct head_span *span = &h->fields[i].name;
         if (span->length == n && head_same(bytes + span->at, name, n))
             break;
     }
     return i;
 }
 
-static void head_push_span(lua_State *L, const struct http_head *h, struct http_span span)
+static void head_push_span(lua_State *L, const struct http_head *h, struct head_span span)
 {
     lua_pushlstring(L, head_bytes(h) + span.at, span.length);
 }
@@ -74,6 +105,20 @@ static int l_head_get(lua_State *L)
         return 0;
     head_push_span(L, h, h->fields[i].value);
     return 1;
+}
+
+/* headers:get for compiled code (head.lua), which calls it through the FFI: the length of the value that begins at
+ * *value; -1: there is none; -2: not a head. */
+static int head_quick_get(const void *head, const char *name, double n, const char **value)
+{
+    const struct http_head *h = head;
+    if (!h || h->magic != &head_magic)
+        return -2;
+    uint32_t i = head_find(h, 0, name, (size_t)n);
+    if (i == h->count)
+        return -1;
+    *value = head_bytes(h) + h->fields[i].value.at;
+    return (int)h->fields[i].value.length;
 }
 
 /* headers:all(name) -> all values, in order */
@@ -123,5 +168,8 @@ void asio_http_head_open(lua_State *L, struct asio_rt *rt)
         lua_setfield(L, -2, m->name);
     }
     lua_setfield(L, -2, "__index");
+    lua_pushvalue(L, -1);
+    lua_insert(L, -3);
     lua_rawset(L, LUA_REGISTRYINDEX);
+    lua_pushlightuserdata(L, (void *)(uintptr_t)head_quick_get);
 }

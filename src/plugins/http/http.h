@@ -23,19 +23,11 @@ struct http_field {
 
 /* ---- heads (head.c) ------------------------------------------------------------------------- */
 
-/* The head of a request or a response, as it came: a userdata. Fields are looked up when they are asked for. */
-struct http_head {
-    const void *magic;
-    uint32_t count; /* of fields */
-    uint32_t size;  /* of the bytes */
-    struct http_field fields[];
-    /* and the bytes behind them */
-};
-
-/* Pushes a head with a copy of the bytes. Raises out of memory. */
-struct http_head *asio_http_head_push(
-    lua_State *L, const struct http_field *fields, uint32_t count, const char *bytes, uint32_t size);
-void asio_http_head_open(lua_State *L, struct asio_rt *rt); /* the metatable */
+/* Pushes the head of a request or a response, a userdata with a copy of the bytes of its fields, which lie below 64 KB.
+ * Raises out of memory. */
+void asio_http_head_push(lua_State *L, const struct http_field *fields, uint32_t count, const char *bytes);
+/* Pushes the metatable, and an address for head.lua. */
+void asio_http_head_open(lua_State *L, struct asio_rt *rt);
 
 /* ---- what requests have to be (check.c) ------------------------------------------------------ */
 
@@ -85,7 +77,7 @@ int asio_http_l_chunk(lua_State *L);
 int asio_http_l_request_head(lua_State *L);
 /* http.last_chunk(conn, trailers): ends the body */
 int asio_http_l_last_chunk(lua_State *L);
-void asio_http_output_open(lua_State *L, struct asio_rt *rt); /* pushes http.respond */
+void asio_http_output_open(lua_State *L, struct asio_rt *rt); /* sets what is above, and quick.lua's */
 
 /* ---- files (disk.c), compression (deflate.c) -------------------------------------------------- */
 

@@ -9,34 +9,38 @@
 
 enum input_state { INPUT_HEAD, INPUT_BODY, INPUT_OVER };
 
-/* An array of fields that no input needs now: idle connections have none of their own.
- * Lifetime: a userdata of the Lua state, anchored by the metatable of inputs; owns `fields`. */
-struct input_spare {
-    struct http_field *fields;
-    uint32_t capacity;
-};
-
-/* Lifetime: a userdata, an argument of the waiting function while the parser is in use; owns `fields`. */
-struct http_input {
-    struct asio_scan scan; /* first */
-    const void *magic;
-    llhttp_t parser;
+/* What an input has while it reads a message; idle connections have none. Begins with the first bytes. */
+struct input_work {
+    llhttp_t parser;  /* its `data` is the input */
     const char *base; /* where the buffer lies during a look */
     size_t fed;       /* bytes at its front that the parser has seen */
     size_t found;     /* what the last look found, until it is pushed: a cancel may come between the two */
-    uint32_t max_head, max_fields, max_target;
-    uint8_t state;
-    bool closing;                   /* of a server: the answer said Connection: close */
-    bool begun;                     /* a byte of the message has come, not only of empty lines before it */
-    bool in_value, paused, stopped; /* the last span was of a value; */
-    bool no_body;                   /* of the response: it answers HEAD */
-    int refusal;                    /* status with which to answer; 0: none */
-    struct http_span start;         /* target, or reason */
+    bool begun;             /* a byte of the message has come, not only of empty lines before it */
+    bool in_value, paused;  /* the last span was of a value; */
+    struct http_span start; /* target, or reason */
     struct http_span body;
-    struct input_spare *spare; /* of its Lua state */
+    uint32_t count, capacity; /* of fields */
+    uint32_t head_count;      /* fields behind these are trailers */
     struct http_field *fields;
-    uint32_t count, capacity;
-    uint32_t head_count; /* fields behind these are trailers */
+};
+
+/* One that no input needs now. Lifetime: a userdata of the Lua state, anchored by the metatable of inputs; owns `work`. */
+struct input_spare {
+    struct input_work *work;
+};
+
+/* Lifetime: a userdata, an argument of the waiting function while the parser is in use; owns `work`. */
+struct http_input {
+    struct asio_scan scan; /* first */
+    const void *magic;
+    struct input_work *work;   /* NULL: no byte of a message has come, or it is over */
+    struct input_spare *spare; /* of its Lua state */
+    uint16_t max_head, max_fields, max_target;
+    int16_t refusal; /* status with which to answer; 0: none */
+    uint8_t state;
+    bool response;
+    bool closing; /* of a server: the answer said Connection: close */
+    bool no_body; /* of the response: it answers HEAD */
 };
 
 static const char input_magic = 0; /* its address: also the registry's key of the metatable */
@@ -51,7 +55,7 @@ static struct http_input *input_of(llhttp_t *parser)
 /* A span comes in pieces where the bytes did. False: something lies between them: a line that was folded. */
 static bool input_extend(const struct http_input *in, struct http_span *span, const char *at, size_t n)
 {
-    uint32_t offset = (uint32_t)(at - in->base);
+    uint32_t offset = (uint32_t)(at - in->work->base);
     if (span->length == 0)
         span->at = offset;
     else if (span->at + span->length != offset)
@@ -60,81 +64,65 @@ static bool input_extend(const struct http_input *in, struct http_span *span, co
     return true;
 }
 
-static bool input_grow(struct http_input *in)
+static bool input_grow(struct input_work *w)
 {
-    if (!in->fields && in->spare->fields) {
-        in->fields = in->spare->fields;
-        in->capacity = in->spare->capacity;
-        in->spare->fields = NULL;
-        return true;
-    }
-    uint32_t capacity = in->capacity ? in->capacity * 2 : 8;
-    void *fields = asio_http_core->mem->allocator->realloc(in->fields, capacity * sizeof *in->fields);
+    uint32_t capacity = w->capacity ? w->capacity * 2 : 8;
+    void *fields = asio_http_core->mem->allocator->realloc(w->fields, capacity * sizeof *w->fields);
     if (!fields)
         return false;
-    in->fields = fields;
-    in->capacity = capacity;
+    w->fields = fields;
+    w->capacity = capacity;
     return true;
-}
-
-/* The fields have been copied, and there are no trailers to come. */
-static void input_release(struct http_input *in)
-{
-    if (in->spare->fields) {
-        asio_http_core->mem->allocator->free(in->fields);
-    } else {
-        in->spare->fields = in->fields;
-        in->spare->capacity = in->capacity;
-    }
-    in->fields = NULL;
-    in->capacity = in->count = in->head_count = 0;
 }
 
 static int input_refuse(struct http_input *in, int status)
 {
-    in->refusal = status;
+    in->refusal = (int16_t)status;
     return -1;
 }
 
 /* llhttp skips carriage returns and line feeds before this. */
 static int input_on_begin(llhttp_t *parser)
 {
-    input_of(parser)->begun = true;
+    input_of(parser)->work->begun = true;
     return 0;
 }
 
 static int input_on_start(llhttp_t *parser, const char *at, size_t n)
 {
     struct http_input *in = input_of(parser);
-    if (!input_extend(in, &in->start, at, n))
+    struct http_span *start = &in->work->start;
+    if (!input_extend(in, start, at, n))
         return input_refuse(in, 400);
-    return in->start.length <= in->max_target || parser->type == HTTP_RESPONSE ? 0 : input_refuse(in, 414);
+    return start->length <= in->max_target || in->response ? 0 : input_refuse(in, 414);
 }
 
 static int input_on_name(llhttp_t *parser, const char *at, size_t n)
 {
     struct http_input *in = input_of(parser);
-    if (in->count == 0 || in->in_value) {
-        if (in->count == in->max_fields)
+    struct input_work *w = in->work;
+    if (w->count == 0 || w->in_value) {
+        if (w->count == in->max_fields)
             return input_refuse(in, 431);
-        if (in->count == in->capacity && !input_grow(in))
+        if (w->count == w->capacity && !input_grow(w))
             return input_refuse(in, 503);
-        in->fields[in->count++] = (struct http_field){ 0 };
-        in->in_value = false;
+        w->fields[w->count++] = (struct http_field){ 0 };
+        w->in_value = false;
     }
-    return input_extend(in, &in->fields[in->count - 1].name, at, n) ? 0 : input_refuse(in, 400);
+    return input_extend(in, &w->fields[w->count - 1].name, at, n) ? 0 : input_refuse(in, 400);
 }
 
 static int input_on_value(llhttp_t *parser, const char *at, size_t n)
 {
     struct http_input *in = input_of(parser);
-    in->in_value = true;
-    return input_extend(in, &in->fields[in->count - 1].value, at, n) ? 0 : input_refuse(in, 400);
+    struct input_work *w = in->work;
+    w->in_value = true;
+    return input_extend(in, &w->fields[w->count - 1].value, at, n) ? 0 : input_refuse(in, 400);
 }
 
 static int input_on_value_complete(llhttp_t *parser)
 {
-    input_of(parser)->in_value = true; /* an empty one has no span */
+    input_of(parser)->work->in_value = true; /* an empty one has no span */
     return 0;
 }
 
@@ -143,14 +131,15 @@ static int input_on_value_complete(llhttp_t *parser)
 static int input_on_head(llhttp_t *parser)
 {
     struct http_input *in = input_of(parser);
-    int status = parser->type == HTTP_RESPONSE ? parser->status_code : 0;
-    if (parser->type == HTTP_RESPONSE && status < 100) /* llhttp takes fewer than three digits */
+    const struct input_work *w = in->work;
+    int status = in->response ? parser->status_code : 0;
+    if (in->response && status < 100) /* llhttp takes fewer than three digits */
         return input_refuse(in, 400);
     if (in->no_body || (status >= 100 && status < 200) || status == 204 || status == 304)
         parser->flags |= F_SKIPBODY;
-    if (parser->type != HTTP_REQUEST)
+    if (in->response)
         return HPE_PAUSED;
-    const struct http_request_head head = { in->base, in->start, in->fields, in->count, parser->http_major,
+    const struct http_request_head head = { w->base, w->start, w->fields, w->count, parser->http_major,
         parser->http_minor };
     int refusal = asio_http_check_request(&head);
     parser->upgrade = 0;
@@ -159,15 +148,15 @@ static int input_on_head(llhttp_t *parser)
 
 static int input_on_body(llhttp_t *parser, const char *at, size_t n)
 {
-    struct http_input *in = input_of(parser);
-    in->body = (struct http_span){ (uint32_t)(at - in->base), (uint32_t)n };
+    struct input_work *w = input_of(parser)->work;
+    w->body = (struct http_span){ (uint32_t)(at - w->base), (uint32_t)n };
     return HPE_PAUSED;
 }
 
 static int input_on_end(llhttp_t *parser)
 {
     input_of(parser)->state = INPUT_OVER;
-    input_of(parser)->begun = false;
+    input_of(parser)->work->begun = false;
     return HPE_PAUSED;
 }
 
@@ -185,36 +174,72 @@ static const llhttp_settings_t input_settings = {
 
 /* ---- looking ------------------------------------------------------------------------------- */
 
+static void input_free(struct input_work *w)
+{
+    if (w)
+        asio_http_core->mem->allocator->free(w->fields);
+    asio_http_core->mem->allocator->free(w);
+}
+
+/* NULL: out of memory. */
+static struct input_work *input_acquire(struct http_input *in)
+{
+    struct input_work *w = in->spare->work;
+    struct http_field *fields = w ? w->fields : NULL;
+    uint32_t capacity = w ? w->capacity : 0;
+    in->spare->work = NULL;
+    if (!w)
+        w = asio_http_core->mem->allocator->malloc(sizeof *w);
+    if (!w)
+        return NULL;
+    *w = (struct input_work){ .fields = fields, .capacity = capacity };
+    llhttp_init(&w->parser, in->response ? HTTP_RESPONSE : HTTP_REQUEST, &input_settings);
+    w->parser.data = in;
+    return in->work = w;
+}
+
+/* The message is over, and what was found has been pushed. */
+static void input_release(struct http_input *in)
+{
+    if (in->spare->work)
+        input_free(in->work);
+    else
+        in->spare->work = in->work;
+    in->work = NULL;
+}
+
 /* What has been fed is in order, beside what llhttp says. */
 static bool input_framed(const struct http_input *in, const char *bytes, size_t to)
 {
-    if (in->state == INPUT_HEAD || in->parser.type == HTTP_RESPONSE || !(in->parser.flags & F_CHUNKED))
+    const struct input_work *w = in->work;
+    if (in->state == INPUT_HEAD || in->response || !(w->parser.flags & F_CHUNKED))
         return true;
-    return asio_http_check_framing(bytes, in->fed, in->body.length > 0 ? in->body.at : to);
+    return asio_http_check_framing(bytes, w->fed, w->body.length > 0 ? w->body.at : to);
 }
 
 /* Feeds what is new. How many bytes make up what was looked for; 0: it is not complete; or an error. */
 static ssize_t input_feed(struct http_input *in, const char *bytes, size_t n)
 {
-    if (in->paused)
-        llhttp_resume(&in->parser);
-    in->paused = false;
-    in->base = bytes;
-    llhttp_errno_t e = llhttp_execute(&in->parser, bytes + in->fed, n - in->fed);
-    size_t to = e == HPE_PAUSED ? (size_t)(llhttp_get_error_pos(&in->parser) - bytes) : n;
+    struct input_work *w = in->work;
+    if (w->paused)
+        llhttp_resume(&w->parser);
+    w->paused = false;
+    w->base = bytes;
+    llhttp_errno_t e = llhttp_execute(&w->parser, bytes + w->fed, n - w->fed);
+    size_t to = e == HPE_PAUSED ? (size_t)(llhttp_get_error_pos(&w->parser) - bytes) : n;
     if ((e == HPE_OK || e == HPE_PAUSED) && !input_framed(in, bytes, to))
         e = HPE_STRICT;
     if (e == HPE_OK) {
-        in->fed = n;
+        w->fed = n;
         return 0;
     }
     if (e != HPE_PAUSED) {
         bool version = e == HPE_INVALID_VERSION || e == HPE_PAUSED_H2_UPGRADE;
-        in->refusal = in->refusal ? in->refusal : version ? 505 : 400;
+        in->refusal = (int16_t)(in->refusal ? in->refusal : version ? 505 : 400);
         return UV_EPROTO;
     }
-    in->paused = true;
-    in->found = to;
+    w->paused = true;
+    w->found = to;
     return (ssize_t)to;
 }
 
@@ -224,11 +249,18 @@ static ssize_t input_look_head(struct asio_scan *scan, const char *bytes, size_t
     (void)ended;
     if (in->refusal)
         return UV_EPROTO;
-    if (in->found > 0)
-        return (ssize_t)in->found;
-    ssize_t found = n > in->fed ? input_feed(in, bytes, n < in->max_head ? n : in->max_head) : 0;
+    if (n == 0)
+        return 0;
+    const struct input_work *w = in->work ? in->work : input_acquire(in);
+    if (!w) {
+        in->refusal = 503;
+        return UV_EPROTO;
+    }
+    if (w->found > 0)
+        return (ssize_t)w->found;
+    ssize_t found = n > w->fed ? input_feed(in, bytes, n < in->max_head ? n : in->max_head) : 0;
     if (found == 0 && n >= in->max_head) {
-        in->refusal = in->count == 0 && in->parser.type == HTTP_REQUEST ? 414 : 431;
+        in->refusal = w->count == 0 && !in->response ? 414 : 431;
         return UV_EPROTO;
     }
     return found;
@@ -238,19 +270,20 @@ static ssize_t input_look_head(struct asio_scan *scan, const char *bytes, size_t
 static ssize_t input_look_body(struct asio_scan *scan, const char *bytes, size_t n, bool ended)
 {
     struct http_input *in = (struct http_input *)(void *)scan;
+    struct input_work *w = in->work;
     if (in->refusal)
         return UV_EPROTO;
-    if (in->found > 0)
-        return (ssize_t)in->found;
-    in->body.length = 0;
-    ssize_t found = n > in->fed ? input_feed(in, bytes, n) : 0;
+    if (w->found > 0)
+        return (ssize_t)w->found;
+    w->body.length = 0;
+    ssize_t found = n > w->fed ? input_feed(in, bytes, n < UINT16_MAX ? n : UINT16_MAX) : 0;
     if (found == 0 && n >= in->max_head) { /* extensions of chunks, trailers */
         in->refusal = 431;
         return UV_EPROTO;
     }
     if (found != 0)
         return found;
-    if (ended && in->state != INPUT_OVER && llhttp_message_needs_eof(&in->parser))
+    if (ended && in->state != INPUT_OVER && llhttp_message_needs_eof(&w->parser))
         in->state = INPUT_OVER;
     return 0;
 }
@@ -258,9 +291,10 @@ static ssize_t input_look_body(struct asio_scan *scan, const char *bytes, size_t
 /* What was looked for has been taken from the buffer. A message may be over without another byte. */
 static void input_settle(struct http_input *in)
 {
-    in->fed = in->found = 0;
-    llhttp_resume(&in->parser);
-    in->paused = in->state != INPUT_OVER && llhttp_execute(&in->parser, "", 0) == HPE_PAUSED;
+    struct input_work *w = in->work;
+    w->fed = w->found = 0;
+    llhttp_resume(&w->parser);
+    w->paused = in->state != INPUT_OVER && llhttp_execute(&w->parser, "", 0) == HPE_PAUSED;
 }
 
 /* ---- Lua ----------------------------------------------------------------------------------- */
@@ -281,10 +315,15 @@ void asio_http_input_closing(lua_State *L, int index)
 static int l_input_gc(lua_State *L)
 {
     struct http_input *in = input_check(L, 1);
-    asio_http_core->mem->allocator->free(in->fields);
-    in->fields = NULL;
-    in->capacity = in->count = 0;
+    input_free(in->work);
+    in->work = NULL;
     return 0;
+}
+
+static uint16_t input_limit(lua_State *L, int index)
+{
+    double value = lua_tonumber(L, index);
+    return (uint16_t)(value < UINT16_MAX ? value : UINT16_MAX);
 }
 
 int asio_http_l_input(lua_State *L)
@@ -293,11 +332,10 @@ int asio_http_l_input(lua_State *L)
     struct http_input *in = lua_newuserdata(L, sizeof *in);
     memset(in, 0, sizeof *in);
     in->magic = &input_magic;
-    llhttp_init(&in->parser, lua_toboolean(L, 1) ? HTTP_RESPONSE : HTTP_REQUEST, &input_settings);
-    in->parser.data = in;
-    in->max_head = (uint32_t)lua_tonumber(L, 2);
-    in->max_fields = (uint32_t)lua_tonumber(L, 3);
-    in->max_target = lua_isnil(L, 4) ? in->max_head : (uint32_t)lua_tonumber(L, 4);
+    in->response = lua_toboolean(L, 1);
+    in->max_head = input_limit(L, 2);
+    in->max_fields = input_limit(L, 3);
+    in->max_target = lua_isnil(L, 4) ? in->max_head : input_limit(L, 4);
     lua_pushlightuserdata(L, (void *)&input_magic);
     lua_rawget(L, LUA_REGISTRYINDEX);
     lua_getfield(L, -1, "spare");
@@ -308,35 +346,37 @@ int asio_http_l_input(lua_State *L)
 }
 
 /* Its length: nil, there is none; -1, it ends by itself or with the connection. */
-static void input_push_length(lua_State *L, struct http_input *in)
+static void input_push_length(lua_State *L, const struct http_input *in)
 {
+    const llhttp_t *parser = &in->work->parser;
     if (in->state == INPUT_OVER)
         lua_pushnil(L);
-    else if (in->parser.flags & F_CHUNKED || !(in->parser.flags & F_CONTENT_LENGTH))
+    else if (parser->flags & F_CHUNKED || !(parser->flags & F_CONTENT_LENGTH))
         lua_pushinteger(L, -1);
     else
-        lua_pushnumber(L, (lua_Number)in->parser.content_length);
+        lua_pushnumber(L, (lua_Number)parser->content_length);
 }
 
 static int input_push_head(lua_State *L, struct asio_scan *scan, const char *bytes, size_t n)
 {
     struct http_input *in = (struct http_input *)(void *)scan;
-    bool response = in->parser.type == HTTP_RESPONSE;
+    struct input_work *w = in->work;
+    (void)n;
     luaL_checkstack(L, 10, "no room for a head");
-    asio_http_head_push(L, in->fields, in->count, bytes, (uint32_t)n);
-    if (response)
-        lua_pushinteger(L, in->parser.status_code);
+    asio_http_head_push(L, w->fields, w->count, bytes);
+    if (in->response)
+        lua_pushinteger(L, w->parser.status_code);
     else
-        lua_pushstring(L, llhttp_method_name((llhttp_method_t)in->parser.method));
-    lua_pushlstring(L, bytes + in->start.at, in->start.length);
-    lua_pushinteger(L, in->parser.http_minor);
-    lua_pushboolean(L, llhttp_should_keep_alive(&in->parser));
-    in->head_count = in->count;
+        lua_pushstring(L, llhttp_method_name((llhttp_method_t)w->parser.method));
+    lua_pushlstring(L, bytes + w->start.at, w->start.length);
+    lua_pushinteger(L, w->parser.http_minor);
+    lua_pushboolean(L, llhttp_should_keep_alive(&w->parser));
+    w->head_count = w->count;
     if (in->state == INPUT_HEAD) { /* not again, if there was no memory for the first time */
         in->state = INPUT_BODY;
         input_settle(in);
     }
-    in->fed = in->found = 0;
+    w->fed = w->found = 0;
     input_push_length(L, in);
     if (in->state == INPUT_OVER)
         input_release(in);
@@ -345,10 +385,9 @@ static int input_push_head(lua_State *L, struct asio_scan *scan, const char *byt
 
 static void input_begin(struct http_input *in)
 {
+    if (in->work) /* the last message was over with the connection's end */
+        input_release(in);
     in->state = INPUT_HEAD;
-    in->start = in->body = (struct http_span){ 0 };
-    in->count = 0;
-    in->in_value = false;
     in->scan.look = input_look_head;
     in->scan.push = input_push_head;
 }
@@ -375,19 +414,26 @@ int asio_http_l_read_head(lua_State *L)
 static int input_push_body(lua_State *L, struct asio_scan *scan, const char *bytes, size_t n)
 {
     struct http_input *in = (struct http_input *)(void *)scan;
+    struct input_work *w = in->work;
+    int results = 2;
+    (void)n;
     luaL_checkstack(L, 8, "no room for trailers");
-    if (in->body.length > 0)
-        lua_pushlstring(L, bytes + in->body.at, in->body.length);
+    if (w->body.length > 0)
+        lua_pushlstring(L, bytes + w->body.at, w->body.length);
     else
         lua_pushnil(L);
     if (in->state == INPUT_BODY)
         input_settle(in);
-    in->fed = in->found = 0;
+    w->fed = w->found = 0;
     lua_pushboolean(L, in->state == INPUT_OVER);
-    if (in->state != INPUT_OVER || in->count == in->head_count)
-        return 2;
-    asio_http_head_push(L, in->fields + in->head_count, in->count - in->head_count, bytes, (uint32_t)n);
-    return 3;
+    if (in->state != INPUT_OVER)
+        return results;
+    if (w->count > w->head_count) {
+        asio_http_head_push(L, w->fields + w->head_count, w->count - w->head_count, bytes);
+        results++;
+    }
+    input_release(in);
+    return results;
 }
 
 int asio_http_l_read_body(lua_State *L)
@@ -412,7 +458,7 @@ int asio_http_l_read_body(lua_State *L)
 int asio_http_l_refusal(lua_State *L)
 {
     struct http_input *in = input_check(L, 1);
-    const char *reason = llhttp_get_error_reason(&in->parser);
+    const char *reason = in->work ? llhttp_get_error_reason(&in->work->parser) : NULL;
     lua_pushinteger(L, in->refusal);
     lua_pushstring(L, reason ? reason : "");
     return 2;
@@ -423,15 +469,15 @@ int asio_http_l_state(lua_State *L)
     static const char *const names[] = { "head", "body", "over" };
     struct http_input *in = input_check(L, 1);
     lua_pushstring(L, names[in->state]);
-    lua_pushboolean(L, in->begun);
+    lua_pushboolean(L, in->work && in->work->begun);
     return 2;
 }
 
 static int l_input_spare_gc(lua_State *L)
 {
     struct input_spare *spare = lua_touserdata(L, 1);
-    asio_http_core->mem->allocator->free(spare->fields);
-    spare->fields = NULL;
+    input_free(spare->work);
+    spare->work = NULL;
     return 0;
 }
 

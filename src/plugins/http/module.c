@@ -10,7 +10,7 @@
 /* The formatter makes another thing of these lines each time. */
 /* clang-format off */
 #define HTTP_TEXTS(X) \
-    X(http) X(escape) X(date) X(url) X(trust) X(request) X(response) X(sse) X(server) X(threads) X(router) \
+    X(http) X(quick) X(escape) X(date) X(url) X(trust) X(request) X(response) X(sse) X(server) X(threads) X(router) \
     X(multipart) X(form) X(cookies) X(proxy) X(body) X(suffix) X(jar) X(pool) X(upload) X(exchange) X(reply) \
     X(client) X(range) X(file) X(types) X(gzip) X(log)
 /* clang-format on */
@@ -62,7 +62,6 @@ static void http_module_open(lua_State *L, struct asio_rt *rt)
         { "deflate_add", asio_http_l_deflate_add }, { "bad", l_http_bad }, { "misuse", l_http_misuse }, { "failure", l_http_failure },
         { "inflater", asio_http_l_inflater }, { "inflate", asio_http_l_inflate },
         { "inflated", asio_http_l_inflated }, { NULL, NULL } };
-    asio_http_head_open(L, rt);
     asio_http_disk_open(L);
     asio_http_deflate_open(L);
     asio_http_input_open(L, rt);
@@ -75,7 +74,9 @@ static void http_module_open(lua_State *L, struct asio_rt *rt)
         lua_setfield(L, -2, f->name);
     }
     asio_http_output_open(L, rt);
-    lua_setfield(L, -2, "respond");
+    asio_http_head_open(L, rt);
+    lua_setfield(L, -3, "head_quick_get");
+    lua_setfield(L, -2, "head_meta");
     for (size_t i = 0; i < sizeof http_texts / sizeof *http_texts; i++) {
         if (luaL_loadbuffer(L, http_texts[i], strlen(http_texts[i]), ASIO_CHUNK_NAME) != 0)
             lua_error(L);

@@ -113,6 +113,14 @@ static bool output_consider(struct output *o, const char *name, size_t n, const 
     return true;
 }
 
+static void output_text(struct output *o, const char *name, size_t n, const char *value, size_t m)
+{
+    output_add(o, name, n);
+    OUTPUT_LITERAL(o, ": ");
+    output_add(o, value, m);
+    OUTPUT_LITERAL(o, "\r\n");
+}
+
 /* The name at the stack index `name`, the value at `value`. */
 static void output_field(struct output *o, int name, int value)
 {
@@ -126,12 +134,8 @@ static void output_field(struct output *o, int name, int value)
             L, "header '%s': string or number expected, got %s", key, lua_typename(L, type));
     if (!o->checked && (!output_is_name(key, n) || !output_is_value(text, m)))
         asio_http_core->error->misuse(L, "header '%s': a character that is not allowed", key);
-    if (!output_consider(o, key, n, text, m))
-        return;
-    output_add(o, key, n);
-    OUTPUT_LITERAL(o, ": ");
-    output_add(o, text, m);
-    OUTPUT_LITERAL(o, "\r\n");
+    if (output_consider(o, key, n, text, m))
+        output_text(o, key, n, text, m);
 }
 
 /* A value, or a list of values: one field each. */
@@ -271,20 +275,30 @@ static void output_queue(struct output *o, struct asio_stream *s, int index, con
 
 enum { RESPOND_CONN = 1, RESPOND_STATUS, RESPOND_HEADERS, RESPOND_BODY, RESPOND_FLAGS, RESPOND_INPUT };
 
-/* RFC 9110, 6.6.1: 1xx need no Date. */
-static void output_response(struct output *o, size_t length, struct output_clock *clock)
+static void output_line(struct output *o, struct output_clock *clock)
 {
     o->n = 0;
     if (clock->status != o->status)
         output_make_line(clock, o->status);
     output_add(o, clock->line, clock->line_n);
-    output_headers(o);
+}
+
+/* Behind the headers. RFC 9110, 6.6.1: 1xx need no Date. */
+static void output_end(struct output *o, size_t length, struct output_clock *clock)
+{
     if (!(o->given & GIVEN_DATE) && (o->status >= 200 || o->status == 101)) {
         output_date(clock);
         output_add(o, clock->text, clock->n);
     }
     output_framing(o, length);
     OUTPUT_LITERAL(o, "\r\n");
+}
+
+static void output_response(struct output *o, size_t length, struct output_clock *clock)
+{
+    output_line(o, clock);
+    output_headers(o);
+    output_end(o, length, clock);
 }
 
 /* Into `own` if that is large enough, else into a userdata at the top of the stack. */
@@ -315,6 +329,45 @@ int asio_http_l_respond(lua_State *L)
     if (o.given & GIVEN_CLOSE && !lua_isnoneornil(L, RESPOND_INPUT))
         asio_http_input_closing(L, RESPOND_INPUT);
     return asio_http_core->stream->written(L, s);
+}
+
+/* ---- for compiled code ---------------------------------------------------------------------- */
+
+/* Lifetime: an upvalue of http.respond; its address is quick.lua's. */
+struct output_quick {
+    struct output_clock clock; /* first */
+    int (*write)(
+        void *conn, const char *bytes, double n); /* the short cut of conn:write: 1, if it is queued */
+};
+
+/* False: not as the script gave it, or not at all. */
+static bool output_quick_field(struct output *o, const char *name, double n, const char *value, double m)
+{
+    size_t name_n = (size_t)n, value_n = (size_t)m;
+    if (!output_is_name(name, name_n) || !output_is_value(value, value_n) ||
+        !output_consider(o, name, name_n, value, value_n) || o->given)
+        return false;
+    output_text(o, name, name_n, value, value_n);
+    return true;
+}
+
+/* http.respond through the FFI: up to two headers, which say nothing of the message itself, and a small body. 1, if it
+ * is queued; 0: http.respond has to see to it. Numbers are doubles, as Lua has them. */
+static int output_quick_respond(struct output_quick *q, void *conn, double status, double flags,
+    const char *name, double name_n, const char *value, double value_n, const char *name_2, double name_2_n,
+    const char *value_2, double value_2_n, const char *body, double body_n)
+{
+    char own[OUTPUT_OWN];
+    struct output o = { .to = own, .room = OUTPUT_OWN, .status = (int)status, .flags = (int)flags };
+    output_line(&o, &q->clock);
+    if (name_n > 0 && !output_quick_field(&o, name, name_n, value, value_n))
+        return 0;
+    if (name_2_n > 0 && !output_quick_field(&o, name_2, name_2_n, value_2, value_2_n))
+        return 0;
+    output_end(&o, (size_t)body_n, &q->clock);
+    if (!(o.flags & OUTPUT_NO_BODY))
+        output_add(&o, body, (size_t)body_n);
+    return o.n <= o.room ? q->write(conn, own, (double)o.n) : 0;
 }
 
 /* ---- requests ------------------------------------------------------------------------------ */
@@ -433,10 +486,22 @@ int asio_http_l_last_chunk(lua_State *L)
     return asio_http_core->stream->written(L, s);
 }
 
-/* Pushes http.respond. */
+/* Sets respond, and quick_respond and quick_state for quick.lua, in the table at the top of the stack. The table of the
+ * core is at index 1. */
 void asio_http_output_open(lua_State *L, struct asio_rt *rt)
 {
+    lua_getfield(L, 1, "quick");
+    lua_getfield(L, -1, "write");
+    void *write = lua_touserdata(L, -1);
+    lua_pop(L, 2);
     lua_pushlightuserdata(L, rt);
-    memset(lua_newuserdata(L, sizeof(struct output_clock)), 0, sizeof(struct output_clock));
+    struct output_quick *q = lua_newuserdata(L, sizeof *q);
+    memset(q, 0, sizeof *q);
+    memcpy(&q->write, &write, sizeof q->write);
+    lua_pushlightuserdata(L, q);
+    lua_setfield(L, -4, "quick_state");
     lua_pushcclosure(L, asio_http_l_respond, 2);
+    lua_setfield(L, -2, "respond");
+    lua_pushlightuserdata(L, (void *)(uintptr_t)output_quick_respond);
+    lua_setfield(L, -2, "quick_respond");
 }

@@ -11,7 +11,7 @@ local lower, next, pairs, pcall = string.lower, next, pairs, pcall
 local rawget, rawset, tonumber, tostring, type = rawget, rawset, tonumber, tostring, type
 local floor = math.floor
 local OK, finish, c_respond, c_last_chunk = c.OK, c.finish, c.respond, c.last_chunk
-local leaves_body, send_chunk = c.leaves_body, c.send_chunk
+local leaves_body, quick_send, send_chunk = c.leaves_body, c.quick_send, c.send_chunk
 local CLOSE, KEEP_ALIVE, CHUNKED, NO_BODY, NO_LENGTH =
     c.CLOSE, c.KEEP_ALIVE, c.CHUNKED, c.NO_BODY, c.NO_LENGTH
 
@@ -120,7 +120,10 @@ function response.send(self, status, headers, body)
     end
     headers = headers_of(self, headers, 'send')
     local conn = link.conn
-    local token, ok, message, code = c_respond(conn, status, headers, body, flags, link.input)
+    local token, ok, message, code = OK, nil, nil, nil
+    if not quick_send(conn, status, headers, body, flags) then
+        token, ok, message, code = c_respond(conn, status, headers, body, flags, link.input)
+    end
     self.sent, self.over, self.bytes = true, true, body and #body or 0
     if status ~= (rawget(self, 'status') or 200) then self.status = status end
     if token == OK then return true end
