@@ -240,20 +240,67 @@ end
 
 function T.test_no_way_out_of_the_root()
   t.with_files({ ['secret.txt'] = 'secret', ['root/a.txt'] = TEXT, ['root/sub/b.txt'] = 'b' }, function(dir)
-    os.execute(('cd %s && ln -s ../secret.txt link && ln -s .. up && ln -s sub/b.txt inner && ln -s sub subs')
-      :format(t.quote(dir .. '/root')))
+    os.execute(('cd %s && ln -s ../secret.txt link && ln -s .. up && ln -s loop loop && ' ..
+      'ln -s link chain && ' ..
+      'ln -s sub/../../secret.txt round && ln -s "$PWD/a.txt" absolute && ln -s /proc/self/root system && ' ..
+      'ln -s ../root/a.txt again && ln -s ../../secret.txt sub/link'):format(t.quote(dir .. '/root')))
     web.with(http.files(dir .. '/root'), function(port)
       lu.assertEquals(select(3, web.request(port, 'GET', '/sub/b.txt')), 'b')
       for _, target in ipairs { '/../secret.txt', '/sub/../../secret.txt', '/%2e%2e/secret.txt',
         '/..%2fsecret.txt', '/%2e%2e%2fsecret.txt', '/..\\secret.txt',
         '/sub/..%5c..%5csecret.txt', '/a.txt%00.html', '/./a.txt',
         '/sub/../a.txt', '//a.txt', '/sub//b.txt', '/%2fetc/passwd', '//etc/passwd', '/a.txt/', '/a.txt/x',
-        '/link', '/up/secret.txt', '/inner', '/subs/b.txt', '/%', '/%zz', '/' .. ('x'):rep(300),
+        '/link', '/up/secret.txt', '/up/root/a.txt', '/loop', '/chain', '/round', '/absolute', '/again',
+        '/system/etc/passwd', '/sub/link', '/%', '/%zz', '/' .. ('x'):rep(300),
         dir .. '/secret.txt' } do
         local status, _, body = web.request(port, 'GET', target)
         lu.assertEquals({ status, body }, { 404, 'Not Found\n' }, target)
       end
     end)
+  end)
+end
+
+local LINKS = 'cd %s && ln -s sub/b.txt inner && ln -s sub subs && ln -s ../a.txt sub/back && ' ..
+  'ln -s inner twice'
+
+function T.test_links_that_stay_beneath_the_root()
+  can.need('shell', 'links_beneath')
+  serve({ ['a.txt'] = TEXT, ['sub/b.txt'] = 'b', ['sub/index.html'] = 'top' }, function(get, _, dir)
+    os.execute(LINKS:format(t.quote(dir)))
+    for target, text in pairs {
+      ['/inner'] = 'b', ['/subs/b.txt'] = 'b', ['/sub/back'] = TEXT, ['/subs/back'] = TEXT, ['/twice'] = 'b',
+      ['/subs/'] = 'top',
+    } do
+      local status, _, body = get(target)
+      lu.assertEquals({ status, body }, { 200, text }, target)
+    end
+    lu.assertEquals((get '/subs'), 301)
+  end)
+end
+
+-- Where the system does not know how to check them, none is followed.
+function T.test_links_that_cannot_be_checked()
+  can.need 'links_beneath'
+  t.with_files({ ['a.txt'] = TEXT, ['sub/b.txt'] = 'b' }, function(dir)
+    os.execute(LINKS:format(t.quote(dir)))
+    for _, errno in ipairs { 'ENOSYS', 'EPERM' } do
+      local out = t.quiet_child(function(root)
+        local h = require 'asio.http'
+        local server = h.server('127.0.0.1', 0, h.files(root))
+        local _, port = server:address()
+        require 'asio'.run(function()
+          for _, path in ipairs { 'a.txt', 'sub/b.txt', 'inner', 'subs/b.txt', 'sub/back', '../a.txt' } do
+            print(path, h.get(('http://127.0.0.1:%d/%s'):format(port, path), { pool = false }).status)
+          end
+          server:shutdown()
+        end)
+      end, {
+        args = { dir }, env = t.ignore_leaks,
+        wrap = t.strace('-e trace=openat2 -e inject=openat2:error=' .. errno .. ' -o /dev/null'),
+      })
+      lu.assertEquals(out,
+        'a.txt\t200\nsub/b.txt\t200\ninner\t404\nsubs/b.txt\t404\nsub/back\t404\n../a.txt\t404\n')
+    end
   end)
 end
 

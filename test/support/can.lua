@@ -97,6 +97,11 @@ local known = {
     server:close()
     return head:find('\r\nAccept-Encoding: gzip', 1, true) ~= nil -- what the client could decode
   end },
+  links_beneath = { 'this system does not look after links beneath a directory (openat2)', function()
+    if not linux then return false end
+    ffi.cdef 'long can_openat2(long number, long fd, void *path, void *how, size_t size) __asm__("syscall");'
+    return ffi.C.can_openat2(437, -1, nil, nil, 0) == -1 and ffi.errno() == 22 -- EINVAL, not ENOSYS
+  end },
   libpsl = { 'libpsl is not installed', function() return (pcall(ffi.load, 'libpsl.so.5')) end },
   chromium = { 'chromium is not installed, or does not start', function()
     return works 'timeout 20 chromium --headless --no-sandbox --disable-gpu --version'

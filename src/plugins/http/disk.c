@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * Files for responses. A path from outside is opened component by component beneath a root: none of them may be a
- * symbolic link, or lead up. Reading a file does not wait as a socket does: the loop stands still while the disk is
- * read. */
-#define _GNU_SOURCE /* O_PATH */
+ * Files for responses. A path from outside is opened beneath a root. Symbolic links are followed as long as they stay
+ * there, where the system checks that itself; elsewhere it is opened component by component, and none of them may be a
+ * link. Reading a file does not wait as a socket does: the loop stands still while the disk is read. */
+#define _GNU_SOURCE /* O_PATH, O_LARGEFILE */
 #include "plugins/http/http.h"
 
 #include <string.h>
@@ -14,8 +14,20 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#ifdef __linux__
+#include <sys/syscall.h>
+#endif
+#if defined(SYS_openat2) && defined(__has_include)
+#if __has_include(<linux/openat2.h>)
+#include <linux/openat2.h>
+#endif
+#endif
+
 #ifndef O_PATH
 #define O_PATH O_RDONLY
+#endif
+#ifndef O_LARGEFILE
+#define O_LARGEFILE 0
 #endif
 
 /* Lifetime: a userdata; owns the descriptor, until disk_close or its collection. */
@@ -51,25 +63,71 @@ static bool disk_component(const char **path, char name[256])
     return strcmp(name, ".") != 0 && strcmp(name, "..") != 0;
 }
 
-/* O_NONBLOCK: opening a FIFO does not wait. A symbolic link is ELOOP, or ENOTDIR where a directory is needed. */
-static int disk_open_beneath(const char *root, const char *path)
+static bool disk_is_plain(const char *path)
 {
     char name[256];
-    int at = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (*path == 0 && at >= 0) {
-        disk_close_quietly(at);
-        return open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    while (*path)
+        if (!disk_component(&path, name))
+            return false;
+    return true;
+}
+
+/* Opening a FIFO does not wait. */
+enum { DISK_FLAGS = O_RDONLY | O_NONBLOCK | O_CLOEXEC };
+
+/* Linux 5.6 follows a link only if it stays beneath the root; an absolute one does not, wherever it leads. EAGAIN:
+ * something was renamed meanwhile, and the kernel is not sure. ENOSYS: the system does not know this. */
+static int disk_open_resolved(int root, const char *path)
+{
+    errno = ENOSYS;
+#ifdef RESOLVE_BENEATH
+    enum { TRIES = 8 };
+    struct open_how how = { .flags = DISK_FLAGS | O_LARGEFILE,
+        .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS };
+    for (int i = 0; i < TRIES; i++) {
+        long fd = syscall(SYS_openat2, root, path, &how, sizeof how);
+        if (fd >= 0)
+            return (int)fd;
+        if (errno != EAGAIN)
+            break;
     }
-    while (at >= 0 && *path) {
-        bool ok = disk_component(&path, name);
-        int flags = O_NOFOLLOW | O_CLOEXEC | (*path ? O_PATH | O_DIRECTORY : O_RDONLY | O_NONBLOCK);
-        int next = ok ? openat(at, name, flags) : -1;
-        if (!ok)
-            errno = ENOENT;
+    if (errno == EXDEV) /* out of the root */
+        errno = ENOENT;
+#else
+    (void)root;
+    (void)path;
+#endif
+    return -1;
+}
+
+/* Takes `at`. A symbolic link is ELOOP, or ENOTDIR where a directory is needed. */
+static int disk_open_walking(int at, const char *path)
+{
+    char name[256];
+    while (at >= 0 && *path && disk_component(&path, name)) {
+        int flags = O_NOFOLLOW | (*path ? O_PATH | O_DIRECTORY | O_CLOEXEC : DISK_FLAGS);
+        int next = openat(at, name, flags);
         disk_close_quietly(at);
         at = next;
     }
     return at;
+}
+
+static int disk_open_beneath(const char *root, const char *path)
+{
+    errno = ENOENT;
+    if (!disk_is_plain(path))
+        return -1;
+    if (*path == 0)
+        return open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int at = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (at < 0)
+        return -1;
+    int fd = disk_open_resolved(at, path);
+    if (fd < 0 && (errno == ENOSYS || errno == EPERM)) /* EPERM: a filter that does not know the call */
+        return disk_open_walking(at, path);
+    disk_close_quietly(at);
+    return fd;
 }
 
 /* kind, size, seconds and nanoseconds of the last change */
@@ -108,7 +166,7 @@ int asio_http_l_disk_open(lua_State *L)
     lua_pushlightuserdata(L, (void *)&disk_magic);
     lua_rawget(L, LUA_REGISTRYINDEX);
     lua_setmetatable(L, -2);
-    d->fd = root ? disk_open_beneath(root, path) : open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    d->fd = root ? disk_open_beneath(root, path) : open(path, DISK_FLAGS);
     if (d->fd < 0 || fstat(d->fd, &s) != 0)
         return disk_fail(L);
     return 1 + disk_push_stat(L, &s);

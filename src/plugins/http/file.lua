@@ -23,7 +23,7 @@ local PIECE = 16384          -- is written to wait for room
 -- there.
 local STATUS = {
     ENOENT = 404, ENOTDIR = 404, ELOOP = 404, ENAMETOOLONG = 404, EISDIR = 404, EACCES = 403, EPERM = 403,
-    EMFILE = 503, ENFILE = 503,
+    EMFILE = 503, ENFILE = 503, EAGAIN = 503,
 }
 
 -- An open file: handle, size, modified (seconds), part (nanoseconds) and tag, or nil, message, code.
@@ -240,8 +240,8 @@ end
 --- the loop.
 ---@param path string
 ---@param opts? table root: the path comes from outside, and is looked up beneath this directory: components
---- that are empty, `.`, `..` or symbolic links, or have a backslash, are not found; type; download: true, or
---- a name under which the client is to store it; max_age: seconds
+--- that are empty, `.` or `..`, have a backslash, or are links that lead out, are not found; type; download:
+--- true, or a name under which the client is to store it; max_age: seconds
 ---@return true? ok
 ---@return string? message
 ---@return string? code nothing is sent, and `res.status` says why (404, 403): `ENOENT`, `EISDIR`, `EACCES`;

@@ -59,9 +59,9 @@ static void http_module_open(lua_State *L, struct asio_rt *rt)
         { "disk_open", asio_http_l_disk_open }, { "disk_stat", asio_http_l_disk_stat },
         { "disk_read", asio_http_l_disk_read }, { "disk_send", asio_http_l_disk_send },
         { "disk_close", asio_http_l_disk_close }, { "deflate", asio_http_l_deflate },
-        { "deflate_add", asio_http_l_deflate_add }, { "bad", l_http_bad }, { "misuse", l_http_misuse }, { "failure", l_http_failure },
-        { "inflater", asio_http_l_inflater }, { "inflate", asio_http_l_inflate },
-        { "inflated", asio_http_l_inflated }, { NULL, NULL } };
+        { "deflate_add", asio_http_l_deflate_add }, { "bad", l_http_bad }, { "misuse", l_http_misuse },
+        { "failure", l_http_failure }, { "inflater", asio_http_l_inflater },
+        { "inflate", asio_http_l_inflate }, { "inflated", asio_http_l_inflated }, { NULL, NULL } };
     asio_http_disk_open(L);
     asio_http_deflate_open(L);
     asio_http_input_open(L, rt);
