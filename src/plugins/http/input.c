@@ -15,7 +15,7 @@ struct input_work {
     const char *base; /* where the buffer lies during a look */
     size_t fed;       /* bytes at its front that the parser has seen */
     size_t found;     /* what the last look found, until it is pushed: a cancel may come between the two */
-    bool begun;             /* a byte of the message has come, not only of empty lines before it */
+    bool begun;       /* a byte of the message has come, not only of empty lines before it */
     bool in_value, paused;  /* the last span was of a value; */
     struct http_span start; /* target, or reason */
     struct http_span body;
