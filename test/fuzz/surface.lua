@@ -135,7 +135,9 @@ local bend = {
     safe_handler(args, 2)
   end,
   ['asio.worker'] = function(args) -- few of the functions and values here can be copied
-    if chance(2) then args[1], args[2], args[3], args[4], args[5] = function() return 1 end end
+    if not chance(2) then return end
+    args[1] = function() return 1 end
+    for i = 2, 5 do args[i] = nil end
   end,
   ['asio.watchdog'] = function(args) -- tells on standard error
     if type(args[1]) == 'number' and args[1] < 10 and args[1] >= 1e-3 then args[1] = 30 end
