@@ -54,7 +54,7 @@ function T.test_port_forwarder_where_nobody_listens()
   local rest = programs.with(function(port)
     local conn, _, code = asio.connect('127.0.0.1', port)
     if conn then code = select(3, conn:read(1)) end -- the reset may come before we know that we are connected
-    lu.assertEquals(code, 'ECONNRESET')
+    lu.assertTrue(code == 'ECONNRESET' or code == 'EOF' and not can.has 'resets', code)
   end, 'port_forwarder', {}, 0, '127.0.0.1', port_of_nobody)
   lu.assertEquals(rest, ('127.0.0.1 port %d: connection refused\n'):format(port_of_nobody))
 end

@@ -75,6 +75,16 @@ function M.stderr()
   return text
 end
 
+--- Waits until standard error has these words; what it has had since the last look.
+function M.reported(words, what)
+  local text = ''
+  M.wait_until(function()
+    text = text .. M.stderr()
+    return text:find(words, 1, true)
+  end, ('%s on standard error %s'):format(words, what or ''))
+  return text
+end
+
 local function capture_start()
   io.stderr:flush()
   capture.read = 0
