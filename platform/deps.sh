@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds LuaJIT, libuv and c-ares for another system, from Debian's source packages, and prints where they are:
+# Builds LuaJIT, libuv, c-ares and zlib for another system, from Debian's source packages, and prints where they are:
 #     platform/deps.sh TARGET
 # TARGET is one of the functions target_* below. What is built is kept outside the checkout, in
 # ${ASIO_CACHE:-${XDG_CACHE_HOME:-~/.cache}/lua-asio}/TARGET-KEY. KEY stands for the versions and for this script.
@@ -15,7 +15,7 @@ key() { cksum | cut -d ' ' -f 1; }
 
 # The source packages of a target, and of each a package whose version is that of the source: as apt's lists have it;
 # without lists, as it is installed.
-wanted='luajit libuv1 c-ares' packages='libluajit-5.1-common libuv1 libc-ares2'
+wanted='luajit libuv1 c-ares zlib' packages='libluajit-5.1-common libuv1 libc-ares2 zlib1g'
 case $target in
     musl-*) wanted="$wanted libedit" packages="$packages libedit2" ;;
 esac
@@ -112,6 +112,29 @@ install_static_cares() {
     cmake_install c-ares -DCARES_STATIC=ON -DCARES_SHARED=OFF -DCARES_STATIC_PIC=ON -DCARES_BUILD_TOOLS=OFF "$@"
 }
 
+# install_static_zlib COMPILER ARCHIVER FLAGS...: without its functions for files. Debian's sources have not all that its
+# own build needs.
+install_static_zlib() (
+    compiler=$1 archiver=$2
+    shift 2
+    cd zlib
+    objects=
+    for name in adler32 compress crc32 deflate inffast inflate inftrees trees uncompr zutil; do
+        "$compiler" -O2 "$@" -c "$name.c" -o "$name.o"
+        objects="$objects $name.o"
+    done
+    # shellcheck disable=SC2086 # several
+    "$archiver" rcs "$stage$prefix/lib/libz.a" $objects
+    cp zlib.h zconf.h "$stage$prefix/include"
+    cat >"$stage$prefix/lib/pkgconfig/zlib.pc" <<END
+Name: zlib
+Description: Compression
+Version: $(sed -n 's/^#define ZLIB_VERSION "\(.*\)"/\1/p' zlib.h)
+Libs: -L$prefix/lib -lz
+Cflags: -I$prefix/include
+END
+)
+
 # Without c-ares: names are looked up by getaddrinfo.
 target_windows() {
     set -- -DCMAKE_TOOLCHAIN_FILE="$root/platform/windows.cmake"
@@ -133,6 +156,7 @@ Libs: $prefix/bin/lua51.dll
 Cflags: -I$prefix/include/luajit-2.1
 END
     install_static_libuv "$@"
+    install_static_zlib x86_64-w64-mingw32-gcc x86_64-w64-mingw32-ar
 }
 
 # Static libraries alone, as small as they can be; libedit, and the main file of the program luajit as well.
@@ -165,6 +189,7 @@ END
     set -- -DCMAKE_C_COMPILER=musl-gcc -DCMAKE_C_FLAGS="$small" -DCMAKE_BUILD_TYPE=MinSizeRel
     install_static_libuv "$@" -DCMAKE_POSITION_INDEPENDENT_CODE=OFF
     install_static_cares "$@" -DCARES_STATIC_PIC=OFF
+    install_static_zlib musl-gcc ar $small
 
     # The compiler of a glibc system does not say of musl that wchar_t is Unicode.
     ar rcs "$work/libtermcap.a" "$stage$prefix/lib/support.o"

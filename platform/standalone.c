@@ -34,6 +34,10 @@ void __wrap_luaL_openlibs(lua_State *L)
     lua_pushcfunction(L, luaopen_asio_ares);
     lua_setfield(L, -2, "asio.ares");
 #endif
+#ifdef STANDALONE_HTTP
+    lua_pushcfunction(L, luaopen_asio_http);
+    lua_setfield(L, -2, "asio.http");
+#endif
     lua_pushcfunction(L, luaopen_asio_worker);
     lua_setfield(L, -2, "asio.worker");
     lua_pop(L, 2);
