@@ -17,11 +17,6 @@
 #ifdef __linux__
 #include <sys/syscall.h>
 #endif
-#if defined(SYS_openat2) && defined(__has_include)
-#if __has_include(<linux/openat2.h>)
-#include <linux/openat2.h>
-#endif
-#endif
 
 #ifndef O_PATH
 #define O_PATH O_RDONLY
@@ -80,12 +75,12 @@ enum { DISK_FLAGS = O_RDONLY | O_NONBLOCK | O_CLOEXEC };
 static int disk_open_resolved(int root, const char *path)
 {
     errno = ENOSYS;
-#ifdef RESOLVE_BENEATH
-    enum { TRIES = 8 };
-    struct open_how how = { .flags = DISK_FLAGS | O_LARGEFILE,
-        .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS };
+#ifdef SYS_openat2
+    enum { TRIES = 8, NO_MAGICLINKS = 2, BENEATH = 8 };
+    /* struct open_how, whose header not every libc finds: flags, mode, how to look up */
+    const uint64_t how[3] = { DISK_FLAGS | O_LARGEFILE, 0, BENEATH | NO_MAGICLINKS };
     for (int i = 0; i < TRIES; i++) {
-        long fd = syscall(SYS_openat2, root, path, &how, sizeof how);
+        long fd = syscall(SYS_openat2, root, path, how, sizeof how);
         if (fd >= 0)
             return (int)fd;
         if (errno != EAGAIN)
