@@ -139,6 +139,7 @@ static const struct asio_plugin_threads plugin_threads = {
     .forked = asio_plugin_forked,
     .conn_at = asio_conn_to,
     .move_obstacle = asio_move_obstacle,
+    .move_prepare = asio_move_prepare,
     .move_out = asio_move_out,
     .move_in = asio_move_in,
     .move_free = asio_move_free,

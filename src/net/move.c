@@ -33,7 +33,7 @@ int asio_move_obstacle(const struct asio_conn *conn)
     return s->out.length > 0 || s->sending ? UV_EBUSY : 0;
 }
 
-int asio_move_out(struct asio_conn *conn, struct asio_moved **moved)
+int asio_move_prepare(const struct asio_conn *conn, struct asio_moved **moved)
 {
     struct asio_stream *s = conn->stream;
     uv_os_fd_t fd;
@@ -52,6 +52,15 @@ int asio_move_out(struct asio_conn *conn, struct asio_moved **moved)
         return status;
     }
     m->family = asio_fd_passing_family_of(m->fd);
+    m->alias = NULL;
+    m->length = length;
+    *moved = m;
+    return 0;
+}
+
+void asio_move_out(struct asio_conn *conn, struct asio_moved *m)
+{
+    struct asio_stream *s = conn->stream;
     m->alias = s->alias;
     s->alias = NULL;
     m->read_timeout = s->read_timeout;
@@ -60,12 +69,9 @@ int asio_move_out(struct asio_conn *conn, struct asio_moved **moved)
     m->read_status = s->read_status;
     m->shut = s->shut;
     m->half_closed = s->half_closed;
-    m->length = length;
-    if (length > 0)
-        memcpy(m->bytes, asio_inbuf_bytes(&s->in), length);
+    if (m->length > 0)
+        memcpy(m->bytes, asio_inbuf_bytes(&s->in), m->length);
     asio_stream_drop(s);
-    *moved = m;
-    return 0;
 }
 
 /* The stream, with all that came along; NULL: *status. The socket is taken over last. */

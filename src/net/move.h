@@ -3,7 +3,7 @@
  * A connection that leaves its loop for that of another Lua state in this process. What was received and is not read
  * goes along, and so do its time-outs and names.
  *
- * Lifetime of struct asio_moved: made by asio_move_out; consumed by asio_move_in, or freed by asio_move_free, which
+ * Lifetime of struct asio_moved: made by asio_move_prepare; consumed by asio_move_in, or freed by asio_move_free, which
  * closes the socket; any thread. */
 #ifndef ASIO_MOVE_H
 #define ASIO_MOVE_H
@@ -16,9 +16,13 @@ struct asio_moved;
  * waits on it, or bytes are not sent yet; or the error that has ended its output. */
 int asio_move_obstacle(const struct asio_conn *conn);
 
-/* Takes the stream out of a connection, which is closed afterwards; its peer notices nothing. 0, or an error: nothing
- * has changed then. as asio_move_obstacle; UV_ENOTSUP: or not on this system. */
-int asio_move_out(struct asio_conn *conn, struct asio_moved **moved);
+/* The first of two steps, so that several connections move together or none does: all that can fail. 0; or an error, also
+ * for an obstacle. The connection is as before, and asio_move_free undoes the step. */
+int asio_move_prepare(const struct asio_conn *conn, struct asio_moved **moved);
+
+/* The second: takes the stream out, and the connection is closed; its peer notices nothing. No Lua has run and no event
+ * was handled since the first. */
+void asio_move_out(struct asio_conn *conn, struct asio_moved *moved);
 
 /* Pushes the connection and consumes *moved: 0. Or an error, and *moved is as before; raises out of memory likewise. */
 int asio_move_in(lua_State *L, struct asio_rt *rt, struct asio_moved *moved);

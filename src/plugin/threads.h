@@ -12,7 +12,7 @@ struct asio_conn;
 struct asio_moved;
 struct asio_rt;
 
-enum { ASIO_PLUGIN_THREADS_VERSION = 1 };
+enum { ASIO_PLUGIN_THREADS_VERSION = 2 };
 
 struct asio_plugin_threads {
     unsigned version;
@@ -62,7 +62,8 @@ struct asio_plugin_threads {
     /* Connections that go to another loop; see net/move.h. */
     struct asio_conn *(*conn_at)(lua_State *L, int index);
     int (*move_obstacle)(const struct asio_conn *conn);
-    int (*move_out)(struct asio_conn *conn, struct asio_moved **moved);
+    int (*move_prepare)(const struct asio_conn *conn, struct asio_moved **moved);
+    void (*move_out)(struct asio_conn *conn, struct asio_moved *moved);
     int (*move_in)(lua_State *L, struct asio_rt *rt, struct asio_moved *moved);
     void (*move_free)(struct asio_moved *moved);
     /* Counts it until its descriptor is given back; false: it is closed. */

@@ -444,9 +444,13 @@ function T.test_without_descriptors_no_connection_moves()
       repeat
         taken[#taken + 1] = ffi.C.dup(0)
       until taken[#taken] < 0
-      local ok, message, code = ch:send { a, c }
-      assert(not ok and code == 'EMFILE', tostring(message))
-      for i = 1, #taken - 1 do ffi.C.close(taken[i]) end
+      taken[#taken] = nil
+      for spare = 0, 1 do -- also when there is one for the first of them
+        if spare == 1 then ffi.C.close(table.remove(taken)) end
+        local ok, message, code = ch:send { a, c }
+        assert(not ok and code == 'EMFILE', tostring(message))
+      end
+      for i = 1, #taken do ffi.C.close(taken[i]) end
       for _, pair in ipairs { { a, b }, { c, d } } do
         assert(pair[1]:write 'x')
         assert(pair[2]:read(1) == 'x')

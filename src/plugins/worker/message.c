@@ -329,25 +329,35 @@ struct message *asio_message_pack(lua_State *L, int first, int last, const struc
     return m;
 }
 
-static int message_move_out(struct message_ref *ref)
+/* What moving takes is there for each connection; or an error, and nothing has changed. */
+static int message_prepare(struct message *m)
 {
-    int status = ref->conn ? asio_worker_core->threads->move_out(ref->conn, &ref->moved) : 0;
-    if (status == 0)
-        ref->conn = NULL; /* after a failure further on, a second commit does not look at it again */
+    int status = 0;
+    for (unsigned i = 0; status == 0 && i < m->refs; i++)
+        if (m->ref[i].conn)
+            status = asio_worker_core->threads->move_prepare(m->ref[i].conn, &m->ref[i].moved);
+    for (unsigned i = 0; status < 0 && i < m->refs; i++) {
+        if (m->ref[i].moved)
+            asio_worker_core->threads->move_free(m->ref[i].moved);
+        m->ref[i].moved = NULL;
+    }
     return status;
 }
 
 int asio_message_commit(struct message *m)
 {
-    int status = 0;
-    for (unsigned i = 0; !m->committed && status == 0 && i < m->refs; i++)
+    if (m->committed)
+        return 0;
+    int status = message_prepare(m);
+    if (status < 0)
+        return status;
+    for (unsigned i = 0; i < m->refs; i++) {
         if (m->ref[i].conn)
-            status = asio_worker_core->threads->move_obstacle(m->ref[i].conn);
-    for (unsigned i = 0; !m->committed && status == 0 && i < m->refs; i++)
-        status = message_move_out(&m->ref[i]);
-    if (status == 0)
-        m->committed = true;
-    return status;
+            asio_worker_core->threads->move_out(m->ref[i].conn, m->ref[i].moved);
+        m->ref[i].conn = NULL;
+    }
+    m->committed = true;
+    return 0;
 }
 
 void asio_message_free(struct message *m)

@@ -160,9 +160,7 @@ struct message_place {
  * nil. The caller owns the message. */
 struct message *asio_message_pack(lua_State *L, int first, int last, const struct message_place *place);
 
-/* Takes the connections out of the sender's state, on its thread. 0; or an error: then nothing has changed, or, where
- * memory or descriptors ran out between two connections, the first are in the message: committed again later, or closed
- * with it. */
+/* Takes the connections out of the sender's state, on its thread: all, or none. 0; or an error: nothing has changed. */
 int asio_message_commit(struct message *m);
 
 /* Pushes the values of a committed message, returns how many. Called from closures and from protected bodies: the
