@@ -74,7 +74,7 @@ void asio_offload_close(struct offload_pool *pool);
 /* With the lock held: the first job of a list, taken out; NULL: there is none. */
 struct offload_job *asio_offload_list_first(struct offload_list *list);
 
-/* It is idle no more. */
+/* It is idle no more. If it was told of a job and has not taken it, another state is told. */
 void asio_offload_port_leave(struct offload_port *port);
 
 void asio_offload_serve_bind(lua_State *L, struct asio_rt *rt, struct peer *peer); /* offload_serve.c */

@@ -225,26 +225,22 @@ void asio_offload_port_leave(struct offload_port *port)
         at = &(*at)->next;
     if (*at)
         *at = port->next;
-    worker_unlock(&pool->lock);
+    asio_peer_withdraw(port->peer, &port->post);
+    offload_unlock(pool, pool->queued > 0 ? offload_tell_one(pool) : NULL);
 }
 
-/* A state of the pool ends: it may have been running a job, or have been told of one. True: that the owner is to learn,
- * but it has gone; the caller drops the job. */
+/* A state of the pool ends that runs a job. True: the owner is to learn that, but it has gone; the caller drops the job. */
 static bool offload_port_lose(struct offload_port *port)
 {
     struct offload_pool *pool = port->pool;
     worker_lock(&pool->lock);
-    struct peer *told = NULL;
     bool left = pool->left;
-    if (port->job) {
-        pool->running--;
-        port->job->stage = JOB_LOST;
-        if (!left)
-            offload_list_append(&pool->lost, port->job);
-    } else if (pool->queued > 0)
-        told = offload_tell_one(pool);
-    offload_unlock(pool, told);
-    return port->job && left;
+    pool->running--;
+    port->job->stage = JOB_LOST;
+    if (!left)
+        offload_list_append(&pool->lost, port->job);
+    worker_unlock(&pool->lock);
+    return left;
 }
 
 /* The owner's handle has gone, or that of another state. */
@@ -261,8 +257,7 @@ static void offload_detach(struct shared *shared, void *local)
         return;
     }
     asio_offload_port_leave(port);
-    asio_peer_withdraw(port->peer, &port->post);
-    if (offload_port_lose(port))
+    if (port->job && offload_port_lose(port))
         asio_offload_job_drop(port->job);
     worker_free(port);
 }

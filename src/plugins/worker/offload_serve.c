@@ -38,7 +38,6 @@ static void offload_abort_idle(struct asio_wait *w)
     struct offload_port *port = asio_worker_core->wait->source(w);
     port->wait = NULL;
     asio_offload_port_leave(port);
-    asio_peer_withdraw(port->peer, &port->post);
 }
 
 static const struct asio_wait_op offload_idle_op = {
