@@ -86,6 +86,31 @@ function T.test_errors_have_their_traceback()
   lu.assertEquals({ (worker(function() error() end):join()) }, { false })
 end
 
+-- A receiver hears of it once, and the channel goes on.
+function T.test_a_module_that_the_other_state_does_not_find()
+  package.preload.only_here = function() return { fn = function() end } end
+  local fn = require 'only_here'.fn
+  package.preload.only_here = nil
+  local missing = "module 'only_here' not found"
+  local ok, err = worker(function() fn() end):join()
+  lu.assertFalse(ok)
+  lu.assertStrContains(err, missing)
+  local pool = asio.offload_pool(1)
+  t.raises(missing, pool.offload, pool, fn)
+  pool:close()
+  if can.has 'threaded_servers' then
+    t.raises(missing, asio.server, '127.0.0.1', 0, function() fn() end, { threads = 2 })
+  end
+  local ch = asio.shared.channel(2)
+  assert(ch:send(fn) and ch:send 'next')
+  local _, first, second = worker(function(from)
+    return { pcall(from.recv, from) }, from:recv()
+  end, ch):join()
+  lu.assertStrContains(first[2], missing)
+  lu.assertEquals(second, 'next')
+  package.loaded.only_here = nil
+end
+
 function T.test_a_module_as_function()
   can.need 'shell' -- for the names of files
   local name = os.tmpname()

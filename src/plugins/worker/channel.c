@@ -82,6 +82,13 @@ static int l_port_push(lua_State *L)
     return asio_message_push(L, p->pushing);
 }
 
+/* With the error at the top of L: memory ran out, which loading a function and making a handle report by the text. */
+static bool port_was_short(lua_State *L, int status)
+{
+    const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "";
+    return status == LUA_ERRMEM || strstr(text, "not enough memory");
+}
+
 /* Pushes token and value; 0: there is nothing yet. The handle is at index 1. What pushing allocates may run a finalizer,
  * which may receive as well: the message is in no list meanwhile. */
 static int port_receive_now(lua_State *L, struct port *p)
@@ -96,7 +103,7 @@ static int port_receive_now(lua_State *L, struct port *p)
     lua_pushvalue(L, 1);
     p->pushing = m;
     int status = lua_pcall(L, 1, 1, 0);
-    if (status != 0 && tries == 0)
+    if (status != 0 && tries == 0 && port_was_short(L, status))
         asio_port_keep(p, m, 1);
     else /* or what it refers to cannot be found here: it must not stop the channel */
         asio_message_free(m);

@@ -5,7 +5,8 @@ local core, c = ...
 local asio = core.asio
 local asio_current, asio_event, asio_on_error, asio_run = asio.current, asio.event, asio.on_error, asio.run
 local asio_spawn, asio_stop, asio_yield, cancelled = asio.spawn, asio.stop, asio.yield, asio.cancelled
-local pcall, require, select, tostring, type, unpack = pcall, require, select, tostring, type, unpack
+local error, pcall, require, select = error, pcall, require, select
+local tostring, type, unpack = tostring, type, unpack
 local getmetatable, rawget, setmetatable, xpcall = getmetatable, rawget, setmetatable, xpcall
 local traceback = debug and debug.traceback
 local package, jit = package, jit
@@ -231,6 +232,15 @@ local function call(options, fn, ...)
     return run(fn, ...)
 end
 
+-- A module that it refers to may be missing here. Without memory it is as if the state had not opened.
+local function take_start(id)
+    local start = pack(pcall(c.take_start, id))
+    if start[1] then return start end
+    local message = tostring(start[2])
+    if message:find('not enough memory', 1, true) then error(message, 0) end
+    finish(id, false, nil, message)
+end
+
 -- The state's whole life.
 function c.bootstrap(id)
     c.id = id
@@ -238,7 +248,8 @@ function c.bootstrap(id)
         local stop = rawget(c, 'stop') or asio_stop
         stop()
     end
-    local start = pack(c.take_start(id))
+    local start = take_start(id)
+    if not start then return end
     local options = start[start.n]
     local results
     apply(options)
@@ -250,7 +261,7 @@ function c.bootstrap(id)
         main:name(options.name)
         results = pack(xpcall(call, with_traceback, options, ...))
         if not results[1] then asio_stop() end
-    end, unpack(start, 1, start.n - 1))
+    end, unpack(start, 2, start.n - 1))
     if not ran then return finish(id, false, nil, message) end
     if not results then return finish(id, true) end -- asio.stop came first
     if results[1] then return finish(id, true, nil, unpack(results, 2, results.n)) end
