@@ -57,7 +57,7 @@ struct asio_plugin_threads {
     /* Why a closed runtime refuses; NULL: it is open. */
     const char *(*obstacle)(struct asio_rt *rt);
     /* This process is a fork of the one that made the runtime: a lock may be held by a thread that is not here. */
-    bool (*forked)(const struct asio_rt *rt);
+    bool (*forked)(struct asio_rt *rt);
 
     /* Connections that go to another loop; see net/move.h. */
     struct asio_conn *(*conn_at)(lua_State *L, int index);

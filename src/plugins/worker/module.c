@@ -77,6 +77,13 @@ static int l_worker_parallelism(lua_State *L)
     return 1;
 }
 
+/* worker.is_closed(): this state's runtime has closed, or this process is a fork that must not use it. */
+static int l_worker_is_closed(lua_State *L)
+{
+    lua_pushboolean(L, asio_worker_core->threads->obstacle(worker_rt(L)) != NULL);
+    return 1;
+}
+
 /* Runs text(core, worker), which are at these stack indexes. */
 static void worker_run_text(lua_State *L, const char *text, int core, int worker)
 {
@@ -100,7 +107,8 @@ static int l_worker_load(lua_State *L)
 static void worker_module_open(lua_State *L, struct asio_rt *rt)
 {
     static const luaL_Reg functions[] = { { "misuse", l_worker_misuse }, { "bad", l_worker_bad },
-        { "parallelism", l_worker_parallelism }, { "load", l_worker_load }, { NULL, NULL } };
+        { "parallelism", l_worker_parallelism }, { "load", l_worker_load },
+        { "is_closed", l_worker_is_closed }, { NULL, NULL } };
     struct peer *peer = asio_peer_open(L, rt);
     asio_message_open(L, rt);
     asio_shared_open(L, rt, peer);

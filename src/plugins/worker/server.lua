@@ -209,6 +209,7 @@ end
 --- Stops accepting, at once. Running handlers go on; a thread ends when its handlers have ended.
 function server.close(self)
     check(self, 'close')
+    if c.is_closed() then return end
     stop_accepting(self)
     tell_all(self.group, self.handles, 'server_close')
 end
@@ -216,7 +217,7 @@ end
 function server.address(self)
     check(self, 'address')
     local group = self.group
-    if group.stopped or group.alive == 0 then return nil, 'closed', 'EBADF' end
+    if group.stopped or group.alive == 0 or c.is_closed() then return nil, 'closed', 'EBADF' end
     if self.listener then return self.listener:address() end
     return group.address, group.port
 end

@@ -9,6 +9,7 @@
 
 #include <lualib.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { STATE_STACK = 2 * 1024 * 1024, STATE_ERROR = 512 };
@@ -226,20 +227,34 @@ static void state_end(struct state *s)
         state_drop(s);
 }
 
+/* In the child of a fork by this worker there is no other state to tell. */
+static void state_end_fork(struct state *s)
+{
+    fprintf(stderr, "asio: %s: %s\n", s->name, s->error);
+    exit(EXIT_FAILURE);
+}
+
+static void state_run_body(struct state *s, lua_State *L)
+{
+    if (lua_cpcall(L, state_body, s) != 0) {
+        const char *text = lua_tostring(L, -1);
+        state_note_error(s, text ? text : "(the error is no string)");
+    }
+    if (s->child && asio_worker_core->threads->forked(s->child->rt))
+        state_end_fork(s);
+    if (s->child) /* it was open */
+        asio_peer_count_between(1);
+}
+
 static void state_main(void *arg)
 {
     struct state *s = arg;
     lua_State *L = luaL_newstate();
-    if (!L) {
-        state_note_error(s, "not enough memory");
-    } else {
-        if (lua_cpcall(L, state_body, s) != 0) {
-            const char *text = lua_tostring(L, -1);
-            state_note_error(s, text ? text : "(the error is no string)");
-        }
-        if (s->child) /* it was open */
-            asio_peer_count_between(1);
+    if (L) {
+        state_run_body(s, L);
         lua_close(L);
+    } else {
+        state_note_error(s, "not enough memory");
     }
     state_end(s);
 }
@@ -474,8 +489,11 @@ static int l_state_at_end(lua_State *L)
     return 1;
 }
 
+/* In the child of a fork a thread that is not there may hold the starter's lock. */
 bool asio_state_report_word(struct state *s, const char *word)
 {
+    if (asio_worker_core->threads->forked(s->child->rt)) /* connections are closed in the child */
+        return false;
     struct message *m = asio_message_of_string(word);
     struct state_word *w = m ? state_word_new(s, true, m) : NULL;
     if (w && !asio_peer_post(s->parent, &w->post))
@@ -488,6 +506,7 @@ static int l_state_report(lua_State *L)
 {
     static const struct message_place place = { "worker", 1, NULL, MESSAGE_PLAIN };
     struct state *s = lua_touserdata(L, 1);
+    asio_worker_check_open(L, place.fname);
     struct message *m = asio_message_pack(L, 2, lua_gettop(L), &place);
     int status = asio_message_commit(m);
     struct state_word *w = NULL;
@@ -519,6 +538,7 @@ static int l_state_finish(lua_State *L)
 {
     static const struct message_place place = { "worker", 0, "result", MESSAGE_PLAIN };
     struct state *s = lua_touserdata(L, 1);
+    asio_worker_check_open(L, "worker");
     struct message *m = asio_message_pack(L, 2, lua_gettop(L), &place);
     int status = asio_message_commit(m);
     if (status < 0) {

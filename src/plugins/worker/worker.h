@@ -281,7 +281,7 @@ void asio_preload_free(struct preload *p);
 
 void asio_state_bind(lua_State *L, struct asio_rt *rt, struct peer *peer);
 
-/* Tells the state that has started this one a word, without Lua, on its own thread. False: out of memory. */
+/* Tells the state that has started this one a word, without Lua, on its own thread. False: out of memory, or in a fork. */
 bool asio_state_report_word(struct state *s, const char *word);
 
 /* The state that this peer belongs to closes: its workers end first. */
