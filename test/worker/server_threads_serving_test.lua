@@ -240,6 +240,20 @@ T.test_stats = for_both(function(where)
   lu.assertEquals({ stats.accepts, stats.connections, stats.bytes_out }, { 4, 0, 4 }, 'as shutdown left them')
 end)
 
+-- asio.dump knows them by the address that they have, not by the one that was asked for.
+T.test_names = for_both(function(where)
+  local s = serving(0, where)
+  local stats = s.server:stats()
+  asio.dump()
+  local text = t.stderr()
+  for i = 1, 2 do
+    local name = ('server %s%s, thread %d'):format(s.address, s.port and ':' .. s.port or '', i)
+    lu.assertEquals(stats[i].name, name)
+    lu.assertStrContains(text, name:sub(1, 63) .. ': ')
+  end
+  s.server:close()
+end)
+
 function T.test_a_thread_that_is_stuck_is_named()
   local server = assert(asio.server(t.unix_path(), function(conn)
     conn:write 'x'

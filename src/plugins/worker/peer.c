@@ -483,7 +483,12 @@ static int l_peer_on_receive(lua_State *L)
 /* worker.peer_name() -> "main", or the worker's name */
 static int l_peer_name(lua_State *L)
 {
-    lua_pushstring(L, worker_peer(L)->name);
+    struct peer *p = worker_peer(L);
+    char name[sizeof p->name];
+    worker_lock(&peer_list_lock);
+    memcpy(name, p->name, sizeof name);
+    worker_unlock(&peer_list_lock);
+    lua_pushstring(L, name);
     return 1;
 }
 

@@ -499,13 +499,14 @@ local function name_of(address, port)
     return (is_ipv6 and 'server [%s]:%s' or 'server %s:%s'):format(address, port)
 end
 
--- Errors of handlers name the port that the system has chosen.
+-- Errors of handlers, and asio.dump, name the port that the system has chosen.
 local function started(self)
     local group = self.group
     local name = name_of(server.address(self))
     for i, w in ipairs(group.workers) do
         w.label = ('%s, thread %d'):format(name, i)
         w.quiet = false
+        c.rename(self.handles[i], w.label)
     end
     self.where, self.c_server, self.handler, self.layer = nil, nil, nil, nil
     self.opts, self.carried = nil, nil

@@ -48,7 +48,7 @@ struct state {
         halt; /* to the child: asio.stop, without memory. It has left the mailbox before the thread ends */
     struct state *next, *prev; /* the parent's list */
     bool counted;              /* it keeps the parent's asio.run going */
-    char name[64];             /* constant */
+    char name[64];             /* the parent's once the state is open: a server's thread gets another one */
     struct state_word *at_end; /* told when the handle is collected; or NULL */
 };
 
@@ -476,6 +476,21 @@ static int l_state_tell(lua_State *L)
     return 1;
 }
 
+/* worker.rename(handle, name): what asio.dump calls the state, and what it is called if it does not end. */
+static int l_state_rename(lua_State *L)
+{
+    struct state *s = state_check(L, 1);
+    asio_worker_check_open(L, "worker");
+    if (!s)
+        return 0;
+    snprintf(s->name, sizeof s->name, "%s", lua_tostring(L, 2));
+    worker_lock(&s->lock);
+    if (s->child)
+        asio_peer_set_name(s->child, s->name);
+    worker_unlock(&s->lock);
+    return 0;
+}
+
 /* worker.at_end(handle, word): what the state is told when the handle is collected -> true. Once. */
 static int l_state_at_end(lua_State *L)
 {
@@ -556,7 +571,7 @@ void asio_state_bind(lua_State *L, struct asio_rt *rt, struct peer *peer)
 {
     static const luaL_Reg functions[] = { { "start", l_state_start }, { "tell", l_state_tell },
         { "report", l_state_report }, { "take_start", l_state_take_start }, { "finish", l_state_finish },
-        { "at_end", l_state_at_end }, { NULL, NULL } };
+        { "at_end", l_state_at_end }, { "rename", l_state_rename }, { NULL, NULL } };
     static const luaL_Reg meta[] = { { "__gc", l_state_gc }, { NULL, NULL } };
     asio_worker_bind(L, rt, peer, functions);
     lua_pushlightuserdata(L, (void *)&state_class);
