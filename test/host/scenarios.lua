@@ -1387,4 +1387,28 @@ scenario('offload', function(asio)
   pool:close()
 end)
 
+-- What threads are told, and what they tell, is asked for again when there was no memory to receive it.
+local function serve_in_threads(asio, where, port)
+  local function handler(conn)
+    conn:write(conn:read(1) or '')
+    conn:close()
+  end
+  local opts = { threads = 2, max_connections = 10, init = function() end }
+  local server
+  if port then
+    server = assert(asio.server(where, port, handler, opts))
+  else
+    server = assert(asio.server(where, handler, opts))
+  end
+  then_close(assert(asio.connect(server:address())), function(conn)
+    assert(conn:write 'x')
+    assert(conn:read(1) == 'x')
+  end)
+  assert(#server:stats(60) == 2)
+  assert(server:shutdown())
+end
+
+scenario('server_threads', function(asio) serve_in_threads(asio, '127.0.0.1', 0) end)
+scenario('server_threads_unix', function(asio) serve_in_threads(asio, 'unix:@', nil) end)
+
 return M

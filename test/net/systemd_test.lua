@@ -186,6 +186,34 @@ T.test_without_names = with_listeners(1, function(listeners)
   lu.assertEquals(out, 'any\nunknown\nno socket of this name was passed (LISTEN_FDNAMES)\tENOENT\n')
 end)
 
+-- One state accepts, and hands the connections to the threads in turn.
+T.test_a_server_with_threads = with_listeners(2, function(listeners)
+  can.need 'threaded_servers'
+  local out = run_activated(listeners, 'LISTEN_FDS=2 LISTEN_FDNAMES=web:admin', function(port)
+    local lib = require 'asio'
+    local served = lib.shared.dict()
+    local opts = { threads = 2, init = function() _G.number = served:incr('threads', 1, 0) end }
+    local server = assert(lib.server('systemd:admin', function(conn)
+      conn:write(served:incr(_G.number, 1, 0))
+      conn:close()
+    end, opts))
+    local address, its_port = server:address()
+    assert(address == '127.0.0.1' and its_port == tonumber(port), its_port)
+    lib.run(function()
+      for _ = 1, 10 do
+        local conn = assert(lib.connect(address, its_port))
+        assert(conn:read_all())
+        conn:close()
+      end
+      print(served:get(1), served:get(2), server:stats().accepts)
+      assert(server:shutdown())
+      print(select(3, lib.server('systemd:no', print, opts)))
+      assert(lib.server('systemd:web', function() end, opts)):close()
+    end)
+  end, { tostring(listeners[2]:port()) })
+  lu.assertEquals(out, '5\t5\t10\nENOENT\n')
+end)
+
 T.test_fewer_names_than_sockets = with_listeners(2, function(listeners)
   local out = run_activated(listeners, 'LISTEN_FDS=2 LISTEN_FDNAMES=web', ask_itself, { 'web', '' })
   lu.assertEquals(out, 'web\nany\n')

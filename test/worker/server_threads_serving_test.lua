@@ -215,6 +215,44 @@ T.test_errors_of_handlers = for_both(function(where)
   server:close()
 end)
 
+-- Nothing that a script does ends the state of one thread: here it breaks what states need, by `debug`.
+T.test_a_thread_that_dies = for_both(function(where)
+  local function handler(conn)
+    local request = conn:read_line()
+    for i = 1, request == 'die' and 10 or 0 do
+      local name, value = debug.getupvalue(asio.stop, i)
+      if name == 'c' then value.finish = function() error('it is broken', 0) end end
+      if name == 'asio_stop' then value() end
+    end
+    conn:write(request, '\n')
+    conn:close()
+  end
+  local opts = { threads = 3 }
+  local server = where and assert(asio.server(where, handler, opts)) or
+    assert(asio.server('127.0.0.1', 0, handler, opts))
+  local reports = {}
+  asio.on_error(function(err) reports[#reports + 1] = err end)
+  local function ask_for(request)
+    local conn = assert(asio.connect(server:address()))
+    conn:write(request, '\n')
+    local answer = conn:read_line()
+    conn:close()
+    return answer
+  end
+  for _ = 1, 6 do lu.assertEquals(ask_for 'well', 'well') end
+  ask_for 'die'
+  t.wait_until(function() return reports[1] end)
+  asio.on_error(nil)
+  lu.assertEquals(#reports, 1)
+  lu.assertStrContains(reports[1], 'it is broken')
+  lu.assertStrContains(reports[1], 'thread ')
+  local stats, by = server:stats(), {}
+  for i = 1, 3 do by[stats[i].status] = (by[stats[i].status] or 0) + 1 end
+  lu.assertEquals(by, { running = 2, ended = 1 })
+  for _ = 1, 12 do lu.assertEquals(ask_for 'well', 'well') end
+  lu.assertTrue(server:shutdown())
+end)
+
 -- Stats -----------------------------------------------------------------------------------------
 
 T.test_stats = for_both(function(where)
