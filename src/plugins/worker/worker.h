@@ -7,8 +7,17 @@
  * message (message.c): bytes, and references to things that states share (shared.c: channels, dicts) or hand over
  * (connections). A state is woken through its mailbox (peer.c).
  *
- * Order of locks: a channel's, a dict's, a pool's or a worker's own, then the list of peers, then a peer's. References of
- * shared things have a lock of their own, which is taken last. No lock is held while Lua runs. */
+ * Locks, each with what may be taken while it is held:
+ *   a channel's             peers', that of the references
+ *   a stripe of a dict      the dict's `room`; one stripe at a time
+ *   the names of dicts      none
+ *   a pool's                peers'
+ *   a worker's              the list's, peers'
+ *   the list of peers       a round of questions, peers' (several, in the list's order: see peer_lock_blocked)
+ *   a round of questions    none
+ *   a peer's                none
+ *   that of all references  none; it is free again before a thing is destroyed
+ * No lock is held while Lua runs, nor taken in the child of a fork, where the thread that has it may be missing. */
 #ifndef ASIO_WORKER_H
 #define ASIO_WORKER_H
 
