@@ -184,6 +184,31 @@ function T.test_damaged_parts()
   end
 end
 
+-- What is just short enough, and what is a byte too long, are so however the body comes.
+function T.test_limits_in_pieces()
+  local disposition = 'Content-Disposition: form-data; name=a'
+  local pieces, codes, expected = {}, {}, {}
+  local function add(code, body)
+    local bytes = {}
+    for at = 1, #body do bytes[at] = body:sub(at, at) end
+    pieces[#pieces + 1], pieces[#pieces + 2] = { body }, bytes
+    expected[#expected + 1], expected[#expected + 2] = code, code
+  end
+  for _, blanks in ipairs { 100, 101 } do
+    add(blanks > 100 and 'EPROTO' or 'whole',
+      ('--=_B 1%s\r\n%s\r\n\r\nx\r\n--=_B 1--'):format((' '):rep(blanks), disposition))
+  end
+  local room = 8190 - #disposition - #'\r\nX: '
+  for _, size in ipairs { room, room + 1 } do
+    add(size > room and 'EMSGSIZE' or 'whole',
+      ('--=_B 1\r\n%s\r\nX: %s\r\n\r\nx\r\n--=_B 1--'):format(disposition, ('y'):rep(size)))
+  end
+  for i, result in ipairs(each(MULTIPART, pieces, function(req) return req:form() end)) do
+    codes[i] = result[1] and 'whole' or result[3]
+  end
+  lu.assertEquals(codes, expected)
+end
+
 -- Bodies that are changed at random: whole or byte by byte they mean the same, or are refused alike.
 function T.test_mutated_bodies()
   local pieces, alphabet = {}, { '\r', '\n', '-', '=_B 1', '--=_B 1', '\r\n', ':', ';', '"', '\0', 'x' }

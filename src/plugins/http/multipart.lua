@@ -13,6 +13,7 @@ local byte, find, gsub, lower, match, sub =
 local MAX_HEAD = 8192   -- bytes of the head of a part
 local MAX_FIELDS = 20   -- in it
 local MAX_PREAMBLE = 4096
+local MAX_BLANKS = 100  -- behind a delimiter
 
 c.request = c.request or {}
 
@@ -152,11 +153,12 @@ local function take_delimiter(self)
             return false
         end
         local from, to = find(buffer, '^[ \t]*\r\n', at)
-        if from then
+        if from and to - at - 1 <= MAX_BLANKS then
             self.at = to - 1 -- the line break may be that of the next delimiter, or end the part's head
             return true
         end
-        if #buffer - at > 100 or not find(buffer, '^%-?$', at) and not find(buffer, '^[ \t]*\r?$', at) then
+        if from or #buffer - at > MAX_BLANKS or
+            not find(buffer, '^%-?$', at) and not find(buffer, '^[ \t]*\r?$', at) then
             return fail(self, 'multipart: a delimiter goes on where its line should end')
         end
         local ok, message, code = more(self)
@@ -175,7 +177,7 @@ local function take_head(self)
             self.cut = nil
             return text
         end
-        if #self.buffer - self.at > MAX_HEAD then break end
+        if #self.buffer - self.at > MAX_HEAD + 2 then break end -- its end can have come in part
         local ok, message, code = more(self)
         if not ok then return nil, message, code end
     end
