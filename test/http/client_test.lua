@@ -789,6 +789,26 @@ function T.test_unix_sockets()
   server:close()
 end
 
+-- A reference leads to the same socket, whatever is in its name; so does the URL of the response.
+function T.test_unix_sockets_with_odd_names()
+  can.need 'unix_sockets'
+  t.with_files({}, function(dir)
+    local server = assert(asio.server('unix:' .. dir .. '/%41: ?', function(conn)
+      for request in function() return ends.read_request(conn) end do
+        conn:write(request.lines[1]:find '^GET /a ' and
+          'HTTP/1.1 302 Found\r\nLocation: b\r\nContent-Length: 0\r\n\r\n' or echo(request))
+      end
+      conn:close()
+    end))
+    local pool = http.pool()
+    local response = assert(pool:get('http://unix:' .. dir .. '/%2541%3A%20%3f:/a'))
+    lu.assertStrContains(response.body, 'GET /b HTTP/1.1')
+    lu.assertStrContains(assert(pool:get(response.url)).body, 'GET /b HTTP/1.1')
+    pool:close()
+    server:close()
+  end)
+end
+
 function T.test_ipv6()
   local server = asio.server('::1', 0, function(conn)
     conn:write(echo(ends.read_request(conn)))
@@ -798,6 +818,12 @@ function T.test_ipv6()
   local _, port = server:address()
   local body = assert(http.get(('http://[::1]:%d/'):format(port), { pool = false })).body
   lu.assertStrContains(body, ('Host: [::1]:%d\n'):format(port))
+  local url = ('http://[::1%%25lo]:%d/'):format(port) -- the zone is of this side: the server does not see it
+  local response = http.get(url, { pool = false })
+  if response then
+    lu.assertEquals(response.url, url)
+    lu.assertStrContains(response.body, ('Host: [::1]:%d\n'):format(port))
+  end
   server:close()
 end
 

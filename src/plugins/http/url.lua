@@ -37,7 +37,9 @@ local function parse_unix(url, rest)
     if not path or find(path, '%z') then return bad 'the path of the socket is not one' end
     url.unix, url.target = 'unix:' .. path, target_of(target)
     url.host, url.authority = 'localhost', 'localhost'
-    url.origin = url.scheme .. '://' .. url.unix
+    -- A digit in front would be the port of a host named unix.
+    url.origin = url.scheme .. '://unix:' .. gsub(c.escape(path, true), '^%d', to_hex)
+    url.base = url.origin .. ':'
     return url
 end
 
@@ -47,12 +49,17 @@ local function parse_host(url, text)
     local zone
     if not literal then literal, zone, port = match(text, '^%[([%x:.]+)%%25([%w%-._~]+)%]:?(%d*)$') end
     if literal then
-        url.host, url.name = literal .. (zone and '%' .. zone or ''), '[' .. lower(literal) .. ']'
+        literal = lower(literal)
+        url.host, url.name = literal .. (zone and '%' .. zone or ''), '[' .. literal .. ']'
+        url.place = zone and '[' .. literal .. '%25' .. zone .. ']' or url.name
         return find(literal, ':', 1, true) and port
     end
     local host
     host, port = match(text, '^([%w%-._]+):?(%d*)$')
-    if host then url.host, url.name = lower(host), lower(host) end
+    if host then
+        host = lower(host)
+        url.host, url.name, url.place = host, host, host
+    end
     return port
 end
 
@@ -65,7 +72,8 @@ local function parse_authority(url, rest)
     if not port then return bad 'a host expected (names of other alphabets in their xn-- form)' end
     url.port = port == '' and PORTS[url.scheme] or tonumber(port)
     if url.port < 1 or url.port > 65535 then return bad 'a port from 1 to 65535 expected' end
-    url.authority = url.port == PORTS[url.scheme] and url.name or url.name .. ':' .. url.port
+    local suffix = url.port == PORTS[url.scheme] and '' or ':' .. url.port
+    url.authority, url.base = url.name .. suffix, url.scheme .. '://' .. url.place .. suffix
     url.target = target_of(after)
     url.origin = format('%s://%s:%d', url.scheme, url.host, url.port)
     return url
@@ -85,8 +93,8 @@ end
 -- caller.
 local parsed, count = {}, 0
 
--- scheme, user, password, host (to connect to), name (in Host), port, unix, authority, target, origin; or
--- nil, message, code.
+-- scheme, user, password, host (to connect to), name (in Host), port, unix, authority (name and port),
+-- target, base (what is in front of the target in a text), origin; or nil, message, code.
 function c.parse_url(text)
     local known = parsed[text]
     if known then return known end
@@ -113,13 +121,8 @@ local function without_dots(path)
     return directory and #out > 0 and text .. '/' or text
 end
 
-local function base_text(url)
-    if url.unix then return url.scheme .. '://' .. url.unix .. ':' end
-    return url.scheme .. '://' .. url.authority
-end
-
 -- The URL as text, without userinfo and fragment.
-function c.url_text(url) return base_text(url) .. url.target end
+function c.url_text(url) return url.base .. url.target end
 
 -- What a reference means where `url` is the base (RFC 3986, 5.2.2): a text.
 function c.resolve_url(url, reference)
@@ -127,11 +130,11 @@ function c.resolve_url(url, reference)
     if find(reference, '^%a[%w+.-]*:') then return reference end
     if sub(reference, 1, 2) == '//' then return url.scheme .. ':' .. reference end
     local path, query = match(url.target, '^([^?]*)(.*)$')
-    if reference == '' then return base_text(url) .. path .. query end
+    if reference == '' then return url.base .. path .. query end
     local new_path, new_query = match(reference, '^([^?]*)(.*)$')
-    if new_path == '' then return base_text(url) .. path .. new_query end
+    if new_path == '' then return url.base .. path .. new_query end
     if sub(new_path, 1, 1) ~= '/' then new_path = match(path, '^(.*/)') .. new_path end
-    return base_text(url) .. without_dots(new_path) .. new_query
+    return url.base .. without_dots(new_path) .. new_query
 end
 
 -- { name = value or list of values } or a text -> the text of a query or of a form
