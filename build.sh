@@ -100,6 +100,7 @@ case $command in
         ;;
     asan)
         preset=asan
+        need_wanted fuzz
         run_tests "$@"
         ;;
     tsan)

@@ -38,6 +38,12 @@ wanted_for_test() {
     has_shared 'libpsl.so.5' || echo libpsl5 # public suffixes, for cookies
 }
 
+# libFuzzer, for the fuzzers among the tests under the sanitizers.
+wanted_for_fuzz() {
+    echo 'int LLVMFuzzerTestOneInput(const char *bytes, unsigned long n) { return 0; }' |
+        clang -fsanitize=fuzzer,address,undefined -x c -o /dev/null - 2>/dev/null || echo clang libclang-rt-dev
+}
+
 missing_for_test() {
     has_module luaunit || echo lua-unit
     has_lib libcares || echo libc-ares-dev # what builds without it looks names up by getaddrinfo
@@ -127,7 +133,7 @@ missing() {
 
 wanted() {
     for check in "$@"; do
-        case $check in build | test) wanted_for_"$check" ;; esac
+        case $check in build | test | fuzz) wanted_for_"$check" ;; esac
     done | tr '\n' ' '
 }
 

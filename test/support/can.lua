@@ -103,6 +103,10 @@ local known = {
     return ffi.C.can_openat2(437, -1, nil, nil, 0) == -1 and ffi.errno() == 22 -- EINVAL, not ENOSYS
   end },
   libpsl = { 'libpsl is not installed', function() return (pcall(ffi.load, 'libpsl.so.5')) end },
+  libfuzzer = { 'clang with libFuzzer is not installed', function()
+    return works([[echo 'int LLVMFuzzerTestOneInput(const char *bytes, unsigned long n) { return 0; }' |
+      clang -fsanitize=fuzzer,address,undefined -x c -o /dev/null -]])
+  end },
   chromium = { 'chromium is not installed, or does not start', function()
     return works 'timeout 20 chromium --headless --no-sandbox --disable-gpu --version'
   end },
