@@ -12,6 +12,7 @@ c.OK, c.finish = OK, finish
 
 -- Numbers of src/plugins/http/output.c.
 c.CLOSE, c.NO_BODY, c.CHUNKED, c.NO_LENGTH, c.KEEP_ALIVE = 1, 2, 4, 8, 16
+c.LOOK = 32 -- of server.lua alone
 
 -- Raises unless it is an object with this metatable.
 function c.check_self(self, meta, fname, what)

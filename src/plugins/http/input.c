@@ -31,8 +31,7 @@ struct input_spare {
 
 /* Lifetime: a userdata, an argument of the waiting function while the parser is in use; owns `work`. */
 struct http_input {
-    struct asio_scan scan; /* first */
-    const void *magic;
+    struct asio_scan scan;     /* first */
     struct input_work *work;   /* NULL: no byte of a message has come, or it is over */
     struct input_spare *spare; /* of its Lua state */
     uint16_t max_head, max_fields, max_target;
@@ -43,7 +42,7 @@ struct http_input {
     bool no_body; /* of the response: it answers HEAD */
 };
 
-static const char input_magic = 0; /* its address: also the registry's key of the metatable */
+static const char input_key = 0; /* its address: the registry's key of the metatable */
 
 /* ---- callbacks of llhttp ------------------------------------------------------------------- */
 
@@ -302,7 +301,8 @@ static void input_settle(struct http_input *in)
 static struct http_input *input_check(lua_State *L, int index)
 {
     struct http_input *in = lua_touserdata(L, index);
-    if (!in || lua_objlen(L, index) != sizeof *in || in->magic != &input_magic)
+    if (!in || lua_objlen(L, index) != sizeof *in ||
+        (in->scan.look != input_look_head && in->scan.look != input_look_body))
         asio_http_core->error->misuse(L, "not an input of HTTP");
     return in;
 }
@@ -318,31 +318,6 @@ static int l_input_gc(lua_State *L)
     input_free(in->work);
     in->work = NULL;
     return 0;
-}
-
-static uint16_t input_limit(lua_State *L, int index)
-{
-    double value = lua_tonumber(L, index);
-    return (uint16_t)(value < UINT16_MAX ? value : UINT16_MAX);
-}
-
-int asio_http_l_input(lua_State *L)
-{
-    lua_settop(L, 4);
-    struct http_input *in = lua_newuserdata(L, sizeof *in);
-    memset(in, 0, sizeof *in);
-    in->magic = &input_magic;
-    in->response = lua_toboolean(L, 1);
-    in->max_head = input_limit(L, 2);
-    in->max_fields = input_limit(L, 3);
-    in->max_target = lua_isnil(L, 4) ? in->max_head : input_limit(L, 4);
-    lua_pushlightuserdata(L, (void *)&input_magic);
-    lua_rawget(L, LUA_REGISTRYINDEX);
-    lua_getfield(L, -1, "spare");
-    in->spare = lua_touserdata(L, -1);
-    lua_pop(L, 1);
-    lua_setmetatable(L, -2);
-    return 1;
 }
 
 /* Its length: nil, there is none; -1, it ends by itself or with the connection. */
@@ -390,6 +365,31 @@ static void input_begin(struct http_input *in)
     in->state = INPUT_HEAD;
     in->scan.look = input_look_head;
     in->scan.push = input_push_head;
+}
+
+static uint16_t input_limit(lua_State *L, int index)
+{
+    double value = lua_tonumber(L, index);
+    return (uint16_t)(value < UINT16_MAX ? value : UINT16_MAX);
+}
+
+int asio_http_l_input(lua_State *L)
+{
+    lua_settop(L, 4);
+    struct http_input *in = lua_newuserdata(L, sizeof *in);
+    memset(in, 0, sizeof *in);
+    input_begin(in);
+    in->response = lua_toboolean(L, 1);
+    in->max_head = input_limit(L, 2);
+    in->max_fields = input_limit(L, 3);
+    in->max_target = lua_isnil(L, 4) ? in->max_head : input_limit(L, 4);
+    lua_pushlightuserdata(L, (void *)&input_key);
+    lua_rawget(L, LUA_REGISTRYINDEX);
+    lua_getfield(L, -1, "spare");
+    in->spare = lua_touserdata(L, -1);
+    lua_pop(L, 1);
+    lua_setmetatable(L, -2);
+    return 1;
 }
 
 int asio_http_l_read_head(lua_State *L)
@@ -493,7 +493,7 @@ static void input_push_spare(lua_State *L)
 
 void asio_http_input_open(lua_State *L, struct asio_rt *rt)
 {
-    lua_pushlightuserdata(L, (void *)&input_magic);
+    lua_pushlightuserdata(L, (void *)&input_key);
     lua_createtable(L, 0, 2);
     input_push_spare(L);
     lua_setfield(L, -2, "spare");

@@ -12,8 +12,8 @@ local rawget, rawset, tonumber, tostring, type = rawget, rawset, tonumber, tostr
 local floor = math.floor
 local OK, finish, c_respond, c_last_chunk = c.OK, c.finish, c.respond, c.last_chunk
 local leaves_body, quick_send, send_chunk = c.leaves_body, c.quick_send, c.send_chunk
-local CLOSE, KEEP_ALIVE, CHUNKED, NO_BODY, NO_LENGTH =
-    c.CLOSE, c.KEEP_ALIVE, c.CHUNKED, c.NO_BODY, c.NO_LENGTH
+local CLOSE, KEEP_ALIVE, CHUNKED, NO_BODY, NO_LENGTH, LOOK =
+    c.CLOSE, c.KEEP_ALIVE, c.CHUNKED, c.NO_BODY, c.NO_LENGTH, c.LOOK
 
 local response = { status = 200 }
 c.response = response
@@ -78,7 +78,7 @@ end
 -- Of a response whose head goes out now.
 local function flags_of(self, status)
     local link = self.link
-    local flags = link.flags
+    local flags = without(link.flags, LOOK)
     if status == 204 or status == 304 then flags = with(with(flags, NO_LENGTH), NO_BODY) end
     if not link.keep or link.settings.closing or leaves_body(link.req) then
         link.keep = false
@@ -115,7 +115,7 @@ function response.send(self, status, headers, body)
     if self.sent then return already() end
     local link = self.link
     local flags = link.flags
-    if not link.plain or status == 204 or status == 304 or link.settings.closing then
+    if flags >= LOOK or status == 204 or status == 304 or link.settings.closing then
         flags = flags_of(self, status)
     end
     headers = headers_of(self, headers, 'send')

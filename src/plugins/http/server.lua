@@ -3,12 +3,14 @@
 -- http.server: the life of a connection. Its light thread reads a request, runs the handler, completes what
 -- the handler has left, and begins again; requests that are pipelined wait in the buffer of the connection
 -- meanwhile, and are answered in order. A `link` is what a connection has here:
---   conn, input, settings
+--   conn, input
 --   req, res  of the request that is served: from its head to the end of its answer; else false
---   upgraded  the connection is the handler's
---   keep      another request may follow
---   flags     what the head of the answer says of the connection
---   plain     keep, and the request has no body: an answer needs no further look
+-- and by its metatable, so that an idle connection takes little memory, until it gets another value:
+--   settings  of the server
+--   upgraded  the connection is the handler's (false)
+--   keep      another request may follow (true)
+--   flags     what the head of the answer says of the connection (0), and LOOK: it is the last one, or the
+--             request has a body, so an answer needs a further look
 
 local core, c, http = ...
 local asio = core.asio
@@ -17,18 +19,9 @@ local error, floor, getmetatable, min, pairs = error, math.floor, getmetatable, 
 local rawget, setmetatable, tostring, type, xpcall = rawget, setmetatable, tostring, type, xpcall
 local OK, finish = c.OK, c.finish
 local c_input, c_read_head, c_state, c_refusal, send = c.input, c.read_head, c.state, c.refusal, c.send
-local CLOSE, NO_BODY, KEEP_ALIVE = c.CLOSE, c.NO_BODY, c.KEEP_ALIVE
+local CLOSE, NO_BODY, KEEP_ALIVE, LOOK = c.CLOSE, c.NO_BODY, c.KEEP_ALIVE, c.LOOK
 local request_meta = { __index = c.request_index, __name = 'asio.http.request' }
 local response_meta = { __index = c.response_index, __name = 'asio.http.response' }
-
-local link_methods = { upgraded = false }
-local link_meta = { __index = link_methods }
-
--- Time-outs of the connection while it waits for a request.
-function link_methods.wait_idle(self)
-    local settings = self.settings
-    self.conn:set_timeout(settings.idle_timeout, settings.write_timeout)
-end
 
 -- What cannot be served --------------------------------------------------------------------------
 
@@ -133,9 +126,9 @@ local function complete(link)
     return link.keep
 end
 
-local function flags_of(method, minor, keep)
-    local flags = 0
-    if method == 'HEAD' then flags = NO_BODY end
+local function flags_of(method, minor, keep, length)
+    local flags = (length or not keep) and LOOK or 0
+    if method == 'HEAD' then flags = flags + NO_BODY end
     if not keep then return flags + CLOSE end
     return minor == 0 and flags + KEEP_ALIVE or flags
 end
@@ -152,7 +145,9 @@ end
 -- Serves one request; whether another one may follow.
 local function serve_one(link, head, method, target, minor, keep, length)
     local settings, flags = link.settings, 0
-    if minor ~= 1 or not keep or method == 'HEAD' then flags = flags_of(method, minor, keep) end
+    if minor ~= 1 or length or not keep or method == 'HEAD' then
+        flags = flags_of(method, minor, keep, length)
+    end
     local req
     if length then
         req = setmetatable(with_body(method, target, head, link, length), request_meta)
@@ -161,12 +156,14 @@ local function serve_one(link, head, method, target, minor, keep, length)
     end
     if minor ~= 1 then req.version = '1.0' end
     local res = setmetatable({ link = link, sent = false, over = false, bytes = 0 }, response_meta)
-    link.req, link.res, link.keep, link.flags, link.plain = req, res, keep, flags, keep and not length
+    link.req, link.res = req, res
+    if flags ~= link.flags then link.flags = flags end
+    if not keep then link.keep = false end
     settings.requests = settings.requests + 1
     local began = settings.on_request_end and now()
     local ok, err = xpcall(settings.handler, with_traceback, req, res)
     if not ok then failed(link, err) end
-    if not res.over or not link.plain or not link.keep then complete(link) end
+    if not res.over or flags >= LOOK or not link.keep then complete(link) end
     local by_status, status = settings.by_status, rawget(res, 'status') or 200
     by_status[status] = (by_status[status] or 0) + 1
     if began then ended(link, now() - began) end
@@ -188,10 +185,7 @@ end
 -- The light thread of a connection.
 local function serve(conn, settings)
     local input = c_input(false, settings.max_header, settings.max_headers, settings.max_target)
-    local link = setmetatable({
-        conn = conn, input = input, settings = settings, keep = true, plain = true,
-        flags = 0, req = false, res = false,
-    }, link_meta)
+    local link = setmetatable({ conn = conn, input = input, req = false, res = false }, settings.link_meta)
     local first = true -- it has the time of a head, not that of an idle connection
     settings.links[link] = true
     settings.connections = settings.connections + 1
@@ -212,7 +206,7 @@ local function serve(conn, settings)
         end
         if first then
             first = false
-            link:wait_idle()
+            conn:set_timeout(settings.idle_timeout, settings.write_timeout)
         end
         if not serve_one(link, head, method, target, minor, keep, length) then return end_of(link) end
         if settings.closing then return end_of(link) end
@@ -264,6 +258,7 @@ local function settings_of(handler, opts, arg)
         links = setmetatable({}, { __mode = 'k' }), closing = false,
         requests = 0, connections = 0, failed = 0, refused = 0, by_status = {},
     }
+    settings.link_meta = { __index = { settings = settings, upgraded = false, keep = true, flags = 0 } }
     check_numbers(opts, settings, arg)
     settings.json = check_json(opts.json, arg)
     if opts.trust then settings.trust = c.trust_of(opts.trust, arg) end
