@@ -425,7 +425,7 @@ function T.test_hook_and_metrics()
 end
 
 function T.test_other_sockets()
-  can.need 'plain'
+  can.need('plain', 'unix_sockets')
   local function handler(req, res) res:send(req:peer() == 'unix:' and 'yes' or 'no') end
   local server = assert(http.server('unix:@', handler))
   lu.assertEquals(body_of(talk(server, get())), 'yes')

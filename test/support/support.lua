@@ -408,21 +408,37 @@ function M.temporary(text)
   return path
 end
 
+local windows = require 'ffi'.os == 'Windows'
+
+-- Unix commands about a path; on Windows its own shell's.
+local function make_directory(path)
+  if not windows then return os.execute('mkdir -p ' .. quote(path)) end
+  path = path:gsub('/', '\\')
+  return raw.command(('if not exist "%s" mkdir "%s"'):format(path, path))
+end
+
+local function remove_directory(path)
+  if not windows then return os.execute('rm -rf ' .. quote(path)) end
+  return raw.command(('rd /s /q "%s"'):format(path:gsub('/', '\\')))
+end
 --- Runs fn(dir) with a directory of files, { name = text }, which goes afterwards.
 function M.with_files(files, fn)
-  can.need 'shell'
   local dir = M.temporary()
   os.remove(dir)
-  assert(os.execute('mkdir ' .. quote(dir)) == 0)
+  local made = {}
+  local function open(path)
+    local parent = path:match '^(.*)/'
+    if not made[parent] then assert(make_directory(parent) == 0, parent) end
+    made[parent] = true
+    return assert(io.open(path, 'wb'))
+  end
   for name, text in pairs(files) do
-    local path = dir .. '/' .. name
-    assert(os.execute('mkdir -p ' .. quote(path:match '^(.*)/')) == 0)
-    local file = assert(io.open(path, 'wb'))
+    local file = open(dir .. '/' .. name)
     file:write(text)
     file:close()
   end
   local ok, err = xpcall(fn, trace, dir)
-  os.execute('rm -rf ' .. quote(dir))
+  remove_directory(dir)
   if not ok then error(err, 0) end
 end
 

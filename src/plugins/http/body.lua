@@ -74,10 +74,8 @@ end
 
 -- Random, so that no content can hold it on purpose.
 local function boundary_of()
-    local file = io.open('/dev/urandom', 'rb')
-    local seed = file and file:read(24)
-    if file then file:close() end
-    seed = seed or tostring({}):match '%S+$' .. format('%.17g', asio.now()) .. math.random(2 ^ 31 - 1)
+    local seed = c.random(24) or
+        tostring({}):match '%S+$' .. format('%.17g', asio.now()) .. math.random(2 ^ 31 - 1)
     return 'asio-' .. gsub(seed, '.', function(b) return format('%02x', byte(b)) end)
 end
 c.boundary_of = boundary_of

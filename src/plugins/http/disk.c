@@ -3,47 +3,17 @@
  * Files for responses. A path from outside is opened beneath a root. Symbolic links are followed as long as they stay
  * there, where the system checks that itself; elsewhere it is opened component by component, and none of them may be a
  * link. Reading a file does not wait as a socket does: the loop stands still while the disk is read. */
-#define _GNU_SOURCE /* O_PATH, O_LARGEFILE */
-#include "plugins/http/http.h"
+#include "plugins/http/system.h"
 
 #include <string.h>
 
-#ifndef _WIN32
-#include <errno.h>
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-#ifdef __linux__
-#include <sys/syscall.h>
-#endif
-
-#ifndef O_PATH
-#define O_PATH O_RDONLY
-#endif
-#ifndef O_LARGEFILE
-#define O_LARGEFILE 0
-#endif
-
-/* Lifetime: a userdata; owns the descriptor, until disk_close or its collection. */
+/* Lifetime: a userdata; owns the file, until disk_close or its collection. */
 struct http_disk {
     const void *magic;
-    int fd; /* -1: closed */
+    http_file file; /* -1: closed */
 };
 
 static const char disk_magic = 0; /* its address: also the registry's key of the metatable */
-
-static int disk_fail(lua_State *L)
-{
-    return asio_http_core->error->push(L, -errno);
-}
-
-static void disk_close_quietly(int fd)
-{
-    int e = errno;
-    close(fd);
-    errno = e;
-}
 
 /* The next component of a path beneath the root, and what is behind it. False: it is none that may be followed. */
 static bool disk_component(const char **path, char name[256])
@@ -67,76 +37,44 @@ static bool disk_is_plain(const char *path)
     return true;
 }
 
-/* Opening a FIFO does not wait. */
-enum { DISK_FLAGS = O_RDONLY | O_NONBLOCK | O_CLOEXEC };
-
-/* Linux 5.6 follows a link only if it stays beneath the root; an absolute one does not, wherever it leads. EAGAIN:
- * something was renamed meanwhile, and the kernel is not sure. ENOSYS: the system does not know this. */
-static int disk_open_resolved(int root, const char *path)
-{
-    errno = ENOSYS;
-#ifdef SYS_openat2
-    enum { TRIES = 8, NO_MAGICLINKS = 2, BENEATH = 8 };
-    /* struct open_how, whose header not every libc finds: flags, mode, how to look up */
-    const uint64_t how[3] = { DISK_FLAGS | O_LARGEFILE, 0, BENEATH | NO_MAGICLINKS };
-    for (int i = 0; i < TRIES; i++) {
-        long fd = syscall(SYS_openat2, root, path, how, sizeof how);
-        if (fd >= 0)
-            return (int)fd;
-        if (errno != EAGAIN)
-            break;
-    }
-    if (errno == EXDEV) /* out of the root */
-        errno = ENOENT;
-#else
-    (void)root;
-    (void)path;
-#endif
-    return -1;
-}
-
-/* Takes `at`. A symbolic link is ELOOP, or ENOTDIR where a directory is needed. */
-static int disk_open_walking(int at, const char *path)
+/* Takes what is in *file, the root. */
+static int disk_open_walking(const char *path, http_file *file)
 {
     char name[256];
-    while (at >= 0 && *path && disk_component(&path, name)) {
-        int flags = O_NOFOLLOW | (*path ? O_PATH | O_DIRECTORY | O_CLOEXEC : DISK_FLAGS);
-        int next = openat(at, name, flags);
-        disk_close_quietly(at);
-        at = next;
+    int status = 0;
+    while (status == 0 && *path && disk_component(&path, name)) {
+        http_file parent = *file;
+        status = asio_http_system_child(parent, name, *path == 0, file);
+        asio_http_system_close(parent);
     }
-    return at;
+    return status;
 }
 
-static int disk_open_beneath(const char *root, const char *path)
+static int disk_open_beneath(const char *root, const char *path, http_file *file)
 {
-    errno = ENOENT;
+    http_file at;
     if (!disk_is_plain(path))
-        return -1;
-    if (*path == 0)
-        return open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int at = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (at < 0)
-        return -1;
-    int fd = disk_open_resolved(at, path);
-    if (fd < 0 && (errno == ENOSYS || errno == EPERM)) /* EPERM: a filter that does not know the call */
-        return disk_open_walking(at, path);
-    disk_close_quietly(at);
-    return fd;
+        return UV_ENOENT;
+    int status = asio_http_system_root(root, file);
+    if (status < 0 || *path == 0)
+        return status;
+    at = *file;
+    status = asio_http_system_resolve(at, path, file);
+    if (status == UV_ENOSYS) {
+        *file = at;
+        return disk_open_walking(path, file);
+    }
+    asio_http_system_close(at);
+    return status;
 }
 
 /* kind, size, seconds and nanoseconds of the last change */
-static int disk_push_stat(lua_State *L, const struct stat *s)
+static int disk_push_status(lua_State *L, const struct http_file_status *s)
 {
-    lua_pushstring(L, S_ISREG(s->st_mode) ? "file" : S_ISDIR(s->st_mode) ? "directory" : "other");
-    lua_pushnumber(L, (lua_Number)s->st_size);
-#ifdef __APPLE__
-    lua_pushnumber(L, (lua_Number)s->st_mtimespec.tv_sec);
-    lua_pushnumber(L, (lua_Number)s->st_mtimespec.tv_nsec);
-#else
-    lua_pushnumber(L, (lua_Number)s->st_mtim.tv_sec);
-    lua_pushnumber(L, (lua_Number)s->st_mtim.tv_nsec);
-#endif
+    lua_pushstring(L, s->kind);
+    lua_pushnumber(L, s->size);
+    lua_pushnumber(L, s->seconds);
+    lua_pushnumber(L, s->nanoseconds);
     return 4;
 }
 
@@ -153,7 +91,7 @@ int asio_http_l_disk_open(lua_State *L)
 {
     size_t n;
     const char *root = lua_tostring(L, 1), *path = luaL_checklstring(L, 2, &n);
-    struct stat s;
+    struct http_file_status s;
     if (memchr(path, 0, n))
         return asio_http_core->error->push(L, UV_ENOENT);
     struct http_disk *d = lua_newuserdata(L, sizeof *d);
@@ -161,19 +99,25 @@ int asio_http_l_disk_open(lua_State *L)
     lua_pushlightuserdata(L, (void *)&disk_magic);
     lua_rawget(L, LUA_REGISTRYINDEX);
     lua_setmetatable(L, -2);
-    d->fd = root ? disk_open_beneath(root, path) : open(path, DISK_FLAGS);
-    if (d->fd < 0 || fstat(d->fd, &s) != 0)
-        return disk_fail(L);
-    return 1 + disk_push_stat(L, &s);
+    http_file file;
+    int status = root ? disk_open_beneath(root, path, &file) : asio_http_system_open(path, &file);
+    if (status == 0) {
+        d->file = file;
+        status = asio_http_system_status(file, &s);
+    }
+    if (status < 0)
+        return asio_http_core->error->push(L, status);
+    return 1 + disk_push_status(L, &s);
 }
 
 /* disk_stat(file) -> kind, size, seconds, nanoseconds; nil, message, code */
 int asio_http_l_disk_stat(lua_State *L)
 {
-    struct stat s;
-    if (fstat(disk_check(L, 1)->fd, &s) != 0)
-        return disk_fail(L);
-    return disk_push_stat(L, &s);
+    struct http_file_status s;
+    int status = asio_http_system_status(disk_check(L, 1)->file, &s);
+    if (status < 0)
+        return asio_http_core->error->push(L, status);
+    return disk_push_status(L, &s);
 }
 
 /* disk_read(file, offset, n) -> at most n bytes, '': there are none; nil, message, code */
@@ -183,12 +127,10 @@ int asio_http_l_disk_read(lua_State *L)
     char bytes[MOST];
     struct http_disk *d = disk_check(L, 1);
     lua_Number n = lua_tonumber(L, 3);
-    ssize_t got;
-    do
-        got = pread(d->fd, bytes, n < MOST ? (size_t)n : MOST, (off_t)lua_tonumber(L, 2));
-    while (got < 0 && errno == EINTR);
+    ssize_t got =
+        asio_http_system_read(d->file, bytes, n < MOST ? (size_t)n : MOST, (int64_t)lua_tonumber(L, 2));
     if (got < 0)
-        return disk_fail(L);
+        return asio_http_core->error->push(L, (int)got);
     lua_pushlstring(L, bytes, (size_t)got);
     return 1;
 }
@@ -201,8 +143,8 @@ int asio_http_l_disk_send(lua_State *L)
     const struct http_disk *d = disk_check(L, 2);
     if (!s)
         return asio_http_core->error->push(L, UV_EBADF);
-    ssize_t sent =
-        asio_http_core->stream->send_file(s, d->fd, (int64_t)lua_tonumber(L, 3), (size_t)lua_tonumber(L, 4));
+    ssize_t sent = asio_http_core->stream->send_file(
+        s, (int)d->file, (int64_t)lua_tonumber(L, 3), (size_t)lua_tonumber(L, 4));
     bool no_way = sent == UV_ENOTSUP || sent == UV_EOF;
     if (sent < 0 && sent != UV_EAGAIN && !no_way)
         return asio_http_core->error->push(L, (int)sent);
@@ -214,12 +156,22 @@ int asio_http_l_disk_send(lua_State *L)
 int asio_http_l_disk_close(lua_State *L)
 {
     struct http_disk *d = disk_check(L, 1);
-    if (d->fd >= 0)
-        close(d->fd);
-    d->fd = -1;
+    if (d->file != -1)
+        asio_http_system_close(d->file);
+    d->file = -1;
     return 0;
 }
 
+/* random(n) -> n bytes, at most 64, or nil */
+int asio_http_l_random(lua_State *L)
+{
+    char bytes[64];
+    lua_Integer n = lua_tointeger(L, 1);
+    if (n < 0 || n > (lua_Integer)sizeof bytes || !asio_http_system_random(bytes, (size_t)n))
+        return 0;
+    lua_pushlstring(L, bytes, (size_t)n);
+    return 1;
+}
 void asio_http_disk_open(lua_State *L)
 {
     lua_pushlightuserdata(L, (void *)&disk_magic);
@@ -228,38 +180,3 @@ void asio_http_disk_open(lua_State *L)
     lua_setfield(L, -2, "__gc");
     lua_rawset(L, LUA_REGISTRYINDEX);
 }
-
-#else
-
-int asio_http_l_disk_open(lua_State *L)
-{
-    return asio_http_core->error->push(L, UV_ENOTSUP);
-}
-
-int asio_http_l_disk_stat(lua_State *L)
-{
-    return asio_http_core->error->push(L, UV_ENOTSUP);
-}
-
-int asio_http_l_disk_read(lua_State *L)
-{
-    return asio_http_core->error->push(L, UV_ENOTSUP);
-}
-
-int asio_http_l_disk_send(lua_State *L)
-{
-    return asio_http_core->error->push(L, UV_ENOTSUP);
-}
-
-int asio_http_l_disk_close(lua_State *L)
-{
-    (void)L;
-    return 0;
-}
-
-void asio_http_disk_open(lua_State *L)
-{
-    (void)L;
-}
-
-#endif

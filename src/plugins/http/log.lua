@@ -71,7 +71,7 @@ local function open(log)
         open_files[log] = standard[log.to]
         return true
     end
-    local file, message, number = io.open(log.to, 'a')
+    local file, message, number = io.open(log.to, 'ab')
     if not file then return nil, message, number end
     file:setvbuf 'no'
     open_files[log] = file

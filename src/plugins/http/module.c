@@ -2,7 +2,7 @@
  *
  * asio/http.so as a plugin: its functions for http.lua, which is embedded here and makes of them what scripts see. */
 #include "base/error.h"
-#include "plugins/http/http.h"
+#include "plugins/http/system.h"
 
 #include <string.h>
 
@@ -47,7 +47,7 @@ static int l_http_misuse(lua_State *L)
 /* failure(errno) -> nil, message, code */
 static int l_http_failure(lua_State *L)
 {
-    return asio_http_core->error->push(L, -(int)lua_tointeger(L, 1));
+    return asio_http_core->error->push(L, asio_http_system_failure((int)lua_tointeger(L, 1)));
 }
 
 static void http_module_open(lua_State *L, struct asio_rt *rt)
@@ -61,7 +61,8 @@ static void http_module_open(lua_State *L, struct asio_rt *rt)
         { "disk_close", asio_http_l_disk_close }, { "deflate", asio_http_l_deflate },
         { "deflate_add", asio_http_l_deflate_add }, { "bad", l_http_bad }, { "misuse", l_http_misuse },
         { "failure", l_http_failure }, { "inflater", asio_http_l_inflater },
-        { "inflate", asio_http_l_inflate }, { "inflated", asio_http_l_inflated }, { NULL, NULL } };
+        { "inflate", asio_http_l_inflate }, { "inflated", asio_http_l_inflated },
+        { "random", asio_http_l_random }, { NULL, NULL } };
     asio_http_disk_open(L);
     asio_http_deflate_open(L);
     asio_http_input_open(L, rt);
