@@ -39,7 +39,7 @@ endif()
 
 # Without strict mode two forms of request smuggling pass.
 get_filename_component(llhttp_include ${LLHTTP_DIR}/../include ABSOLUTE)
-set_source_files_properties(${llhttp_sources} PROPERTIES COMPILE_OPTIONS "-w;-O2"
+set_source_files_properties(${llhttp_sources} PROPERTIES COMPILE_OPTIONS "-w;$<$<NOT:$<CONFIG:MinSizeRel>>:-O2>"
     COMPILE_DEFINITIONS LLHTTP_STRICT_MODE=1 INCLUDE_DIRECTORIES ${llhttp_include}/llhttp)
 add_library(asio_llhttp OBJECT ${llhttp_sources}) # for test/fuzz/http_fuzz.c as well
 set_target_properties(asio_llhttp PROPERTIES POSITION_INDEPENDENT_CODE ${independent} C_VISIBILITY_PRESET hidden)

@@ -61,7 +61,8 @@ run() { make -C "$top" -f "$root/packaging/openwrt/Makefile" --warn-undefined-va
 rm -rf "$top/package"
 if run -n all 2>&1 | grep -E 'warning: undefined|\*\*\*'; then exit 1; fi
 run all >"$top/log" 2>&1 || { tail -n 30 "$top/log" >&2; exit 1; }
-for depends in 'lua-asio depends: +libuv +luajit' 'lua-asio-worker depends: +lua-asio'; do
+for depends in 'lua-asio depends: +libuv +luajit' 'lua-asio-worker depends: +lua-asio' \
+    'lua-asio-http depends: +lua-asio +zlib'; do
     grep -qxF "$depends" "$top/log" || { echo "openwrt: not so: $depends" >&2; exit 1; }
 done
 
@@ -72,16 +73,30 @@ stripped() {
     echo "openwrt: $2 of $1, stripped: $size bytes"
 }
 stripped lua-asio-worker asio/worker.so
+stripped lua-asio-http asio/http.so
 stripped lua-asio asio.so
 [ "$size" -le $LIMIT ] || { echo "openwrt: that is more than $LIMIT" >&2; exit 1; }
 
-# The one package without the other, and both in one directory, as a device has them.
+# The one package without the others, and all in one directory, as a device has them.
 rm -rf "$top/device"
 cp -R "$top/package/lua-asio" "$top/device"
 LUA_CPATH="$top/device/usr/lib/lua/?.so" luajit -e "
     assert(require 'asio'.run)
-    assert(select(3, require 'asio'.worker(print)) == 'ENOTSUP')"
+    assert(select(3, require 'asio'.worker(print)) == 'ENOTSUP')
+    assert(not pcall(require, 'asio.http'))"
 cp -R "$top/package/lua-asio-worker/." "$top/device"
 LUA_CPATH="$top/device/usr/lib/lua/?.so" luajit -e "
     local worker = assert(require 'asio'.worker(function(n) return n + 1 end, 41))
     assert(select(2, worker:join(10)) == 42)"
+cp -R "$top/package/lua-asio-http/." "$top/device"
+LUA_CPATH="$top/device/usr/lib/lua/?.so" luajit -e "
+    local http = require 'asio.http'
+    local server = assert(http.server('127.0.0.1', 0, function(req, res)
+        res:send(200, { ['Content-Type'] = 'text/plain' }, req.path:rep(1000))
+    end, { gzip = true }))
+    local url = ('http://127.0.0.1:%d/abc'):format(select(2, server:address()))
+    local response = assert(http.get(url, { pool = false, proxy = false }))
+    assert(#response.body == 4000 and response.decoded == 'gzip')
+    server:close()"
+# Without the sources of llhttp the other packages are as they were.
+if run -n LLHTTP_DIR=/none all 2>&1 | grep -E 'warning: undefined|\*\*\*|asio/http'; then exit 1; fi

@@ -22,7 +22,7 @@
 /* Opening a FIFO does not wait. */
 enum { SYSTEM_FLAGS = O_RDONLY | O_NONBLOCK | O_CLOEXEC };
 
-static int system_opened(int fd, http_file *file)
+static int system_from_descriptor(int fd, http_file *file)
 {
     *file = fd;
     return fd < 0 ? -errno : 0;
@@ -30,12 +30,12 @@ static int system_opened(int fd, http_file *file)
 
 int asio_http_system_open(const char *path, http_file *file)
 {
-    return system_opened(open(path, SYSTEM_FLAGS), file);
+    return system_from_descriptor(open(path, SYSTEM_FLAGS), file);
 }
 
 int asio_http_system_root(const char *path, http_file *file)
 {
-    return system_opened(open(path, O_PATH | O_DIRECTORY | O_CLOEXEC), file);
+    return system_from_descriptor(open(path, O_PATH | O_DIRECTORY | O_CLOEXEC), file);
 }
 
 /* Linux 5.6 follows a link only if it stays beneath the root; an absolute one does not, wherever it leads. EAGAIN:
@@ -64,7 +64,7 @@ int asio_http_system_resolve(http_file root, const char *path, http_file *file)
 int asio_http_system_child(http_file parent, const char *name, bool last, http_file *file)
 {
     int flags = O_NOFOLLOW | (last ? SYSTEM_FLAGS : O_PATH | O_DIRECTORY | O_CLOEXEC);
-    return system_opened(openat((int)parent, name, flags), file);
+    return system_from_descriptor(openat((int)parent, name, flags), file);
 }
 
 int asio_http_system_status(http_file file, struct http_file_status *status)

@@ -44,7 +44,7 @@ static int system_error(DWORD error)
     return UV_EIO;
 }
 
-static int system_opened(HANDLE handle, http_file *file)
+static int system_from_handle(HANDLE handle, http_file *file)
 {
     *file = (http_file)handle;
     return handle == INVALID_HANDLE_VALUE ? system_error(GetLastError()) : 0;
@@ -60,7 +60,7 @@ static int system_open_path(const char *path, DWORD access, http_file *file)
         return UV_ENAMETOOLONG;
     if (MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, path, -1, wide, MOST) <= 0)
         return UV_ENOENT;
-    return system_opened(
+    return system_from_handle(
         CreateFileW(wide, access, SYSTEM_SHARE, NULL, OPEN_EXISTING, FILE_FLAG_BACKUP_SEMANTICS, NULL), file);
 }
 
