@@ -23,6 +23,12 @@ local CLOSE, NO_BODY, KEEP_ALIVE, LOOK = c.CLOSE, c.NO_BODY, c.KEEP_ALIVE, c.LOO
 local request_meta = { __index = c.request_index, __name = 'asio.http.request' }
 local response_meta = { __index = c.response_index, __name = 'asio.http.response' }
 
+-- Time-outs of the connection while it waits for a request.
+local function wait_idle(link)
+    local settings = link.settings
+    link.conn:set_timeout(settings.idle_timeout, settings.write_timeout)
+end
+
 -- What cannot be served --------------------------------------------------------------------------
 
 local TEXTS = {
@@ -206,7 +212,7 @@ local function serve(conn, settings)
         end
         if first then
             first = false
-            conn:set_timeout(settings.idle_timeout, settings.write_timeout)
+            wait_idle(link)
         end
         if not serve_one(link, head, method, target, minor, keep, length) then return end_of(link) end
         if settings.closing then return end_of(link) end
@@ -258,7 +264,9 @@ local function settings_of(handler, opts, arg)
         links = setmetatable({}, { __mode = 'k' }), closing = false,
         requests = 0, connections = 0, failed = 0, refused = 0, by_status = {},
     }
-    settings.link_meta = { __index = { settings = settings, upgraded = false, keep = true, flags = 0 } }
+    settings.link_meta = {
+        __index = { settings = settings, upgraded = false, keep = true, flags = 0, wait_idle = wait_idle },
+    }
     check_numbers(opts, settings, arg)
     settings.json = check_json(opts.json, arg)
     if opts.trust then settings.trust = c.trust_of(opts.trust, arg) end
