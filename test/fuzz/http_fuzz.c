@@ -178,28 +178,34 @@ static void put(struct list *list, const char *bytes, size_t n)
     memcpy(text->bytes, bytes, n);
 }
 
-static void read_input(const char *path)
+static void read_input(const char *directory, const char *name)
 {
     static char bytes[1 << 16];
-    FILE *file = fopen(path, "rb");
-    check(file, path);
+    snprintf(bytes, sizeof bytes, "%s/%s", directory, name);
+    FILE *file = fopen(bytes, "rb");
+    check(file, bytes);
     put(&inputs, bytes, fread(bytes, 1, sizeof bytes, file));
     fclose(file);
 }
 
-static void read_inputs(const char *directory)
+static int compare(const void *a, const void *b)
 {
-    struct dirent **entries;
-    int n = scandir(directory, &entries, NULL, alphasort);
-    check(n > 2, directory);
-    for (int i = 0; i < n; i++) {
-        char path[4096];
-        int length = snprintf(path, sizeof path, "%s/%s", directory, entries[i]->d_name);
-        if (entries[i]->d_name[0] != '.' && length < (int)sizeof path)
-            read_input(path);
-        free(entries[i]);
-    }
-    free(entries);
+    const struct text *one = a, *other = b;
+    int order = memcmp(one->bytes, other->bytes, one->n < other->n ? one->n : other->n);
+    return order != 0 ? order : (one->n > other->n) - (one->n < other->n);
+}
+
+/* Directories are in no order. */
+static void read_inputs(const char *path)
+{
+    DIR *directory = opendir(path);
+    check(directory, path);
+    for (struct dirent *entry = readdir(directory); entry; entry = readdir(directory))
+        if (entry->d_name[0] != '.')
+            read_input(path, entry->d_name);
+    closedir(directory);
+    check(inputs.count > 0, "no inputs");
+    qsort(inputs.texts, inputs.count, sizeof *inputs.texts, compare);
 }
 
 /* "a word": with the escapes \\, \" and \xNN */
