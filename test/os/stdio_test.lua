@@ -568,7 +568,11 @@ end)
 
 T.test_the_state_closes_while_somebody_reads = case(function()
   local from, to = process.pipe()
-  local file = raw.file '/etc/passwd'
+  local path = temporary()
+  local file = raw.file(path)
+  local content = assert(io.open(path, 'w'))
+  content:write 'line\n'
+  content:close()
   for _, input in ipairs { from, NULL, file } do
     local child = process.spawn(function()
       local asio = require 'asio' -- luacheck: ignore 431

@@ -265,6 +265,7 @@ function M.full_listener()
   return listener, fillers
 end
 
+--- Opens a file, for reading and appending, and empties it.
 function M.file(path)
   local flags = 2 + numbers.O_CREAT + numbers.O_TRUNC + numbers.O_APPEND -- O_RDWR
   return check(C.open(path, flags, ffi.cast('int', 384)), 'open')
