@@ -79,11 +79,6 @@ void asio_plugin_set_deadlock(struct asio_rt *rt)
     rt->deadlock = true;
 }
 
-bool asio_plugin_forked(struct asio_rt *rt)
-{
-    return asio_rt_notice_fork(rt);
-}
-
 void asio_plugin_watch_waiting(struct asio_rt *rt, void (*fn)(void *arg, bool begins), void *arg)
 {
     rt->on_waiting = fn;

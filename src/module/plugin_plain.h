@@ -18,7 +18,6 @@ void asio_plugin_unref(struct asio_rt *rt);
 bool asio_plugin_waits_only(const struct asio_rt *rt, size_t references, size_t *waits);
 void asio_plugin_stop(struct asio_rt *rt);
 void asio_plugin_set_deadlock(struct asio_rt *rt);
-bool asio_plugin_forked(struct asio_rt *rt);
 void asio_plugin_watch_waiting(struct asio_rt *rt, void (*fn)(void *arg, bool begins), void *arg);
 
 #endif
