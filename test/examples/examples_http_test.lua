@@ -218,10 +218,14 @@ end
 
 function T.test_reverse_proxy_half_a_response_is_none()
   with_proxy(function(request, port)
-    local response = request('GET', '/cut', { stream = true })
-    local text, _, code = response:read_all()
-    lu.assertNil(text)
-    lu.assertTrue(code == 'ECONNRESET' or code == 'EOF', code)
+    local ok, response = pcall(request, 'GET', '/cut', { stream = true })
+    if ok then
+      local text, _, code = response:read_all()
+      lu.assertNil(text)
+      lu.assertTrue(code == 'ECONNRESET' or code == 'EOF', code)
+    else -- the reset took with it what had come before
+      lu.assertStrContains(response, 'connection reset')
+    end
     lu.assertEquals(request('GET', '/x').body, '/x')
     lu.assertStrContains(web.send(port, 'GET *x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n'), ' 400 ')
   end)

@@ -559,7 +559,7 @@ function T.test_cancelled_at_random()
           for n = 1, t.count(400) do
             local target = ('/%d/%d'):format(i, n)
             local stream = math.random(2) == 1
-            local limit = n % 30 == 0 and 60 or math.random() * 0.02 -- a busy machine may need more for any
+            local limit = n % 10 == 0 and 60 or math.random() * 0.02 -- a busy machine may need more for any
             local response = asio.timeout(limit, function()
               local found = pool:get(url .. target, { stream = stream })
               if found then found.text = stream and found:read_all() or found.body end

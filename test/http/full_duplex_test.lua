@@ -452,7 +452,8 @@ function T.test_at_random()
           for n = 1, t.count(60) do
             local text = ('%d/%d '):format(i, n):rep(math.random(40000))
             local stream = math.random(2) == 1
-            local body = asio.timeout(math.random() * 0.05, function()
+            local limit = n % 10 == 0 and 60 or math.random() * 0.05 -- a busy machine may need more for any
+            local body = asio.timeout(limit, function()
               local found = pool:post(url, {
                 body = math.random(2) == 1 and text or source_of(text, math.random(100000)), stream = stream,
               })

@@ -5,6 +5,7 @@
 --
 -- test: 12 s
 -- test: needs http
+-- test: needs shell
 --
 -- SPDX-License-Identifier: MIT
 

@@ -1,6 +1,8 @@
 -- What `require 'asio.http'` says where asio.so has no asio/http.so beside it, and that it finds the one that
 -- is there.
 --
+-- test: needs shell
+--
 -- SPDX-License-Identifier: MIT
 
 local lu = require 'luaunit'

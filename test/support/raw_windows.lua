@@ -43,6 +43,7 @@ int _dup(int);
 int _dup2(int, int);
 intptr_t _get_osfhandle(int);
 int _getpid(void);
+int _utime64(const char *, int64_t *);
 void *GetCurrentProcess(void);
 int GetProcessHandleCount(void *, unsigned long *);
 int GetProcessTimes(void *, uint64_t *, uint64_t *, uint64_t *, uint64_t *);
@@ -332,6 +333,11 @@ end
 
 function M.namespace()
   return nil
+end
+
+--- Sets when a file was changed: seconds since 1970.
+function M.touch(path, seconds)
+  assert(C._utime64(path, ffi.new('int64_t[2]', seconds, seconds)) == 0, path)
 end
 
 --- Runs a line of this system's own shell; its status.

@@ -425,21 +425,23 @@ end
 function M.with_files(files, fn)
   local dir = M.temporary()
   os.remove(dir)
-  local made = {}
-  local function open(path)
-    local parent = path:match '^(.*)/'
-    if not made[parent] then assert(make_directory(parent) == 0, parent) end
-    made[parent] = true
-    return assert(io.open(path, 'wb'))
-  end
+  assert(make_directory(dir) == 0, dir)
   for name, text in pairs(files) do
-    local file = open(dir .. '/' .. name)
+    local path = dir .. '/' .. name
+    if name:find '/' then assert(make_directory(path:match '^(.*)/') == 0, path) end
+    local file = assert(io.open(path, 'wb'))
     file:write(text)
     file:close()
   end
   local ok, err = xpcall(fn, trace, dir)
   remove_directory(dir)
   if not ok then error(err, 0) end
+end
+
+--- Sets when a file was changed: seconds since 1970.
+function M.touch(path, seconds)
+  if windows then return raw.touch(path, seconds) end
+  assert(os.execute(('touch -d @%d %s'):format(seconds, quote(path))) == 0, path)
 end
 
 --- What is in a file.
