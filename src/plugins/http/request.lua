@@ -28,11 +28,17 @@ local function path_of(target)
         target = sub(target, last + 1)
         if byte(target, 1) ~= 47 then target = '/' .. target end
     end
-    local mark = find(target, '[?#]')
+    local mark = find(target, '?', 1, true) -- not a pattern, which would end a trace
+    if mark then target = sub(target, 1, mark - 1) end
+    mark = find(target, '#', 1, true)
     return mark and sub(target, 1, mark - 1) or target
 end
 
-function lazy.path(self) return path_of(self.target) end
+function lazy.path(self)
+    self.link.settings.paths = true
+    return path_of(self.target)
+end
+
 function lazy.version() return '1.1' end -- server.lua sets the other one
 function lazy.conn(self) return self.link.conn end
 function lazy.state() return {} end

@@ -7,8 +7,8 @@
 -- A path without parameters is found by one look into `exact`.
 
 local _, c, http = ...
-local getmetatable, ipairs, pairs, setmetatable = getmetatable, ipairs, pairs, setmetatable
-local select, tostring, type = select, tostring, type
+local getmetatable, ipairs, load, pairs = getmetatable, ipairs, load, pairs
+local select, setmetatable, tostring, type = select, setmetatable, tostring, type
 local concat, sort, find, sub, upper = table.concat, table.sort, string.find, string.sub, string.upper
 local unescape = c.unescape
 
@@ -268,6 +268,14 @@ local function append(to, list)
     for _, value in ipairs(list) do to[#to + 1] = value end
 end
 
+-- A function that makes a table of values with these names: written for the route, so that the table has room
+-- from the start and no loop ends a trace. add_name has checked the names.
+local function params_function(names)
+    local fields = {}
+    for i, name in ipairs(names) do fields[i] = ("['%s'] = values[%d]"):format(name, i) end
+    return load(('local values = ... return { %s }'):format(concat(fields, ', ')))
+end
+
 -- The functions and the names of a route, as seen from this router. A router is mounted once, so the way is
 -- known.
 local function compose(self, route)
@@ -284,7 +292,7 @@ local function compose(self, route)
     end
     append(chain, route.handlers)
     append(names, route.names)
-    return { chain = chain, names = names }
+    return { chain = chain, params_of = params_function(names) }
 end
 
 local function composed(self, route)
@@ -346,21 +354,29 @@ local function otherwise(self, req, s, undecodable)
     return self.not_found or answer(404, nil, 'Not Found\n')
 end
 
-local function dispatch(self, req, res)
-    local s = { method = req.method, values = {}, count = 0 }
+-- A look-up is over before a handler runs: one is enough, but for a finalizer that runs in between.
+local spare
+
+local function look_up(self, req)
+    local s = spare or { values = {} }
+    spare = nil
+    s.method, s.count, s.allowed = req.method, 0, nil
     local route, undecodable = find_route(self, req.path, s)
-    local params = {}
-    req.params = params
+    return s, route, undecodable
+end
+
+local function dispatch(self, req, res)
+    local s, route, undecodable = look_up(self, req)
     if not route then
+        req.params = {}
         local chain = {}
         append(chain, self.middleware)
         chain[#chain + 1] = otherwise(self, req, s, undecodable)
         return run(chain, 1, req, res)
     end
     local entry = composed(self, route)
-    local names, values = entry.names, s.values
-    for i = 1, #names do params[names[i]] = values[i] end
-    req.route = route.path
+    req.params, req.route = entry.params_of(s.values), route.path
+    spare = s
     return run(entry.chain, 1, req, res)
 end
 

@@ -139,13 +139,28 @@ local function flags_of(method, minor, keep, length)
     return minor == 0 and flags + KEEP_ALIVE or flags
 end
 
--- A request with a body gets more fields than one without: there is room for them from the start, also for
--- those that are nil here.
+-- Room for fields that requests get later: a table that grows costs more. Not `nil`, for which the constructor
+-- would make no room.
+local later
+
 local function with_body(method, target, head, link, length)
     return {
         method = method, target = target, headers = head, link = link, length = length,
-        begun = nil, got = nil, over = nil, path = nil, params = nil, route = nil,
+        begun = later, got = later, over = later, path = later, params = later, route = later,
     }
+end
+
+local function with_path(method, target, head, link)
+    return {
+        method = method, target = target, headers = head, link = link,
+        path = later, params = later, route = later,
+    }
+end
+
+-- Not a tail call, so that what handlers end with (`return res:send(...)`) returns to a Lua function: LuaJIT compiles
+-- no function on its own that returns to xpcall.
+local function call(handler, req, res)
+    handler(req, res)
 end
 
 -- Serves one request; whether another one may follow.
@@ -157,6 +172,8 @@ local function serve_one(link, head, method, target, minor, keep, length)
     local req
     if length then
         req = setmetatable(with_body(method, target, head, link, length), request_meta)
+    elseif settings.paths then
+        req = setmetatable(with_path(method, target, head, link), request_meta)
     else
         req = setmetatable({ method = method, target = target, headers = head, link = link }, request_meta)
     end
@@ -167,7 +184,7 @@ local function serve_one(link, head, method, target, minor, keep, length)
     if not keep then link.keep = false end
     settings.requests = settings.requests + 1
     local began = settings.on_request_end and now()
-    local ok, err = xpcall(settings.handler, with_traceback, req, res)
+    local ok, err = xpcall(call, with_traceback, settings.handler, req, res)
     if not ok then failed(link, err) end
     if not res.over or flags >= LOOK or not link.keep then complete(link) end
     local by_status, status = settings.by_status, rawget(res, 'status') or 200
@@ -263,6 +280,7 @@ local function settings_of(handler, opts, arg)
         handler = opts.gzip and c.with_gzip(handler, opts.gzip, arg) or handler,
         links = setmetatable({}, { __mode = 'k' }), closing = false,
         requests = 0, connections = 0, failed = 0, refused = 0, by_status = {},
+        paths = false, -- handlers ask for paths
     }
     settings.link_meta = {
         __index = { settings = settings, upgraded = false, keep = true, flags = 0, wait_idle = wait_idle },
