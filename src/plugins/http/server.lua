@@ -139,7 +139,7 @@ local function flags_of(method, minor, keep, length)
     return minor == 0 and flags + KEEP_ALIVE or flags
 end
 
--- Room for fields that requests get later: a table that grows costs more. Not `nil`, for which the constructor
+-- Room for fields that requests get later: a table that grows costs more. Not `nil`, for which a constructor
 -- would make no room.
 local later
 
@@ -157,8 +157,8 @@ local function with_path(method, target, head, link)
     }
 end
 
--- Not a tail call, so that what handlers end with (`return res:send(...)`) returns to a Lua function: LuaJIT compiles
--- no function on its own that returns to xpcall.
+-- Not a tail call, so that what handlers end with (`return res:send(...)`) returns to a Lua function: LuaJIT
+-- compiles no function on its own that returns to xpcall.
 local function call(handler, req, res)
     handler(req, res)
 end
