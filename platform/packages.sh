@@ -36,6 +36,8 @@ wanted_for_test() {
     has tinyproxy || echo tinyproxy-bin
     has_module cjson || echo lua-cjson
     has_shared 'libpsl.so.5' || echo libpsl5 # public suffixes, for cookies
+    has logrotate || echo logrotate
+    [ -z "${CI:-}" ] || has chromium || echo chromium # too much for a machine that is not for tests alone
 }
 
 # libFuzzer, for the fuzzers among the tests under the sanitizers.
@@ -137,17 +139,21 @@ wanted() {
     done | tr '\n' ' '
 }
 
-# Where that can be done without a question, and once for each build directory.
+# Where that can be done without a question, and once for each build directory. One that this system does not have,
+# such as chromium as a package on Ubuntu, does not keep the others away.
 need_wanted() {
     packages=$(wanted "$@")
     asked=build/.wanted-$(echo "$*" | tr ' ' -)
-    [ -n "$packages" ] && [ "$(id -u)" = 0 ] && has apt-get && [ ! -e "$asked" ] || return 0
+    [ -n "$packages" ] && [ "$(id -u)" = 0 ] && has apt-get || return 0
+    [ "$packages" != "$(cat "$asked" 2>/dev/null)" ] || return 0
     say "installing $packages"
     # shellcheck disable=SC2086 # one word a package
     apt install --no-install-recommends $packages || { apt update && apt install --no-install-recommends $packages; } ||
-        say "could not install $packages; the build goes on without"
+        for package in $packages; do
+            apt install --no-install-recommends "$package" || say "could not install $package; the build goes on without"
+        done
     mkdir -p build
-    touch "$asked"
+    echo "$packages" >"$asked"
 }
 
 # need build|test|... : installs what is missing for all of them, then looks again.

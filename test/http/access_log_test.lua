@@ -96,6 +96,113 @@ function T.test_a_file_by_its_path()
   lu.assertStrContains(message, path .. '/none.log')
 end
 
+-- Files that are renamed or removed --------------------------------------------------------------
+
+-- What was looked at in this second is not looked at again.
+local function next_second()
+  local now = os.time()
+  t.wait_until(function() return os.time() > now end, 'the next second', 3)
+end
+
+local function count_lines(path)
+  return select(2, t.contents(path):gsub('[^\n]* 200 1\n', ''))
+end
+
+T.test_a_file_that_was_renamed_or_removed = t.slow(20, function()
+  can.need 'renames'
+  t.with_files({}, function(dir)
+    local path = dir .. '/access.log'
+    web.with(function(_, res) return res:send 'x' end, function(port)
+      ask(port)
+      assert(os.rename(path, path .. '.1'))
+      next_second()
+      ask(port)
+      ask(port)
+      lu.assertEquals({ count_lines(path .. '.1'), count_lines(path) }, { 1, 2 })
+      assert(os.remove(path))
+      next_second()
+      ask(port)
+      lu.assertEquals(count_lines(path), 1)
+      -- What cannot be opened leaves the lines where they went, until it can.
+      assert(os.rename(path, path .. '.2'))
+      os.execute('mkdir ' .. t.quote(path))
+      next_second()
+      ask(port)
+      lu.assertEquals(count_lines(path .. '.2'), 2)
+      assert(os.remove(path))
+      next_second()
+      ask(port)
+      lu.assertEquals({ count_lines(path .. '.2'), count_lines(path) }, { 2, 1 })
+    end, { on_request_end = http.access_log(path) })
+  end)
+end)
+
+T.test_a_file_that_was_renamed_below_threads = t.slow(20, function()
+  can.need('renames', 'threaded_servers')
+  t.with_files({}, function(dir)
+    local path = dir .. '/access.log'
+    web.with(function(_, res) return res:send 'x' end, function(port)
+      for _ = 1, 20 do ask(port) end
+      assert(os.rename(path, path .. '.1'))
+      next_second()
+      for _ = 1, 20 do ask(port) end
+      lu.assertEquals({ count_lines(path .. '.1'), count_lines(path) }, { 20, 20 })
+    end, { threads = 2, on_request_end = http.access_log(path) })
+  end)
+end)
+
+-- Relative to where the program was when the log was made.
+function T.test_a_relative_path_stays_what_it_was()
+  can.need('renames', 'plain')
+  t.with_files({}, function(dir)
+    t.quiet_child(function(directory)
+      local a, h, ffi = require 'asio', require 'asio.http', require 'ffi'
+      ffi.cdef 'int chdir(const char *);'
+      assert(ffi.C.chdir(directory) == 0)
+      local log = assert(h.access_log 'access.log')
+      assert(ffi.C.chdir '/' == 0)
+      local server = assert(h.server('127.0.0.1', 0, function(_, res) return res:send 'x' end,
+        { on_request_end = log }))
+      local _, port = server:address()
+      a.run(function()
+        assert(os.remove(directory .. '/access.log'))
+        a.sleep(1.1)
+        assert(h.get('http://127.0.0.1:' .. port, { pool = false, proxy = false }))
+        server:shutdown()
+        assert(io.open(directory .. '/access.log')):close()
+      end)
+    end, { args = { dir } })
+  end)
+end
+
+T.test_logrotate = t.slow(30, function()
+  can.run 'logrotate'
+  t.with_files({}, function(dir)
+    local path, conf = dir .. '/access.log', dir .. '/logrotate.conf'
+    local file = assert(io.open(conf, 'w'))
+    file:write(('%s {\n  rotate 5\n  compress\n  delaycompress\n}\n'):format(path))
+    file:close()
+    local function rotate()
+      local line = 'chmod go-w %s %s && logrotate -f -s %s %s'
+      lu.assertEquals(os.execute(line:format(dir, conf, dir .. '/state', conf)), 0)
+    end
+    web.with(function(_, res) return res:send 'x' end, function(port)
+      for n = 1, 3 do
+        ask(port)
+        rotate()
+        ask(port) -- to the old file, if still in the same second
+        next_second()
+        ask(port)
+        lu.assertTrue(count_lines(path) >= 1, n)
+      end
+    end, { on_request_end = http.access_log(path) })
+    os.execute('gunzip ' .. dir .. '/*.gz')
+    local all = 0
+    for _, suffix in ipairs { '', '.1', '.2', '.3' } do all = all + count_lines(path .. suffix) end
+    lu.assertEquals(all, 9)
+  end)
+end)
+
 -- Lines longer than any buffer of the library, of threads and light threads at once.
 T.test_lines_of_threads_do_not_mix = t.slow(20, function()
   can.need 'threaded_servers'

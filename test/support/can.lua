@@ -30,6 +30,7 @@ local known = {
   fork = { 'this system has no fork', unix },
   shell = { 'this system has no Unix shell', unix },
   descriptors = { 'descriptors are not small numbers here, which can be counted and limited', unix },
+  renames = { 'an open file cannot be renamed here', unix },
   unix_sockets = { 'libuv has named pipes here, not Unix sockets', unix },
   abstract_names = { 'this system has no abstract names', linux },
   dispositions = { 'this system keeps no dispositions of signals', unix },
@@ -85,7 +86,10 @@ local known = {
   openssl = { 'the command openssl is not installed', function()
     return works 'command -v openssl'
   end },
-  http = { 'HTTP was not built', function() return (pcall(require, 'asio.http')) end },
+  http = { 'HTTP was not built', function()
+    local ok, message = pcall(require, 'asio.http')
+    return ok or not message:find("module 'asio.http' not found", 1, true) -- else there, and it fails
+  end },
   zlib = { 'HTTP was built without zlib', function()
     local asio, head = require 'asio', nil
     local server = asio.server('127.0.0.1', 0, function(conn)

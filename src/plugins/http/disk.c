@@ -5,6 +5,7 @@
  * link. Reading a file does not wait as a socket does: the loop stands still while the disk is read. */
 #include "plugins/http/system.h"
 
+#include <lualib.h>
 #include <string.h>
 
 /* Lifetime: a userdata; owns the file, until disk_close or its collection. */
@@ -162,6 +163,25 @@ int asio_http_l_disk_close(lua_State *L)
     return 0;
 }
 
+/* moved(file, path): whether a file of Lua's io library is no longer found by the path by which it was opened. False
+ * for what else the script's io.open may return. */
+int asio_http_l_moved(lua_State *L)
+{
+    FILE **file = luaL_testudata(L, 1, LUA_FILEHANDLE);
+    lua_pushboolean(L, file && *file && asio_http_system_moved(*file, luaL_checkstring(L, 2)));
+    return 1;
+}
+
+/* working_directory() -> its path, or nil: not known, or paths begin otherwise than with a slash */
+int asio_http_l_working_directory(lua_State *L)
+{
+    char path[4096];
+    if (!asio_http_system_directory(path, sizeof path))
+        return 0;
+    lua_pushstring(L, path);
+    return 1;
+}
+
 /* random(n) -> n bytes, at most 64, or nil */
 int asio_http_l_random(lua_State *L)
 {
@@ -172,6 +192,7 @@ int asio_http_l_random(lua_State *L)
     lua_pushlstring(L, bytes, (size_t)n);
     return 1;
 }
+
 void asio_http_disk_open(lua_State *L)
 {
     lua_pushlightuserdata(L, (void *)&disk_magic);

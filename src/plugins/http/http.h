@@ -86,6 +86,8 @@ int asio_http_l_disk_stat(lua_State *L);
 int asio_http_l_disk_read(lua_State *L);
 int asio_http_l_disk_send(lua_State *L);
 int asio_http_l_disk_close(lua_State *L);
+int asio_http_l_moved(lua_State *L);
+int asio_http_l_working_directory(lua_State *L);
 int asio_http_l_random(lua_State *L);
 void asio_http_disk_open(lua_State *L); /* the metatable */
 int asio_http_l_deflate(lua_State *L);

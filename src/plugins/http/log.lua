@@ -4,7 +4,7 @@
 -- end a line, or a string in it.
 
 local _, c, http = ...
-local byte, date, format, gsub = string.byte, os.date, string.format, string.gsub
+local byte, date, format, gsub, sub = string.byte, os.date, string.format, string.gsub, string.sub
 local error, io, pcall, setmetatable, time, tostring, type =
     error, io, pcall, setmetatable, os.time, tostring, type
 
@@ -64,6 +64,9 @@ end
 -- which all states share, each call under a lock; they have a buffer, which is emptied behind each line.
 local open_files = setmetatable({}, { __mode = 'k' })
 
+-- The second in which a line last looked whether its file is where it was.
+local looked = setmetatable({}, { __mode = 'k' })
+
 local standard = { stdout = io and io.stdout, stderr = io and io.stderr }
 
 local function open(log)
@@ -78,19 +81,36 @@ local function open(log)
     return true
 end
 
+-- A file that was renamed or removed, as logrotate does, is opened anew. As long as that fails, lines go
+-- where they went. At most once a second, and only when there is a line: nothing wakes up an idle server.
+local function open_anew(log, file)
+    looked[log] = time()
+    if standard[log.to] or not c.moved(file, log.to) then return file end
+    if open(log) then file:close() end
+    return open_files[log]
+end
+
 local function append(log, line)
     if not open_files[log] then
         local ok, message = open(log)
         if not ok then error(message, 0) end
+        looked[log] = time()
     end
     local file = open_files[log]
+    if looked[log] ~= time() then file = open_anew(log, file) end
     file:write(line)
     file:flush()
 end
 http.internal.append_to_log = append -- other states find it by this name
 
+-- A relative path means the same file when it is opened anew, whatever directory the program is in by then.
+local function whole_path(to)
+    local directory = sub(to, 1, 1) ~= '/' and not standard[to] and c.working_directory()
+    return directory and directory .. '/' .. to or to
+end
+
 local function named(to)
-    local log = { to = to }
+    local log = { to = whole_path(to) }
     local ok, message, number = open(log)
     if not ok then
         local _, _, code = c.failure(number)

@@ -62,7 +62,8 @@ static void http_module_open(lua_State *L, struct asio_rt *rt)
         { "deflate_add", asio_http_l_deflate_add }, { "bad", l_http_bad }, { "misuse", l_http_misuse },
         { "failure", l_http_failure }, { "inflater", asio_http_l_inflater },
         { "inflate", asio_http_l_inflate }, { "inflated", asio_http_l_inflated },
-        { "random", asio_http_l_random }, { NULL, NULL } };
+        { "random", asio_http_l_random }, { "moved", asio_http_l_moved },
+        { "working_directory", asio_http_l_working_directory }, { NULL, NULL } };
     asio_http_disk_open(L);
     asio_http_deflate_open(L);
     asio_http_input_open(L, rt);

@@ -7,6 +7,8 @@
 
 #include "plugins/http/http.h"
 
+#include <stdio.h>
+
 /* A descriptor, or a handle of Windows; -1: none. */
 typedef intptr_t http_file;
 
@@ -33,6 +35,13 @@ int asio_http_system_child(http_file parent, const char *name, bool last, http_f
 int asio_http_system_status(http_file file, struct http_file_status *status);
 ssize_t asio_http_system_read(http_file file, char *bytes, size_t n, int64_t offset);
 void asio_http_system_close(http_file file);
+
+/* Whether a file that was opened by this path is no longer found by it: renamed or removed. False also where that cannot
+ * be told, and on Windows, where an open file of C's library stays where it is. */
+bool asio_http_system_moved(FILE *file, const char *path);
+
+/* The working directory of the process. False where paths do not begin with a slash. */
+bool asio_http_system_directory(char *path, size_t n);
 
 /* The number of libuv's for one of C's (errno). */
 int asio_http_system_failure(int error);

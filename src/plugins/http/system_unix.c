@@ -98,6 +98,21 @@ void asio_http_system_close(http_file file)
     close((int)file);
 }
 
+bool asio_http_system_moved(FILE *file, const char *path)
+{
+    struct stat opened, found;
+    if (fstat(fileno(file), &opened) != 0)
+        return false;
+    if (stat(path, &found) != 0)
+        return errno == ENOENT || errno == ENOTDIR;
+    return found.st_dev != opened.st_dev || found.st_ino != opened.st_ino;
+}
+
+bool asio_http_system_directory(char *path, size_t n)
+{
+    return getcwd(path, n) != NULL;
+}
+
 int asio_http_system_failure(int error)
 {
     return -error;

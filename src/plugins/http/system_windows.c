@@ -177,6 +177,18 @@ void asio_http_system_close(http_file file)
     CloseHandle((HANDLE)file);
 }
 
+bool asio_http_system_moved(FILE *file, const char *path)
+{
+    (void)file, (void)path;
+    return false;
+}
+
+bool asio_http_system_directory(char *path, size_t n)
+{
+    (void)path, (void)n;
+    return false;
+}
+
 int asio_http_system_failure(int error)
 {
     static const struct {
