@@ -141,7 +141,7 @@ end
 
 -- Room for fields that requests get later: a table that grows costs more. Not `nil`, for which a constructor
 -- would make no room.
-local later
+local later = nil
 
 local function with_body(method, target, head, link, length)
     return {
