@@ -133,5 +133,35 @@ function T.test_answers_within_answers()
   end)
 end
 
+-- Finalizers run anywhere in compiled code: between the look-up of a value and the making of its string, too,
+-- where a trace begins behind the look-up.
+function T.test_finalizers_that_ask_another_head()
+  local first, wrong
+  web.with(function(req, res)
+    local headers = req.headers
+    if not first then
+      first = headers
+      return
+    end
+    local proxy = newproxy(true)
+    getmetatable(proxy).__gc = function() return first:get 'x-other' end
+    wrong = 0
+    for round = 1, 1000 do
+      for _ = 1, 20 do newproxy(proxy) end
+      for i = 1, 100 do
+        local value = headers:get(round > 100 and i % 2 == 0 and 'x-value' or 'x-none')
+        if value and value .. i .. round ~= 'v' .. i .. round then wrong = wrong + 1 end
+      end
+    end
+    res:send 'done'
+  end, function(port)
+    local conn = assert(web.connect(port))
+    conn:write('GET / HTTP/1.1\r\nHost: x\r\nX-Other: ', ('o'):rep(900), '\r\n\r\n')
+    conn:write('GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Value: v\r\n\r\n')
+    lu.assertStrContains(conn:read_all(100000), 'done')
+    conn:close()
+  end)
+  lu.assertEquals(wrong, 0)
+end
 
 return T

@@ -443,7 +443,8 @@ int asio_http_l_read_body(lua_State *L)
     int n = asio_http_core->wait->interrupt(L, lua_touserdata(L, lua_upvalueindex(1)));
     if (n > 0)
         return n;
-    if (in->state == INPUT_OVER) {
+    bool left = in->work && in->work->found > 0; /* its end, which there was no memory to push */
+    if (in->state == INPUT_OVER && !left) {
         asio_http_core->wait->push_ok(L, lua_touserdata(L, lua_upvalueindex(1)));
         lua_pushnil(L);
         return 2;

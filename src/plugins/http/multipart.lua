@@ -87,7 +87,9 @@ local REFUSED = { EPROTO = 400, EMSGSIZE = 413, ENOTSUP = 415 }
 
 -- What the server answers if the handler does not: see request.lua.
 function c.refuse_form(req, message, code)
-    if REFUSED[code] and not req.refused then req.refused, req.refusal = REFUSED[code], message end
+    if REFUSED[code] and not req.refused then
+        req.refused, req.refusal, req.refusal_code = REFUSED[code], message, code
+    end
     return nil, message, code
 end
 

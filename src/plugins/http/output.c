@@ -27,7 +27,6 @@ struct output {
     size_t n, room; /* bytes that there are, and that fit */
     int headers;    /* stack index */
     int status, flags, given;
-    bool checked;
 };
 
 static void output_add(struct output *o, const char *bytes, size_t n)
@@ -132,7 +131,7 @@ static void output_field(struct output *o, int name, int value)
     if (!text)
         asio_http_core->error->misuse(
             L, "header '%s': string or number expected, got %s", key, lua_typename(L, type));
-    if (!o->checked && (!output_is_name(key, n) || !output_is_value(text, m)))
+    if (!output_is_name(key, n) || !output_is_value(text, m))
         asio_http_core->error->misuse(L, "header '%s': a character that is not allowed", key);
     if (output_consider(o, key, n, text, m))
         output_text(o, key, n, text, m);
@@ -249,14 +248,14 @@ static void output_framing(struct output *o, size_t length)
 
 enum { OUTPUT_OWN = 2048 };
 
-/* The buffer was too small: there is one now that is not, at the top of the stack. */
+/* The buffer was too small: there is one now that is not, at the top of the stack; unless finalizers that run as it is
+ * made give the script's table more fields. */
 static bool output_enlarge(struct output *o)
 {
     if (o->n <= o->room)
         return false;
     o->room = o->n;
     o->to = lua_newuserdata(o->L, o->room);
-    o->checked = true;
     return true;
 }
 
@@ -309,7 +308,7 @@ static void output_send(lua_State *L, struct asio_stream *s, struct output *o, c
     o->to = own;
     o->room = OUTPUT_OWN;
     output_response(o, length, clock);
-    if (output_enlarge(o))
+    while (output_enlarge(o))
         output_response(o, length, clock);
     output_queue(o, s, RESPOND_BODY, body, length);
 }
@@ -419,7 +418,7 @@ static void output_send_request(
     struct output o = { .L = L, .headers = REQUEST_HEADERS, .flags = flags, .status = 200, .to = own };
     o.room = OUTPUT_OWN;
     output_request(&o, length);
-    if (output_enlarge(&o))
+    while (output_enlarge(&o))
         output_request(&o, length);
     output_queue(&o, s, REQUEST_BODY, body, length);
 }
@@ -480,7 +479,7 @@ int asio_http_l_last_chunk(lua_State *L)
         return asio_http_core->wait->push_fail(L, UV_EBADF);
     o.room = OUTPUT_OWN;
     output_trailers(&o);
-    if (output_enlarge(&o))
+    while (output_enlarge(&o))
         output_trailers(&o);
     output_queue(&o, s, 0, NULL, 0);
     return asio_http_core->stream->written(L, s);

@@ -12,23 +12,26 @@ function c.quick_send() return false end
 local has_ffi, ffi = pcall(require, 'ffi')
 local has_jit, jit = pcall(require, 'jit')
 if not (has_ffi and has_jit and type(ffi) == 'table' and type(jit) == 'table') then return end
-if not (ffi.cast and ffi.new and ffi.string and jit.status and jit.status()) then return end
+if not (ffi.cast and ffi.typeof and ffi.string and jit.status and jit.status()) then return end
 
-local getmetatable, next, type, to_string = getmetatable, next, type, ffi.string
+local getmetatable, next, type = getmetatable, next, type
+local cast, to_string, chars = ffi.cast, ffi.string, ffi.typeof 'const char *'
 local conn_meta, meta = core.quick.metatable, c.head_meta
 local methods = meta.__index
 local get = methods.get
-local found = ffi.new 'const char *[1]'
-local quick_get = ffi.cast('int (*)(const void *, const char *, double, const char **)', c.head_quick_get)
-local state = ffi.cast('void *', c.quick_state)
-local quick_respond = ffi.cast('int (*)(void *, void *, double, double, const char *, double, const char *, '
+local quick_get = cast('double (*)(const void *, const char *, double)', c.head_quick_get)
+local state = cast('void *', c.quick_state)
+local quick_respond = cast('int (*)(void *, void *, double, double, const char *, double, const char *, '
     .. 'double, const char *, double, const char *, double, const char *, double)', c.quick_respond)
 
 function methods.get(self, name)
     if type(name) == 'string' and type(self) == 'userdata' and getmetatable(self) == meta then
-        local n = quick_get(self, name, #name, found)
-        if n >= 0 then return to_string(found[0], n) end
-        if n == -1 then return nil end
+        local found = quick_get(self, name, #name)
+        if found >= 0 then
+            local n = found % 65536
+            return to_string(cast(chars, self) + (found - n) / 65536, n)
+        end
+        if found == -1 then return nil end
     end
     return get(self, name)
 end

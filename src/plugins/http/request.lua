@@ -122,7 +122,7 @@ local function refuse(self, message, code)
         local of_input = c.refusal(self.link.input)
         if of_input > 0 then status = of_input end
     end
-    self.refused, self.refusal = status, message
+    self.refused, self.refusal, self.refusal_code = status, message, code
     self.link.keep = false
     return nil, message, code
 end
@@ -133,7 +133,7 @@ local function begin(self)
     self.begun = true
     self.got = 0
     self.deadline = now() + link.settings.request_timeout
-    if self.version == '1.1' and not link.res.sent and self.headers:get 'expect' then
+    if self.version == '1.1' and (link.res and not link.res.sent) and self.headers:get 'expect' then
         return send(link.conn, 100, nil, nil, c.NO_LENGTH)
     end
     return true
@@ -148,7 +148,7 @@ end
 local function piece_of(self)
     local link = self.link
     if self.over or self.length == nil then return nil end
-    if self.refused then return nil, self.refusal, 'EPROTO' end
+    if self.refused then return nil, self.refusal, self.refusal_code end
     if not self.begun then
         local ok, message, code = begin(self)
         if not ok then return refuse(self, message, code) end
@@ -199,7 +199,7 @@ end
 local function whole_body(self, length)
     local link = self.link
     local conn = link.conn
-    if length < 1 or self.begun or self.refused or conn:pending() < length then return nil end
+    if length < 1 or self.begun or self.refused or (conn:pending() or 0) < length then return nil end
     local piece, message, code = next_piece(conn, link.input)
     if not piece then return refuse(self, message, code) end
     self.begun, self.got = true, #piece
@@ -304,7 +304,7 @@ function request.json(self, max)
     if not text then return nil, message, code end
     local ok, value, why = pcall(json.decode, text)
     if ok and (value ~= nil or not why) then return value end
-    self.refused, self.refusal = 400, tostring(ok and why or value)
+    self.refused, self.refusal, self.refusal_code = 400, tostring(ok and why or value), 'EINVAL'
     return nil, self.refusal, 'EINVAL'
 end
 

@@ -7,7 +7,7 @@
 -- is out, so the next request cannot be in the way.
 
 local _, c, _http = ... -- luacheck: ignore _http
-local lower, next, pairs, pcall = string.lower, next, pairs, pcall
+local find, lower, next, pairs, pcall = string.find, string.lower, next, pairs, pcall
 local rawget, rawset, tonumber, tostring, type = rawget, rawset, tonumber, tostring, type
 local floor = math.floor
 local OK, finish, c_respond, c_last_chunk = c.OK, c.finish, c.respond, c.last_chunk
@@ -104,7 +104,9 @@ end
 function response.send(self, status, headers, body)
     if type(status) ~= 'number' then
         if status ~= nil then headers, body = status, headers end
+        if self.sent then return already() end -- an upgrade has left a status of its own
         status = self.status
+        if type(status) ~= 'number' then bad_status 'send' end
     end
     if body == nil and headers ~= nil and type(headers) ~= 'table' then headers, body = nil, headers end
     if not (status >= 200 and status <= 599) then bad_status 'send' end
@@ -170,7 +172,7 @@ end
 local function given_length(headers)
     for name, value in pairs(headers or {}) do
         if type(name) == 'string' and lower(name) == 'content-length' then
-            local n = tonumber(value)
+            local n = (type(value) == 'number' or find(tostring(value), '^%d+$')) and tonumber(value)
             if not (n and n >= 0 and n % 1 == 0) then c.misuse 'Content-Length: a whole number expected' end
             return n
         end
@@ -182,20 +184,23 @@ end
 local function begin(self)
     local link, status, headers = self.link, self.status, headers_of(self, nil, 'write')
     if not (type(status) == 'number' and status >= 200 and status <= 599) then bad_status 'write' end
-    local flags, length = flags_of(self, status), given_length(headers)
-    if not has(flags, NO_LENGTH) then
-        if length then
-            flags, self.left = with(flags, NO_LENGTH), length
-        elseif link.req.version == '1.0' then
-            link.keep = false
-            flags = with(closing(flags), NO_LENGTH)
-        else
-            flags, self.chunked = with(flags, CHUNKED), true
-        end
+    local flags, length, chunked = flags_of(self, status), given_length(headers), nil
+    if has(flags, NO_LENGTH) then
+        length = nil
+    elseif length then
+        flags = with(flags, NO_LENGTH)
+    elseif link.req.version == '1.0' then
+        link.keep = false
+        flags = with(closing(flags), NO_LENGTH)
+    else
+        flags, chunked = with(flags, CHUNKED), true
     end
-    self.bodiless = has(flags, NO_BODY)
-    self.sent, self.bytes = true, 0
-    return c.send(link.conn, status, headers, nil, flags, link.input)
+    local conn = link.conn
+    local token, ok, message, code = c_respond(conn, status, headers, nil, flags, link.input)
+    self.sent, self.bytes = true, 0 -- not before: what raises has sent nothing
+    self.left, self.chunked, self.bodiless = length, chunked, has(flags, NO_BODY)
+    if token == OK then return true end
+    return finish(conn, token, ok, message, code)
 end
 
 -- A body that is not whole: the client must not take it for the whole.
@@ -275,11 +280,15 @@ function response.upgrade(self, headers)
     local status = link.req.method == 'CONNECT' and 200 or 101
     headers = headers_of(self, headers, 'upgrade') or {}
     if status == 101 then headers = merge({ Connection = 'Upgrade' }, headers) end
-    self.sent, self.over, self.status = true, true, status
-    link.upgraded, link.keep = true, false
     local conn = link.conn
-    local ok, message, code = c.send(conn, status, headers, nil, NO_LENGTH)
-    if not ok then return nil, message, code end
+    local token, ok, message, code = c_respond(conn, status, headers, nil, NO_LENGTH)
+    self.sent, self.over, self.status = true, true, status
+    link.keep = false
+    if token ~= OK then
+        ok, message, code = finish(conn, token, ok, message, code)
+        if not ok then return nil, message, code end
+    end
+    link.upgraded = true
     conn:set_timeout(nil)
     return conn
 end

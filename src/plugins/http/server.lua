@@ -93,6 +93,7 @@ local function failed(link, err)
     local req, res = link.req, link.res
     c.stop_heartbeat(res)
     if err == cancelled then
+        link.settings.links[link] = nil
         link.conn:abort()
         error(err, 0)
     end
@@ -118,18 +119,19 @@ local function ended(link, seconds)
     end
 end
 
--- Behind the handler: false, if there is no further request on this connection.
-local function complete(link)
-    local req, res = link.req, link.res
-    if not res.over then
-        if not res.sent and req.refused then
-            res:send(req.refused, plain_text, (TEXTS[req.refused] or '') .. '\n')
-        else
-            c.complete(res)
-        end
+-- What the handler has left of the answer.
+local function complete(req, res)
+    if not res.sent and req.refused then
+        res:send(req.refused, plain_text, (TEXTS[req.refused] or '') .. '\n')
+    else
+        c.complete(res)
     end
+end
+
+-- What the handler has left of the request's body.
+local function drain(link)
+    local req = link.req
     if req.length and link.keep and not req.over and not c.drain(req) then link.keep = false end
-    return link.keep
 end
 
 local function flags_of(method, minor, keep, length)
@@ -158,9 +160,11 @@ local function with_path(method, target, head, link)
 end
 
 -- Not a tail call, so that what handlers end with (`return res:send(...)`) returns to a Lua function: LuaJIT
--- compiles no function on its own that returns to xpcall.
+-- compiles no function on its own that returns to xpcall. Headers and a status that cannot be sent are an
+-- error of the handler, also if it has only left them.
 local function call(handler, req, res)
     handler(req, res)
+    if not res.over then complete(req, res) end
 end
 
 -- Serves one request; whether another one may follow.
@@ -186,9 +190,9 @@ local function serve_one(link, head, method, target, minor, keep, length)
     local began = settings.on_request_end and now()
     local ok, err = xpcall(call, with_traceback, settings.handler, req, res)
     if not ok then failed(link, err) end
-    if not res.over or flags >= LOOK or not link.keep then complete(link) end
-    local by_status, status = settings.by_status, rawget(res, 'status') or 200
-    by_status[status] = (by_status[status] or 0) + 1
+    if flags >= LOOK then drain(link) end
+    local status = rawget(res, 'status') or 200
+    if status == status then count(settings, status) end -- the handler may have set it to NaN
     if began then ended(link, now() - began) end
     link.req, link.res = false, false -- an idle connection keeps neither
     return link.keep
