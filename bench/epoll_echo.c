@@ -1,10 +1,11 @@
 /*
- * epoll_echo: the yardstick. An echo server in C on raw, edge-triggered epoll, one thread and no
- * library: what the kernel alone costs. It echoes whole chunks as they are read and does no work
+ * epoll_echo: the yardstick. An echo server in C on raw, edge-triggered epoll, one thread unless told
+ * otherwise, and no library: what the kernel alone costs. It echoes whole chunks as they are read and does no work
  * per message. Owns one struct conn per connection; memory for unsent bytes exists only while the
  * kernel does not take them.
  *
- * Usage: epoll_echo [PORT]      prints port=N when it listens on 127.0.0.1
+ * Usage: epoll_echo [PORT [THREADS]]      prints port=N when it listens on 127.0.0.1. Threads share nothing:
+ * each has a listener of its own on the port (SO_REUSEPORT), and an epoll.
  *
  * SPDX-License-Identifier: MIT
  */
@@ -13,6 +14,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -38,8 +40,9 @@ struct conn {
     size_t written; /* how many of them have gone out since */
 };
 
-static char buffer[BUFFER_SIZE];
-static int epoll_fd;
+static _Thread_local char buffer[BUFFER_SIZE];
+static _Thread_local int epoll_fd;
+static int port; /* constant once the first thread listens */
 
 static void die(const char *what)
 {
@@ -148,34 +151,27 @@ static void accept_all(int listener)
     }
 }
 
-static int listen_on(int port)
+static int listen_on_port(void)
 {
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), on = 1;
     struct sockaddr_in addr = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port) };
     addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     socklen_t length = sizeof addr;
-    if (fd < 0 || bind(fd, (struct sockaddr *)&addr, length) < 0 || listen(fd, SOMAXCONN) < 0 ||
+    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) < 0 ||
+        bind(fd, (struct sockaddr *)&addr, length) < 0 || listen(fd, SOMAXCONN) < 0 ||
         getsockname(fd, (struct sockaddr *)&addr, &length) < 0)
         die("listen");
-    printf("port=%d\n", ntohs(addr.sin_port));
-    fflush(stdout);
+    port = ntohs(addr.sin_port);
     return fd;
 }
 
-int main(int argc, char **argv)
+static void *serve(void *listener_of)
 {
-    struct rlimit files;
-    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
-        files.rlim_cur = files.rlim_max;
-        setrlimit(RLIMIT_NOFILE, &files);
-    }
+    int listener = *(int *)listener_of;
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    if (epoll_fd < 0)
-        die("epoll_create1");
-    int listener = listen_on(argc > 1 ? atoi(argv[1]) : 0);
     struct epoll_event ev = { .events = EPOLLIN, .data.ptr = NULL };
-    if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, listener, &ev) < 0)
-        die("epoll_ctl");
+    if (epoll_fd < 0 || epoll_ctl(epoll_fd, EPOLL_CTL_ADD, listener, &ev) < 0)
+        die("epoll");
     for (;;) {
         struct epoll_event events[EVENTS_PER_TURN];
         int n = epoll_wait(epoll_fd, events, EVENTS_PER_TURN, -1);
@@ -186,4 +182,29 @@ int main(int argc, char **argv)
                 accept_all(listener);
         }
     }
+    return NULL;
+}
+
+int main(int argc, char **argv)
+{
+    enum { MOST = 64 };
+    int listeners[MOST], threads = argc > 2 ? atoi(argv[2]) : 1;
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+        files.rlim_cur = files.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
+    port = argc > 1 ? atoi(argv[1]) : 0;
+    if (threads < 1 || threads > MOST)
+        die("threads");
+    for (int i = 0; i < threads; i++)
+        listeners[i] = listen_on_port();
+    printf("port=%d\n", port);
+    fflush(stdout);
+    for (int i = 1; i < threads; i++) {
+        pthread_t id;
+        if (pthread_create(&id, NULL, serve, &listeners[i]) != 0)
+            die("pthread_create");
+    }
+    serve(&listeners[0]);
 }

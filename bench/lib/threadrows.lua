@@ -13,21 +13,31 @@ local SIZE = 64
 
 local script = machine.root .. '/bench/servers/asio_threads.lua'
 
--- The servers: one thread, two threads.
-local function servers_of(steps)
+-- The servers: one thread, two threads; with `yardstick`, the same two in C.
+local function servers_of(steps, yardstick)
     local list = {}
-    for threads = 1, 2 do
-        list[threads] = {
-            key = 'threads_' .. threads, title = threads == 1 and '1 thread' or threads .. ' threads',
-            command = function(size) return { machine.launcher, script, size, threads, steps } end,
-        }
+    local function add(key, title, command)
+        for threads = 1, 2 do
+            list[#list + 1] = {
+                key = key .. threads, title = title:format(threads, threads == 1 and '' or 's'),
+                command = function(size) return command(size, threads) end,
+            }
+        end
+    end
+    add('threads_', '**LuaAsio**, %d thread%s', function(size, threads)
+        return { machine.launcher, script, size, threads, steps }
+    end)
+    if yardstick then
+        add('yardstick_', 'raw epoll, C, %d thread%s', function(_, threads)
+            return { machine.program 'epoll_echo', 0, threads }
+        end)
     end
     return list
 end
 
-local function rounds(ctx, title, steps, inflight)
+local function rounds(ctx, title, list, inflight)
     local free = setmetatable({ server_cpu = false, load_cpu = false }, { __index = ctx })
-    return runs.rounds(servers_of(steps), title, ctx.rounds, function(server)
+    return runs.rounds(list, title, ctx.rounds, function(server)
         local figures = runs.server(free, server, SIZE, ctx.seconds + 60, '--connections', 100,
             '--inflight', inflight, '--seconds', ctx.seconds, '--warmup', ctx.warmup)
         if figures then
@@ -39,9 +49,9 @@ local function rounds(ctx, title, steps, inflight)
 end
 
 -- full: a thread has always something to do
-local function print_table(results, full)
+local function print_table(list, results, full)
     local rows = {}
-    for i, server in ipairs(servers_of(0)) do
+    for i, server in ipairs(list) do
         local function of(figure)
             return report.median(report.present(results[server.key][figure] or {}, results.rounds))
         end
@@ -58,16 +68,18 @@ local function print_table(results, full)
     report.table({ 'server', 'messages/s', 'CPU us per message', 'p50 us', 'p99 us', 'server CPU' }, rows)
 end
 
-local function two_to_one(results, figure)
-    return report.ratio(results.threads_2[figure] or {}, results.threads_1[figure] or {})
+local function two_to_one(results, figure, key)
+    return report.ratio(results[(key or 'threads_') .. 2][figure] or {},
+        results[(key or 'threads_') .. 1][figure] or {})
 end
 
 function M.threads_compute(ctx)
     report.heading(('A server in threads: %d us of Lua a message, 100 connections'):format(MICROSECONDS))
     if not ctx.ours then return end
     local text = proc.run { machine.launcher, script, 'calibrate', MICROSECONDS }
-    local results = rounds(ctx, 'computing', runs.parse(text).steps, 4)
-    print_table(results, true)
+    local list = servers_of(runs.parse(text).steps)
+    local results = rounds(ctx, 'computing', list, 4)
+    print_table(list, results, true)
     report.limit('2 threads that compute, messages/s against 1', two_to_one(results, 'messages_per_s'), 1.85,
         '%.2f x', 'least')
 end
@@ -79,8 +91,11 @@ function M.threads_echo(ctx)
         report.heading(('A server in threads: echo of 64 bytes, %d in flight, 100 connections')
             :format(inflight))
         if not ctx.ours then return end
-        local results = rounds(ctx, 'echo', 0, inflight)
-        print_table(results)
+        local list = servers_of(0, true)
+        local results = rounds(ctx, 'echo', list, inflight)
+        print_table(list, results)
+        report.print(('\nIn C, 2 threads against 1: %.2f x\n')
+            :format(two_to_one(results, 'cpu_ns_per_message', 'yardstick_') or 0 / 0))
         report.limit(('2 threads that echo, %d in flight, CPU per message against 1'):format(inflight),
             two_to_one(results, 'cpu_ns_per_message'), 1.05, '%.2f x')
     end
