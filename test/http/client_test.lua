@@ -430,6 +430,22 @@ function T.test_bytes_behind_a_response()
   end)
 end
 
+-- They are in the kernel, and the loop has not seen them when the next request begins.
+function T.test_bytes_that_have_just_come()
+  local peer
+  ends.raw(function(conn)
+    peer = conn
+    while ends.read_request(conn) do conn:write(answer 'right') end
+  end, function(url, pool)
+    for _ = 1, 3 do
+      lu.assertEquals(pool:get(url).body, 'right')
+      peer:write(answer 'wrong')
+      peer:flush()
+      lu.assertEquals(pool:get(url).body, 'right')
+    end
+  end)
+end
+
 function T.test_bounds()
   local now, most = 0, 0
   ends.scripted(function()

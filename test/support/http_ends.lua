@@ -61,15 +61,17 @@ function M.read_head(conn)
   end
 end
 
+--- The body behind a head; nil: it is cut.
+function M.read_body(conn, request)
+  if request.fields['transfer-encoding'] == 'chunked' then return read_chunks(conn) end
+  return conn:read(tonumber(request.fields['content-length'] or 0))
+end
+
 --- The next request with its body.
 function M.read_request(conn)
   local request = M.read_head(conn)
   if not request then return nil end
-  if request.fields['transfer-encoding'] == 'chunked' then
-    request.body = read_chunks(conn)
-  else
-    request.body = conn:read(tonumber(request.fields['content-length'] or 0))
-  end
+  request.body = M.read_body(conn, request)
   return request.body and request
 end
 

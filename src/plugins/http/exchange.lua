@@ -5,7 +5,7 @@
 
 local core, c = ...
 local asio = core.asio
-local timeout = asio.timeout
+local timeout, yield = asio.timeout, asio.yield
 local pairs, setmetatable, type, unpack = pairs, setmetatable, type, unpack
 
 local INFORMATIONAL = 32 -- responses 1xx before the final one
@@ -128,10 +128,19 @@ local function is_fresh(entry)
     return byte == nil and code == 'ETIMEDOUT'
 end
 
--- A request that must not be sent twice does not go to a connection that has been closed.
+-- RFC 9112, 9.2: what came before the request is no answer to it. It is in the buffer once the system has
+-- been asked for it, which is between two turns of the loop. A request that must not be sent twice
+-- does not go to a connection that has been closed.
+local function can_use(job, entry)
+    if not job.repeatable then return is_fresh(entry) end
+    yield()
+    yield()
+    return entry.conn:pending() == 0
+end
+
 local function entry_for(job, lease)
     local entry = not job.fresh and c.take_idle(lease) or nil
-    while entry and not job.repeatable and not is_fresh(entry) do
+    while entry and not can_use(job, entry) do
         entry.conn:close()
         lease.entry = nil
         entry = c.take_idle(lease)
