@@ -47,8 +47,8 @@ target_include_directories(asio_llhttp SYSTEM INTERFACE ${llhttp_include})
 target_compile_options(asio_llhttp PUBLIC ${force_names})
 
 set(http_lua "")
-foreach(name http quick escape date url trust request response sse server threads router multipart
-        form cookies proxy body suffix jar pool upload exchange reply client range file types gzip log)
+foreach(name http quick fields options escape date url trust request response sse server threads router
+        multipart form cookies proxy body suffix jar pool upload exchange reply client range file types gzip log)
     if(NOT EXISTS ${CMAKE_SOURCE_DIR}/src/plugins/http/${name}.lua)
         message(FATAL_ERROR "src/plugins/http/${name}.lua is not there")
     endif()

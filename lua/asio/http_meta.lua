@@ -88,6 +88,7 @@ function http.server(ip, port, handler, opts) end
 ---@field all fun(self: asio.http.head, name: string): string[]
 ---@field field fun(self: asio.http.head, index: integer): string?, string?
 ---@field count fun(self: asio.http.head): integer
+---@field [string] string? as get
 
 ---@class asio.http.request
 ---@field method string

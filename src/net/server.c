@@ -193,7 +193,11 @@ static int l_server(lua_State *L)
     if (r.where.fd != ASIO_NO_SOCKET && !r.keep)
         asio_sys_close(r.where.fd); /* the server has its own */
     server->listener->gate.trust = trust;
-    asio_rt_wrapper_add(L, rt, server->listener); /* out of memory: the holder is collected, and closes */
+    /* Out of memory: without its end here it would keep asio.run going until the holder is collected. */
+    if (asio_rt_wrapper_try(L, rt, server->listener) != 0) {
+        asio_listener_close(server->listener);
+        return lua_error(L);
+    }
     return 1;
 }
 

@@ -172,7 +172,10 @@ static int l_signal(lua_State *L)
     int status = open_watch(rt, s, number);
     if (status < 0)
         return asio_error_push(L, status);
-    asio_rt_wrapper_add(L, rt, s->watch); /* out of memory: it is collected, and closes */
+    if (asio_rt_wrapper_try(L, rt, s->watch) != 0) { /* as in asio.server */
+        close_watch(s->watch);
+        return lua_error(L);
+    }
     return 1;
 }
 

@@ -134,6 +134,10 @@ local bend = {
     free_port(args, 2)
     safe_handler(args, 2)
   end,
+  ['http.access_log'] = function(args) -- no files of such names
+    if type(args[1]) ~= 'string' and type(args[1]) ~= 'number' then return end
+    args[1] = pick { '/none/log', '', '/', 'stderr' }
+  end,
   ['asio.worker'] = function(args) -- few of the functions and values here can be copied
     if not chance(2) then return end
     args[1] = function() return 1 end

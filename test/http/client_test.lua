@@ -864,6 +864,17 @@ function T.test_misuse()
   t.bad_argument(1, 'pool', function()
     http.pool { per_host = 0 }
   end)
+  for name, words in pairs {
+    header = "'header'; did you mean 'headers'?", params = "'params'; did you mean 'query'?",
+    colour = "(unknown option 'colour')",
+  } do
+    t.raises(words, http.get, 'http://127.0.0.1:1', { [name] = {} })
+  end
+  t.raises("'timeout.conect'; did you mean 'timeout.connect'?", http.get, 'http://127.0.0.1:1',
+    { timeout = { conect = 1 } })
+  t.raises('a table of options expected, got string', http.post, 'http://127.0.0.1:1', 'a=b')
+  t.raises("options 'body' and 'json': one body expected", http.post, 'http://127.0.0.1:1',
+    { body = 'x', json = {} })
   t.raises("'body'", http.post, 'http://127.0.0.1:1', { body = {} })
   t.raises("'Content-Length'", http.post, 'http://127.0.0.1:1', { headers = { ['Content-Length'] = 1 } })
   ends.scripted(echo, function(url, pool)

@@ -119,6 +119,7 @@ function T.test_parts_one_after_the_other()
       if part.name == 'f' then
         lu.assertEquals(part.filename, EXPECTED.f.filename)
         lu.assertEquals(part.headers:get 'X-NOTE', 'spaces')
+        lu.assertEquals({ part.headers['X-Note'], part.headers.none }, { 'spaces' })
         lu.assertEquals(part.headers:all 'x-note', { 'spaces' })
         lu.assertEquals({ part.headers:field(2) }, { 'Content-Type', 'text/plain' })
         lu.assertEquals(part.headers:count(), 3)

@@ -62,6 +62,17 @@ function T.test_fields()
   })
 end
 
+function T.test_fields_by_index()
+  local seen
+  once(get('X-A: 1\r\nx-a: 2\r\nget: x\r\n'), function(req, res)
+    local headers = req.headers
+    seen = { headers['x-a'], headers['X-A'], headers.none == nil, headers[1] == nil, headers[true] == nil,
+      headers:count(), headers.get == headers['get'] }
+    t.raises('string expected', res.redirect, res, 301, '/')
+  end)
+  lu.assertEquals(seen, { '1', '1', true, true, true, 5, true })
+end
+
 function T.test_forms_of_targets()
   local function path(target, method)
     return body_of(once(get('', (method or 'GET') .. ' ' .. target .. ' HTTP/1.1'), function(req, res)

@@ -156,15 +156,25 @@ local function json_of(value)
     return cjson.encode(value), nil, nil, 'application/json'
 end
 
+local BODIES = { 'body', 'form', 'json', 'multipart' }
+
 -- The body that the options name: content, source, length, type. The caller's line in an error: that of
 -- request.
 function c.request_body(opts)
+    local first
+    for i = 1, 4 do
+        local name = BODIES[i]
+        if opts[name] ~= nil and first then
+            c.misuse(("options '%s' and '%s': one body expected"):format(first, name))
+        end
+        if opts[name] ~= nil then first = name end
+    end
+    if not first then return nil end
     if opts.json ~= nil then return json_of(opts.json) end
     if opts.form ~= nil then
         return c.encode_form(opts.form), nil, nil, 'application/x-www-form-urlencoded'
     end
     if opts.multipart ~= nil then return multipart(opts.multipart) end
-    if opts.body == nil then return nil end
     local content, source, length = content_of(opts.body, opts.length)
     if not (content or source) then
         c.misuse "option 'body': a string, a function or an object with `read` expected"

@@ -39,7 +39,7 @@ local function check_time(fname, arg, value)
     if type(value) ~= 'table' then c.bad(arg, fname, "option 'timeout': seconds or a table expected") end
     for name, seconds in pairs(value) do
         if not TIMES[name] then
-            c.bad(arg, fname, ("unknown option 'timeout.%s'"):format(tostring(name)))
+            c.unknown_option(arg, fname, name, TIMES, 'timeout.')
         elseif not is_time(seconds) then
             c.bad(arg, fname, ("option 'timeout.%s': seconds, not negative, expected"):format(name))
         end
@@ -47,10 +47,10 @@ local function check_time(fname, arg, value)
 end
 
 local function check_options(fname, arg, opts)
-    if type(opts) ~= 'table' then c.bad(arg, fname, 'table expected, got ' .. type(opts)) end
+    if type(opts) ~= 'table' then c.bad(arg, fname, 'a table of options expected, got ' .. type(opts)) end
     for name, value in pairs(opts) do
         local kind = KINDS[name]
-        if not kind then c.bad(arg, fname, ("unknown option '%s'"):format(tostring(name))) end
+        if not kind then c.unknown_option(arg, fname, name, KINDS) end
         if kind ~= true and type(value) ~= kind then
             c.bad(arg, fname, ("option '%s': %s expected, got %s"):format(name, kind, type(value)))
         end

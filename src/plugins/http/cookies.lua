@@ -44,7 +44,7 @@ local function bad(text) c.bad(3, 'set_cookie', text) end
 local function check_options(opts)
     for name, value in pairs(opts) do
         local kind = KINDS[name]
-        if not kind then bad(("unknown option '%s'"):format(tostring(name))) end
+        if not kind then c.unknown_option(3, 'set_cookie', name, KINDS) end
         if type(value) ~= kind and value ~= false then
             bad(("option '%s': %s expected, got %s"):format(name, kind, type(value)))
         end

@@ -9,7 +9,7 @@ local core, c, http = ...
 local asio = core.asio
 local byte, find, format, gsub, lower, match, sub =
     string.byte, string.find, string.format, string.gsub, string.lower, string.match, string.sub
-local ipairs, min, pairs, time, tostring, type = ipairs, math.min, pairs, os.time, tostring, type
+local ipairs, min, pairs, time, type = ipairs, math.min, pairs, os.time, type
 local disk_open, disk_stat, disk_read = c.disk_open, c.disk_stat, c.disk_read
 local disk_send, disk_close = c.disk_send, c.disk_close
 
@@ -218,7 +218,7 @@ local function check_options(opts, fname, arg)
     if type(opts) ~= 'table' then c.bad(arg, fname, 'table expected, got ' .. type(opts)) end
     for name, value in pairs(opts) do
         local kind = KINDS[name] or name == 'download' and (value == true and 'boolean' or 'string')
-        if not kind then c.bad(arg, fname, ("unknown option '%s'"):format(tostring(name))) end
+        if not kind then c.unknown_option(arg, fname, name, KINDS) end
         if type(value) ~= kind and value ~= false then
             c.bad(arg, fname, ("option '%s': %s expected, got %s"):format(name, kind, type(value)))
         end

@@ -4,7 +4,7 @@
 -- none is refused; multipart/form-data (multipart.lua) with what a table can hold in memory.
 
 local _, c = ...
-local concat, pairs, tostring, type = table.concat, pairs, tostring, type
+local concat, pairs, type = table.concat, pairs, type
 local find, sub = string.find, string.sub
 local unescape = c.unescape
 
@@ -20,7 +20,7 @@ local function limits_of(opts)
     if type(opts) ~= 'table' then c.bad(1, 'form', 'table expected, got ' .. type(opts)) end
     local limits = { max = DEFAULTS.max, max_fields = DEFAULTS.max_fields }
     for name, value in pairs(opts) do
-        if not DEFAULTS[name] then c.bad(1, 'form', ("unknown option '%s'"):format(tostring(name))) end
+        if not DEFAULTS[name] then c.unknown_option(1, 'form', name, DEFAULTS) end
         if not (type(value) == 'number' and value >= 0) then
             c.bad(1, 'form', ("option '%s': a number, not negative, expected"):format(name))
         end

@@ -179,7 +179,7 @@ local function settings_of(opts, fname, arg)
     if type(opts) ~= 'table' then c.bad(arg, fname, 'gzip: table expected, got ' .. type(opts)) end
     for name, value in pairs(opts) do
         if settings[name] == nil then
-            c.bad(arg, fname, ("gzip: unknown option '%s'"):format(tostring(name)))
+            c.unknown_option(arg, fname, name, settings, fname ~= 'gzip' and 'gzip.' or nil)
         end
         if type(value) ~= type(settings[name]) then
             local text = "gzip: option '%s': %s expected, got %s"

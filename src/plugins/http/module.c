@@ -10,8 +10,8 @@
 /* The formatter makes another thing of these lines each time. */
 /* clang-format off */
 #define HTTP_TEXTS(X) \
-    X(http) X(quick) X(escape) X(date) X(url) X(trust) X(request) X(response) X(sse) X(server) X(threads) X(router) \
-    X(multipart) X(form) X(cookies) X(proxy) X(body) X(suffix) X(jar) X(pool) X(upload) X(exchange) X(reply) \
+    X(http) X(quick) X(fields) X(options) X(escape) X(date) X(url) X(trust) X(request) X(response) X(sse) X(server) \
+    X(threads) X(router) X(multipart) X(form) X(cookies) X(proxy) X(body) X(suffix) X(jar) X(pool) X(upload) X(exchange) X(reply) \
     X(client) X(range) X(file) X(types) X(gzip) X(log)
 /* clang-format on */
 #define HTTP_DECLARE(name) extern const char asio_http_##name##_lua[];

@@ -20,7 +20,6 @@ c.request = c.request or {}
 -- Fields of a part, as those of a request --------------------------------------------------------
 
 local fields = {}
-fields.__index = fields
 
 function fields.get(self, name)
     name = lower(name)
@@ -44,6 +43,13 @@ function fields.field(self, i)
 end
 
 function fields.count(self) return #self end
+
+local fields_meta = {}
+
+-- As in fields.lua.
+function fields_meta.__index(self, name)
+    return fields[name] or type(name) == 'string' and fields.get(self, name) or nil
+end
 
 -- A quoted string whose quote is at `at`, and what is behind it. Browsers do not escape backslashes, so one
 -- stays unless a quote or another one follows.
@@ -187,7 +193,7 @@ local function take_head(self)
 end
 
 local function parse_head(self, text)
-    local list = setmetatable({}, fields)
+    local list = setmetatable({}, fields_meta)
     local at = 1
     while at <= #text do
         local name, value, behind = match(text, "^([%w!#$%%&'*+.^_`|~-]+):[ \t]*([^\r\n%z]*)\r\n()", at)

@@ -202,7 +202,7 @@ function http.pool(opts)
     opts = opts or {}
     if type(opts) ~= 'table' then c.bad(1, 'pool', 'table expected, got ' .. type(opts)) end
     for name in pairs(opts) do
-        if not OPTIONS[name] then c.bad(1, 'pool', ("unknown option '%s'"):format(tostring(name))) end
+        if not OPTIONS[name] then c.unknown_option(1, 'pool', name, OPTIONS) end
     end
     local total = bound(opts, 'total', TOTAL, 1)
     return setmetatable({

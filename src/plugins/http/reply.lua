@@ -206,10 +206,14 @@ function Reply:close()
 end
 
 --- The value of the first field of this name.
-function Reply:header(name) return self.headers:get(name) end
+function Reply:header(name)
+    c.check_self(self, Reply, 'header', 'response')
+    return self.headers:get(name)
+end
 
 --- The body as JSON, by lua-cjson. Nil, message, code: it is none.
 function Reply:json()
+    c.check_self(self, Reply, 'json', 'response')
     local body, message, code = self:read_all()
     if not body then return nil, message, code end
     local ok, cjson = pcall(require, 'cjson')

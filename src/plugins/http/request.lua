@@ -11,7 +11,7 @@ local now = asio.now
 local byte, find, gmatch, sub = string.byte, string.find, string.gmatch, string.sub
 local concat, error, floor, pcall = table.concat, error, math.floor, pcall
 local require, rawset, tostring, type = require, rawset, tostring, type
-local unescape, next_piece, send = c.unescape, c.next_piece, c.send
+local head_get, unescape, next_piece, send = c.head_get, c.unescape, c.next_piece, c.send
 
 local request = {}
 c.request = request
@@ -58,7 +58,7 @@ end
 ---@param name string
 ---@return string?
 function request.header(self, name)
-    return self.headers:get(name)
+    return head_get(self.headers, name)
 end
 
 -- The query --------------------------------------------------------------------------------------

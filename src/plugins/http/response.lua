@@ -150,6 +150,9 @@ end
 ---@param location string
 ---@param status? integer 302
 function response.redirect(self, location, status)
+    if type(location) ~= 'string' then
+        c.bad(1, 'redirect', 'string expected, got ' .. type(location))
+    end
     return self:send(status or 302, { Location = location }, '')
 end
 

@@ -8,7 +8,7 @@
 
 local _, c, http = ...
 local getmetatable, ipairs, load, pairs = getmetatable, ipairs, load, pairs
-local select, setmetatable, tostring, type = select, setmetatable, tostring, type
+local select, setmetatable, type = select, setmetatable, type
 local concat, sort, find, sub, upper = table.concat, table.sort, string.find, string.sub, string.upper
 local unescape = c.unescape
 
@@ -27,8 +27,10 @@ local function check_router(self, fname)
 end
 
 local function add_name(names, name, path, fname, arg)
+    if name == '' then c.bad(arg, fname, ("'%s': a parameter without a name"):format(path)) end
     if not find(name, '^[%a_][%w_]*$') then
-        c.bad(arg, fname, ("'%s': a parameter without a name"):format(path))
+        local text = "'%s': a parameter is a whole segment; its name has letters, digits, '_'"
+        c.bad(arg, fname, text:format(path))
     end
     for _, other in ipairs(names) do
         if other == name then c.bad(arg, fname, ("'%s': two parameters '%s'"):format(path, name)) end
@@ -393,6 +395,7 @@ function c.portable(handler)
     return function(req, res) return dispatch(handler, req, res) end
 end
 
+local OPTIONS = { slash = true, not_found = true }
 local SLASH = { strict = true, redirect = true, ignore = true }
 
 --- A router: a handler with routes. A path consists of segments: text, `:name` (one segment, not empty),
@@ -405,9 +408,7 @@ function http.router(opts)
     if kind ~= 'nil' and kind ~= 'table' then c.bad(1, 'router', 'table expected, got ' .. kind) end
     opts = opts or {}
     for name in pairs(opts) do
-        if name ~= 'slash' and name ~= 'not_found' then
-            c.bad(1, 'router', ("unknown option '%s'"):format(tostring(name)))
-        end
+        if not OPTIONS[name] then c.unknown_option(1, 'router', name, OPTIONS) end
     end
     local slash = opts.slash == nil and 'strict' or opts.slash
     if not SLASH[slash] then
