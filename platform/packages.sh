@@ -37,7 +37,10 @@ wanted_for_test() {
     has_module cjson || echo lua-cjson
     has_shared 'libpsl.so.5' || echo libpsl5 # public suffixes, for cookies
     has logrotate || echo logrotate
-    [ -z "${CI:-}" ] || has chromium || echo chromium # too much for a machine that is not for tests alone
+    has make || echo make # builds programs that embed the library
+    [ -n "${CI:-}" ] || return 0 # too much for a machine that is not for tests alone:
+    has chromium || echo chromium
+    has systemd-socket-activate || echo systemd
 }
 
 # libFuzzer, for the fuzzers among the tests under the sanitizers.

@@ -1,5 +1,5 @@
 -- What `require 'asio.http'` says where asio.so has no asio/http.so beside it, and that it finds the one that
--- is there.
+-- is there. What a script gets that asks for TLS where there is no asio/tls.so: no connection.
 --
 -- test: needs shell
 --
@@ -39,6 +39,18 @@ end
 function T.test_with_the_plugin()
   can.need 'http'
   lu.assertEquals(said("print(type(require('asio.http').server))", true), 'function\n')
+end
+
+function T.test_tls_without_its_plugin()
+  local text = said [[
+    local asio = require 'asio'
+    local server = assert(asio.server('127.0.0.1', 0))
+    local _, port = server:address()
+    print(select(3, asio.connect('127.0.0.1', port, { tls = {} })))
+    print(select(3, asio.server('127.0.0.1', 0, print, { tls = {} })))
+    print(server:accept(0.1))
+    server:close()]]
+  lu.assertEquals(text, 'ENOTSUP\nENOTSUP\nnil\toperation timed out\tETIMEDOUT\n')
 end
 
 return T
