@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 --
--- headers['content-type'] is headers:get 'content-type'. Names of methods are the methods: no field has such
--- a name. The functions are those of head.c, and get that of quick.lua.
+-- headers['content-type'] is headers:get 'content-type'. Names of methods (get, all, field, count) are the
+-- methods: a field of such a name takes get. The functions are those of head.c, and get that of quick.lua.
 
 local _, c = ...
 local type = type
