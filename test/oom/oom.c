@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * Lua states that run short of memory at every point of a script in turn: test/oom SCRIPT. The error passes through the
- * frames of the module, by the means that the system has for that; then the state is closed. Exits with 0 when the
- * script has come to its end in the last state, which had all the memory it wanted. */
+ * Lua states that run short of memory at every point of a script in turn: test/oom SCRIPT [MODULE]. There is memory for
+ * loading the module. The error passes through the frames of the module, by the means that the system has for that; then
+ * the state is closed. Exits with 0 when the script has come to its end in the last state, which had all the memory it
+ * wanted. */
 #include <lauxlib.h>
 #include <lua.h>
 #include <lualib.h>
@@ -21,7 +22,7 @@ struct budget {
 
 struct task {
     struct budget *budget;
-    const char *script;
+    const char *script, *module;
 };
 
 enum { SHORT_FOR = 3 }; /* calls: what frees memory and tries again must not always succeed */
@@ -47,6 +48,13 @@ static int panic(lua_State *L)
     exit(3);
 }
 
+static void require_module(lua_State *L, const char *name)
+{
+    lua_getglobal(L, "require");
+    lua_pushstring(L, name);
+    lua_call(L, 1, 0);
+}
+
 static int run(lua_State *L)
 {
     struct task *task = lua_touserdata(L, 1);
@@ -58,9 +66,9 @@ static int run(lua_State *L)
     lua_pushcfunction(L, luaopen_asio_worker);
     lua_setfield(L, -2, "asio.worker");
     /* LuaJIT's own start would not survive it, nor lua_close a start of the FFI that was cut short. */
-    lua_getglobal(L, "require");
-    lua_pushliteral(L, "ffi");
-    lua_call(L, 1, 0);
+    require_module(L, "ffi");
+    if (task->module)
+        require_module(L, task->module);
     task->budget->begun = true;
     if (luaL_loadfile(L, task->script) != 0)
         lua_error(L);
@@ -69,10 +77,10 @@ static int run(lua_State *L)
 }
 
 /* True when the script came to its end; *calls: for memory. */
-static bool attempt(const char *script, long short_at, long *calls)
+static bool attempt(const char *script, const char *module, long short_at, long *calls)
 {
     struct budget b = { .short_at = short_at };
-    struct task task = { &b, script };
+    struct task task = { &b, script, module };
     lua_State *L = lua_newstate(allocate, &b);
     lua_atpanic(L, panic);
     int status = lua_cpcall(L, run, &task);
@@ -87,10 +95,10 @@ static bool attempt(const char *script, long short_at, long *calls)
 int main(int argc, char **argv)
 {
     long calls, ended = 0, failed = 0;
-    if (argc != 2)
+    if (argc != 2 && argc != 3)
         return 2;
-    for (long at = 1;; at += 1 + at / 300) {
-        bool ok = attempt(argv[1], at, &calls);
+    for (long at = 1;; at += 1 + at / 1000) {
+        bool ok = attempt(argv[1], argv[2], at, &calls);
         ended += ok;
         failed += !ok;
         if (calls < at) {

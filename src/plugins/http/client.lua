@@ -299,11 +299,9 @@ end
 -- However it ends, no connection stays behind.
 local function clean(job, ok, ...)
     if ok and ... then return ... end
+    if job.lease then c.discard(job.lease) end -- first: there may be no memory for what follows
     if job.dialled then job.dialled:abort() end
-    if job.lease then
-        c.discard(job.lease)
-        c.end_upload(job.lease)
-    end
+    if job.lease then c.end_upload(job.lease) end
     if ok then return ... end
     error((...), 0)
 end

@@ -74,26 +74,28 @@ end
 -- Ends the lease and its connection, which may be in any state. May be called twice.
 function c.discard(lease)
     if lease.ended then return end
+    local entry = lease.entry
     lease.ended = true
+    end_lease(lease) -- first: what comes now may be out of memory
     c.stop_upload(lease)
-    if lease.entry then lease.entry.conn:abort() end
-    end_lease(lease)
+    if entry then entry.conn:abort() end
 end
 
 -- Ends the lease. `clean`: a response has been read to its end, nothing is behind it, and the peer keeps
 -- the connection.
 function c.give_back(lease, clean)
     if lease.ended then return end
-    lease.ended = true
     local pool, host, entry = lease.pool, lease.host, lease.entry
     if not clean or pool.closed or entry.conn:pending() > 0 then
-        entry.conn:close()
-        return end_lease(lease)
+        lease.ended = true
+        end_lease(lease)
+        return entry.conn:close()
     end
     local at = now()
     entry.since, entry.uses = at, entry.uses + 1
-    host.idle[#host.idle + 1] = entry
+    host.idle[#host.idle + 1] = entry -- or out of memory, and the lease is still to be ended
     pool.idle = pool.idle + 1
+    lease.ended = true
     end_lease(lease)
     if at - pool.swept > 1 then close_expired(pool, at) end
 end
@@ -141,8 +143,9 @@ end
 -- A place for a request. Waits while all are taken. Raises interrupts; the caller then discards the lease.
 function c.lease(pool, key)
     local host = host_of(pool, key)
+    local lease = { pool = pool, host = host, placed = false, counted = false, ended = false }
     host.users = host.users + 1
-    return { pool = pool, host = host, placed = false, counted = false, ended = false }
+    return lease
 end
 
 function c.enter(lease)

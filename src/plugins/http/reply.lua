@@ -18,7 +18,7 @@ local function leave(reply)
     local from = reply._from
     reply._from = nil
     if from.guard then c.unwatch(from.lease) end
-    return from.lease, from.keep
+    return from.lease
 end
 
 -- Ends both ways. May be called twice.
@@ -40,8 +40,9 @@ local function finish(reply, clean)
     local ok, message, code = c.await_upload(reply._from.lease)
     if not ok then return fail(reply, message, code) end
     if not reply._from then return nil end -- closed meanwhile
-    local lease, keep = leave(reply)
-    c.give_back(lease, clean and keep and c.is_uploaded(lease))
+    local from = reply._from
+    c.give_back(from.lease, clean and from.keep and c.is_uploaded(from.lease))
+    leave(reply) -- not before: out of memory, its lease is still to be ended
     return nil
 end
 
