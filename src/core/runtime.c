@@ -37,35 +37,27 @@ static int protected_body(lua_State *L)
 
 /* The closure is made once: lua_cpcall makes one every time, which was measured at four times
  * the cost. May nest: the arguments are restored. A hook of the script's is not called for the closure: it could
- * end what the body is about to use (stop the timer that fires). Takes `nargs` values from the stack of L, which the
- * body finds on its own; leaves the message of an error there. */
-static int protect_with(
-    struct asio_rt *rt, lua_State *L, int nargs, void (*body)(lua_State *L, void *arg), void *arg)
+ * end what the body is about to use (stop the timer that fires). Leaves the message of an error on the stack. */
+static int protect(struct asio_rt *rt, void (*body)(lua_State *L, void *arg), void *arg)
 {
     void (*outer_body)(lua_State * L, void *arg) = rt->body;
     void *outer_arg = rt->body_arg;
     struct held_hook *outer_held = rt->held_hook;
     struct held_hook held = { .mask = 0 };
-    if (lua_gethookmask(L) & LUA_MASKCALL) {
-        held = (struct held_hook){ lua_gethook(L), lua_gethookmask(L), lua_gethookcount(L) };
-        lua_sethook(L, NULL, 0, 0);
+    if (lua_gethookmask(rt->L) & LUA_MASKCALL) {
+        held = (struct held_hook){ lua_gethook(rt->L), lua_gethookmask(rt->L), lua_gethookcount(rt->L) };
+        lua_sethook(rt->L, NULL, 0, 0);
     }
     rt->held_hook = held.mask ? &held : NULL;
-    lua_rawgeti(L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_PROTECT]);
-    lua_insert(L, -1 - nargs);
+    lua_rawgeti(rt->L, LUA_REGISTRYINDEX, rt->refs[ASIO_REF_PROTECT]);
     rt->body = body;
     rt->body_arg = arg;
-    int status = lua_pcall(L, nargs, 0, 0);
+    int status = lua_pcall(rt->L, 0, 0, 0);
     rt->body = outer_body;
     rt->body_arg = outer_arg;
     rt->held_hook = outer_held;
-    hook_put_back(L, &held); /* the body has not begun */
+    hook_put_back(rt->L, &held); /* the body has not begun */
     return status;
-}
-
-static int protect(struct asio_rt *rt, void (*body)(lua_State *L, void *arg), void *arg)
-{
-    return protect_with(rt, rt->L, 0, body, arg);
 }
 
 int asio_rt_protect(struct asio_rt *rt, void (*body)(lua_State *L, void *arg), void *arg, const char *doing)
@@ -145,17 +137,6 @@ void asio_rt_wrapper_add(lua_State *L, struct asio_rt *rt, void *object)
     lua_pushvalue(L, -3);
     lua_rawset(L, -3);
     lua_pop(L, 1);
-}
-
-static void wrapper_body(lua_State *L, void *object)
-{
-    asio_rt_wrapper_add(L, asio_rt_of(L), object);
-}
-
-int asio_rt_wrapper_try(lua_State *L, struct asio_rt *rt, void *object)
-{
-    lua_pushvalue(L, -1);
-    return protect_with(rt, L, 1, wrapper_body, object);
 }
 
 void asio_rt_wrapper_push(lua_State *L, struct asio_rt *rt, void *object)

@@ -217,10 +217,8 @@ void asio_rt_push_anchored(lua_State *L, struct asio_rt *rt, int ref);
 void asio_rt_release(void *rt, int ref);
 
 /* A table from C objects to the userdata that hold them, which it does not keep alive. Adding: the
- * userdata is at the top of L; may raise. Trying: 0, or a status of lua_pcall with the message at the top. Pushing: nil
- * when it has been, or is being, collected. */
+ * userdata is at the top of L; may raise. Pushing: nil when it has been, or is being, collected. */
 void asio_rt_wrapper_add(lua_State *L, struct asio_rt *rt, void *object);
-int asio_rt_wrapper_try(lua_State *L, struct asio_rt *rt, void *object);
 void asio_rt_wrapper_push(lua_State *L, struct asio_rt *rt, void *object);
 
 static inline void asio_rt_flush_later(struct asio_rt *rt, struct asio_flush_node *node)

@@ -292,7 +292,7 @@ static void accept_body(lua_State *L, void *arg)
         listener_hand_over(L, a);
         return;
     }
-    asio_rt_wrapper_push(L, l->rt, l);
+    asio_rt_wrapper_push(L, l->rt, l->server);
     if (lua_isnil(L, -1))
         return;
     asio_rt_push_anchored(L, l->rt, a->ref);

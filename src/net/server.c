@@ -187,17 +187,13 @@ static int l_server(lua_State *L)
         r.where.family = &asio_fd_passing_family;
     struct asio_trusted_proxies *trust = push_trust(L, handler + 1, &options);
     struct asio_server *server = push_holder(L, rt, handler, lua_gettop(L));
+    asio_rt_wrapper_add(L, rt, server); /* may raise: nothing listens yet */
     int status = server_listen(rt, server, &r, &options, !lua_isnil(L, handler));
     if (status < 0)
         return push_open_failure(L, &r, status);
     if (r.where.fd != ASIO_NO_SOCKET && !r.keep)
         asio_sys_close(r.where.fd); /* the server has its own */
     server->listener->gate.trust = trust;
-    /* Out of memory: without its end here it would keep asio.run going until the holder is collected. */
-    if (asio_rt_wrapper_try(L, rt, server->listener) != 0) {
-        asio_listener_close(server->listener);
-        return lua_error(L);
-    }
     return 1;
 }
 

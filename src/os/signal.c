@@ -92,7 +92,7 @@ static const struct asio_handle_ops watch_ops = { signal_teardown };
 static void call_function(lua_State *L, void *arg)
 {
     struct watch *w = arg;
-    asio_rt_wrapper_push(L, w->rt, w);
+    asio_rt_wrapper_push(L, w->rt, w->holder);
     if (!lua_isuserdata(L, -1))
         return;
     lua_getfenv(L, -1);
@@ -169,13 +169,10 @@ static int l_signal(lua_State *L)
     lua_pushvalue(L, 3);
     lua_rawseti(L, -2, 1);
     lua_setfenv(L, -2);
+    asio_rt_wrapper_add(L, rt, s); /* may raise: nothing is open yet */
     int status = open_watch(rt, s, number);
     if (status < 0)
         return asio_error_push(L, status);
-    if (asio_rt_wrapper_try(L, rt, s->watch) != 0) { /* as in asio.server */
-        close_watch(s->watch);
-        return lua_error(L);
-    }
     return 1;
 }
 
