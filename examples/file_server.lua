@@ -2,8 +2,8 @@
 -- the browser has them, compressed where that helps.
 --     luajit file_server.lua [DIRECTORY [ADDRESS [PORT]]]     . 127.0.0.1 8080; port 0: any that is free
 -- Open http://127.0.0.1:8080/ in a browser: of a directory it shows index.html. Files whose names begin with
--- a dot are not served, nor is what symbolic links lead to. It prints a line for each request. Ctrl-C ends
--- it.
+-- a dot are not served, nor is what symbolic links lead to outside of the directory. It prints a line for
+-- each request. Ctrl-C ends it.
 local asio = require 'asio'
 local http = require 'asio.http'
 
