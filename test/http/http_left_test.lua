@@ -4,6 +4,7 @@
 -- SPDX-License-Identifier: MIT
 
 local lu = require 'luaunit'
+local asio = require 'asio'
 local t = require 'support'
 local answers = require 'http_answers'
 local web = require 'web'
@@ -142,6 +143,43 @@ function T.test_a_failure_stays()
   use_later(function(req) code = select(3, req:read_all(1)) .. select(3, req:read()) end,
     'POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nab')
   lu.assertEquals(code, 'EMSGSIZEEMSGSIZE')
+end
+
+-- Other light threads -----------------------------------------------------------------------------
+
+-- A light thread that is cancelled where no handler runs leaves no connection in the counters.
+function T.test_cancelled_beside_handlers()
+  local server = assert(web.server(function() end))
+  local conn = web.client(server)
+  conn:write 'GET / HTTP/1.1\r\nHost: x\r\n\r\nGET /'
+  lu.assertEquals(answers.read(conn, 'GET').status, 200)
+  lu.assertEquals(server:metrics().active, 1)
+  collectgarbage 'stop'
+  lu.assertEquals(select(3, server:shutdown(0.01)), 'ETIMEDOUT')
+  lu.assertEquals(server:metrics().active, 0)
+  collectgarbage 'restart'
+  conn:close()
+end
+
+-- What another light thread writes in between must not shift the end of the answer.
+function T.test_a_file_and_a_writer()
+  local path = t.temporary()
+  local file = assert(io.open(path, 'wb'))
+  file:write(('f'):rep(5000000))
+  file:close()
+  local server = assert(web.server(function(_, res)
+    asio.spawn(function()
+      while not res.sent do asio.yield() end
+      res:write 'x'
+    end)
+    return res:file(path)
+  end))
+  local conn = web.client(server)
+  conn:write 'GET / HTTP/1.1\r\nHost: x\r\n\r\n'
+  lu.assertNil(answers.read(conn, 'GET'))
+  conn:close()
+  server:shutdown()
+  os.remove(path)
 end
 
 return T

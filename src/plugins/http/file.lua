@@ -61,6 +61,9 @@ end
 -- Sends bytes from `at` on without a copy: how many went; 0: there is no room; -1: no way, they have to be
 -- copied.
 local function send_piece(res, file, at, n)
+    if res.over or res.left and n > res.left then -- another light thread has written, too
+        return nil, 'more than Content-Length says', 'EMSGSIZE'
+    end
     local sent, message, code = disk_send(res.link.conn, file.handle, at, n)
     if not sent or sent <= 0 then return sent, message, code end
     if res.left then res.left = res.left - sent end

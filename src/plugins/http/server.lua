@@ -93,7 +93,6 @@ local function failed(link, err)
     local req, res = link.req, link.res
     c.stop_heartbeat(res)
     if err == cancelled then
-        link.settings.links[link] = nil
         link.conn:abort()
         error(err, 0)
     end
@@ -385,7 +384,9 @@ end
 
 function c.metrics_of(settings)
     local active, responses = 0, {}
-    for _ in pairs(settings.links) do active = active + 1 end
+    for link in pairs(settings.links) do
+        if link.conn:pending() then active = active + 1 end -- nil: closed, its light thread was cancelled
+    end
     for status, n in pairs(settings.by_status) do responses[status] = n end
     return {
         requests = settings.requests, connections = settings.connections, active = active,
