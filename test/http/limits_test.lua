@@ -6,6 +6,7 @@
 
 local lu = require 'luaunit'
 local asio = require 'asio'
+local http = require 'asio.http'
 local t = require 'support'
 local web = require 'web'
 
@@ -228,6 +229,19 @@ function T.test_clients_that_go_away_from_a_response()
     while sse:send 'tick' do asio.sleep(0.01) end
     sse:close()
   end, GET .. '\r\n')
+end
+
+function T.test_bad_options()
+  local function raises(words, opts)
+    t.raises(words, http.server, '127.0.0.1', 0, function() end, opts)
+  end
+  raises("option 'idle_timeout': seconds expected", { idle_timeout = 0 })
+  raises("option 'max_header': a number, at least 256,", { max_header = 100 })
+  raises("option 'max_header': at most 65000 bytes", { max_header = 70000 })
+  raises("option 'on_request_end': a function expected", { on_request_end = 1 })
+  raises("option 'json': a table with the functions", { json = {} })
+  raises("unknown option 'timeout': idle_timeout, header_timeout", { timeout = 5 })
+  raises("unknown option 'colour'", { colour = 1 })
 end
 
 return T

@@ -442,6 +442,10 @@ function http.server(ip, port, handler, opts)
     check_handler(handler, arg, 'server')
     check_opts(opts, arg + 1, 'server')
     local own, others = split_options(opts or {})
+    if others.timeout ~= nil then
+        c.bad(arg + 1, 'server',
+            "unknown option 'timeout': idle_timeout, header_timeout, request_timeout, write_timeout")
+    end
     local settings = settings_of(handler, own, arg + 1)
     local listen, accept = asio.server, c.portable(handler)
     if others.threads then
