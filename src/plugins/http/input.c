@@ -35,11 +35,11 @@ struct http_input {
     struct input_work *work;   /* NULL: no byte of a message has come, or it is over */
     struct input_spare *spare; /* of its Lua state */
     uint16_t max_head, max_fields, max_target;
-    int16_t refusal; /* status with which to answer; 0: none */
-    uint8_t state;
-    bool response;
-    bool closing; /* of a server: the answer said Connection: close */
-    bool no_body; /* of the response: it answers HEAD */
+    uint16_t refusal : 10; /* status with which to answer; 0: none */
+    uint16_t state : 2;
+    uint16_t response : 1;
+    uint16_t closing : 1; /* of a server: the answer said Connection: close */
+    uint16_t no_body : 1; /* of the response: it answers HEAD */
 };
 
 static const char input_key = 0; /* its address: the registry's key of the metatable */
@@ -76,7 +76,7 @@ static bool input_grow(struct input_work *w)
 
 static int input_refuse(struct http_input *in, int status)
 {
-    in->refusal = (int16_t)status;
+    in->refusal = (uint16_t)status & 1023;
     return -1;
 }
 
@@ -234,7 +234,7 @@ static ssize_t input_feed(struct http_input *in, const char *bytes, size_t n)
     }
     if (e != HPE_PAUSED) {
         bool version = e == HPE_INVALID_VERSION || e == HPE_PAUSED_H2_UPGRADE;
-        in->refusal = (int16_t)(in->refusal ? in->refusal : version ? 505 : 400);
+        in->refusal = in->refusal ? in->refusal : version ? 505 : 400;
         return UV_EPROTO;
     }
     w->paused = true;
@@ -379,7 +379,7 @@ int asio_http_l_input(lua_State *L)
     struct http_input *in = lua_newuserdata(L, sizeof *in);
     memset(in, 0, sizeof *in);
     input_begin(in);
-    in->response = lua_toboolean(L, 1);
+    in->response = lua_toboolean(L, 1) != 0;
     in->max_head = input_limit(L, 2);
     in->max_fields = input_limit(L, 3);
     in->max_target = lua_isnil(L, 4) ? in->max_head : input_limit(L, 4);
@@ -407,7 +407,7 @@ int asio_http_l_read_head(lua_State *L)
         return asio_http_core->wait->push_fail(L, UV_EBUSY);
     if (in->state == INPUT_OVER || in->scan.look != input_look_head)
         input_begin(in);
-    in->no_body = lua_toboolean(L, 3);
+    in->no_body = lua_toboolean(L, 3) != 0;
     return asio_http_core->stream->scan(L, s, &in->scan);
 }
 
