@@ -4,6 +4,7 @@
 
 local lu = require 'luaunit'
 local asio = require 'asio'
+local can = require 'can'
 local t = require 'support'
 
 local T = {}
@@ -26,33 +27,52 @@ local function first_with(programs, words)
   lu.fail('no program of the README has ' .. words)
 end
 
-function T.test_the_server_and_the_client()
+-- Runs the server of the README in a network of its own, where its port is free, and a client: their output.
+local function beside_its_server(words, port, client_text)
   t.need 'ss'
-  local programs = readme_programs()
   local server, client = os.tmpname(), os.tmpname()
-  for path, words in pairs { [server] = 'asio.server(', [client] = 'asio.connect(' } do
+  for path, text in pairs { [server] = first_with(readme_programs(), words), [client] = client_text } do
     local file = io.open(path, 'w')
-    file:write(first_with(programs, words))
+    file:write(text)
     file:close()
   end
-  -- They name a port, which in a network of their own nobody else has.
-  local out = t.quiet_child(function(launcher, server_script, client_script)
+  local out = t.quiet_child(function(launcher, server_script, client_script, its_port)
     os.execute(('%s %s & echo $! >%s.pid'):format(launcher, server_script, server_script))
     -- Asked of the kernel: a connection just to try would be one more client.
     local up
     for _ = 1, 500 do
-      up = os.execute 'ss -Htln sport = :1234 | grep -q LISTEN' == 0
+      up = os.execute(('ss -Htln sport = :%s | grep -q LISTEN'):format(its_port)) == 0
       if up then break end
       os.execute 'sleep 0.02'
     end
     assert(up, 'the server does not listen')
     os.execute(('timeout 10 %s %s'):format(launcher, client_script))
     os.execute(('kill $(cat %s.pid); rm %s.pid'):format(server_script, server_script))
-  end, { wrap = t.network(), args = { t.launcher, server, client } })
+  end, { wrap = t.network(), args = { t.launcher, server, client, tostring(port) } })
   os.remove(server)
   os.remove(client)
+  return out
+end
+
+function T.test_the_server_and_the_client()
+  local out = beside_its_server('asio.server(', 1234, first_with(readme_programs(), 'asio.connect('))
   lu.assertStrContains(out, 'ping1-pong')
   lu.assertStrContains(out, 'ping2-pong')
+end
+
+function T.test_the_server_of_http()
+  can.need 'http'
+  local out = beside_its_server('http.server(', 8080, [[
+    local http = require 'asio.http'
+    require 'asio'.run(function()
+      for _, path in ipairs { '/hello/world', '/' } do
+        local response = assert(http.get('http://127.0.0.1:8080' .. path))
+        print(response.status, response.body)
+      end
+    end)
+  ]])
+  lu.assertStrContains(out, '200\thello, world\n')
+  lu.assertStrContains(out, '404\t')
 end
 
 function T.test_every_program_compiles()
