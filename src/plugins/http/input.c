@@ -332,6 +332,12 @@ static void input_push_length(lua_State *L, const struct http_input *in)
         lua_pushnumber(L, (lua_Number)parser->content_length);
 }
 
+/* RFC 9112, 9.3: `close` counts, whatever else is there; llhttp looks for it in HTTP/1.1 alone. */
+static bool input_keeps_alive(const llhttp_t *parser)
+{
+    return llhttp_should_keep_alive(parser) && !(parser->flags & F_CONNECTION_CLOSE);
+}
+
 static int input_push_head(lua_State *L, struct asio_scan *scan, const char *bytes, size_t n)
 {
     struct http_input *in = (struct http_input *)(void *)scan;
@@ -345,7 +351,7 @@ static int input_push_head(lua_State *L, struct asio_scan *scan, const char *byt
         lua_pushstring(L, llhttp_method_name((llhttp_method_t)w->parser.method));
     lua_pushlstring(L, bytes + w->start.at, w->start.length);
     lua_pushinteger(L, w->parser.http_minor);
-    lua_pushboolean(L, llhttp_should_keep_alive(&w->parser));
+    lua_pushboolean(L, input_keeps_alive(&w->parser));
     w->head_count = w->count;
     if (in->state == INPUT_HEAD) { /* not again, if there was no memory for the first time */
         in->state = INPUT_BODY;
