@@ -134,7 +134,7 @@ function T.test_a_body_that_was_left()
     lu.assertEquals(select(3, req:read_all()), 'EBADF')
   end
   local _, _, req = use_later(function() end, post .. 'Content-Length: 20\r\n\r\na')
-  lu.assertEquals(select(3, req:json()), 'EBADF')
+  lu.assertEquals(select(3, req:json()), (pcall(require, 'cjson.safe')) and 'EBADF' or 'ENOTSUP')
 end
 
 -- A read that has failed fails again in the same way.
