@@ -7,17 +7,12 @@
 local lu = require 'luaunit'
 local asio = require 'asio'
 local http = require 'asio.http'
-local can = require 'can'
 local ends = require 'http_ends'
 local t = require 'support'
 
 local T = {}
 
 local answer = ends.answer
-
-local function echo(request)
-  return answer(table.concat(request.lines, '\n') .. '\n\n' .. request.body)
-end
 
 -- The pool ---------------------------------------------------------------------------------------
 

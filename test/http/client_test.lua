@@ -9,7 +9,6 @@
 local lu = require 'luaunit'
 local asio = require 'asio'
 local http = require 'asio.http'
-local can = require 'can'
 local ends = require 'http_ends'
 local t = require 'support'
 
