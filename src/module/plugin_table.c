@@ -112,11 +112,6 @@ static struct asio_rt *plugin_open(lua_State *L, lua_CFunction module)
     return rt;
 }
 
-static bool plugin_forked(struct asio_rt *rt)
-{
-    return asio_rt_notice_fork(rt);
-}
-
 static const struct asio_plugin_threads plugin_threads = {
     .version = ASIO_PLUGIN_THREADS_VERSION,
     .open = plugin_open,
@@ -141,7 +136,7 @@ static const struct asio_plugin_threads plugin_threads = {
     .set_deadlock = asio_plugin_set_deadlock,
     .watch_waiting = asio_plugin_watch_waiting,
     .obstacle = asio_rt_obstacle,
-    .forked = plugin_forked,
+    .forked = asio_rt_notice_process,
     .conn_at = asio_conn_to,
     .move_obstacle = asio_move_obstacle,
     .move_prepare = asio_move_prepare,

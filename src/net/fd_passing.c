@@ -305,12 +305,12 @@ static const struct asio_wait_op send_op = {
 static const char *fd_passing_obstacle(struct asio_stream *o)
 {
     if (asio_inbuf_length(&o->in) > 0)
-        return "bytes that the script has not read are buffered in the connection to be passed";
+        return "the connection to be passed has bytes that the script has not read";
     if (asio_stream_is_read(o) || o->writers.first)
         return "a light thread waits on the connection to be passed";
     asio_stream_flush(o);
     if (o->out.length > 0 || o->sending)
-        return "bytes that are not sent yet are buffered in the connection to be passed";
+        return "the connection to be passed has bytes that are not sent yet";
     return NULL;
 }
 
