@@ -49,18 +49,7 @@ target_compile_options(asio_llhttp PUBLIC ${force_names})
 set(http_lua "")
 foreach(name http quick fields options escape date url trust request response sse server threads router
         multipart form cookies proxy body suffix jar pool upload exchange reply client range file types gzip log)
-    if(NOT EXISTS ${CMAKE_SOURCE_DIR}/src/plugins/http/${name}.lua)
-        message(FATAL_ERROR "src/plugins/http/${name}.lua is not there")
-    endif()
-    add_custom_command(
-        OUTPUT ${CMAKE_BINARY_DIR}/http_${name}_lua.c
-        COMMAND ${CMAKE_COMMAND} -DINPUT=${CMAKE_SOURCE_DIR}/src/plugins/http/${name}.lua
-                -DOUTPUT=http_${name}_lua.c -DNAME=asio_http_${name}_lua -P ${CMAKE_SOURCE_DIR}/cmake/text.cmake
-        DEPENDS src/plugins/http/${name}.lua cmake/text.cmake
-        WORKING_DIRECTORY ${CMAKE_BINARY_DIR}
-        COMMENT "Embedding src/plugins/http/${name}.lua"
-        VERBATIM)
-    list(APPEND http_lua ${CMAKE_BINARY_DIR}/http_${name}_lua.c)
+    embed_plugin_text(http_lua http ${name})
 endforeach()
 
 file(GLOB http_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/plugins/http/*.c)

@@ -502,11 +502,6 @@ end
 
 T.test_model = t.slow(SECONDS + 60, model)
 
-T.test_model_without_compiler = t.slow(SECONDS + 60, function()
-  jit.off()
-  local ok, err = xpcall(model, debug.traceback)
-  jit.on()
-  if not ok then error(err, 0) end
-end)
+T.test_model_without_compiler = t.slow(SECONDS + 60, t.interpreted(model))
 
 return T

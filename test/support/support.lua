@@ -421,6 +421,17 @@ local function remove_directory(path)
   if not windows then return os.execute('rm -rf ' .. quote(path)) end
   return raw.command(('rd /s /q "%s"'):format(path:gsub('/', '\\')))
 end
+--- The case with LuaJIT's compiler off.
+function M.interpreted(case)
+  return function()
+    local was_on = jit.status()
+    jit.off()
+    local ok, err = xpcall(case, trace)
+    if was_on then jit.on() end
+    if not ok then error(err, 0) end
+  end
+end
+
 --- Runs fn(dir) with a directory of files, { name = text }, which goes afterwards.
 function M.with_files(files, fn)
   local dir = M.temporary()
